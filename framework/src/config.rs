@@ -1,0 +1,331 @@
+//! Reading experiment files: TOML with overrides, and errors that name file, line, key and remedy.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Value;
+use toml::de::{DeTable, DeValue};
+
+use crate::error::{Error, Result};
+use crate::experiment::Experiment;
+use crate::registry::{self, Role};
+
+/// An error in an experiment file or an override.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What is wrong, and what may have been meant.
+    pub message: String,
+    /// The key at fault, dotted; empty at the top.
+    pub key: String,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A place in a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// The text of that line.
+        text: String,
+        /// How many columns are meant.
+        width: usize,
+    },
+    /// `--set KEY=VALUE`
+    Override(String),
+}
+
+impl std::error::Error for Diagnostic {}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.origin {
+            Origin::Override(text) => write!(f, "\n  --> --set {text}")?,
+            Origin::File { path, line, column, text, width } => {
+                let gutter = line.to_string().len();
+                write!(f, "\n  --> {}:{line}:{column}", path.display())?;
+                write!(f, "\n{:gutter$} |\n{line} | {text}", "")?;
+                write!(f, "\n{:gutter$} | {:indent$}{}", "", "", "^".repeat(*width), indent = column - 1)?;
+            }
+        }
+        if !self.key.is_empty() {
+            write!(f, "\n  key: {}", self.key)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads an experiment file, applies the overrides (`key=value`, dotted keys, `terms[0].weight`), and checks it.
+///
+/// # Errors
+/// If the file cannot be read, is not TOML, or does not describe an experiment.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    parse(&text, path, overrides)
+}
+
+/// [`load`] for a text in memory; `path` is only named in errors.
+///
+/// # Errors
+/// As for [`load`].
+pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment> {
+    let source = Source::new(text, path)?;
+    let mut table = source.table.clone();
+    let mut set = HashMap::new();
+    for text in overrides {
+        let key = apply(&mut table, text)
+            .map_err(|message| Diagnostic { message, key: String::new(), origin: Origin::Override(text.clone()) })
+            .map_err(Box::new)?;
+        set.insert(key, text.clone());
+    }
+    let experiment: Experiment =
+        serde_path_to_error::deserialize(hoist_kind(Value::Table(table.clone()))).map_err(|error| {
+            let key = error.path().to_string();
+            Box::new(source.diagnose(&key, error.inner().message(), &table, &set))
+        })?;
+    experiment.check()?;
+    Ok(experiment)
+}
+
+/// An experiment file with the place of every key.
+struct Source<'a> {
+    text: &'a str,
+    path: &'a Path,
+    table: toml::Table,
+    spans: HashMap<String, Range<usize>>,
+}
+
+impl<'a> Source<'a> {
+    fn new(text: &'a str, path: &'a Path) -> Result<Self> {
+        let mut source = Source { text, path, table: toml::Table::new(), spans: HashMap::new() };
+        let not_toml = |source: &Self, e: toml::de::Error| {
+            let span = e.span().unwrap_or(0..0);
+            let message = format!("this is not TOML: {}", e.message().trim());
+            Box::new(Diagnostic { message, key: String::new(), origin: source.origin(span) })
+        };
+        let spanned = DeTable::parse(text).map_err(|e| not_toml(&source, e))?;
+        collect_spans(spanned.get_ref(), "", &mut source.spans);
+        source.table = text.parse().map_err(|e| not_toml(&source, e))?;
+        Ok(source)
+    }
+
+    fn origin(&self, span: Range<usize>) -> Origin {
+        let start = span.start.min(self.text.len());
+        let line_start = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |i| start + i);
+        let width = self.text[start..span.end.clamp(start, line_end)].chars().count().max(1);
+        Origin::File {
+            path: self.path.to_owned(),
+            line: self.text[..start].matches('\n').count() + 1,
+            column: self.text[line_start..start].chars().count() + 1,
+            text: self.text[line_start..line_end].trim_end().to_owned(),
+            width,
+        }
+    }
+
+    /// The place of a key, or of the nearest key above it that the file has; an override wins over the file.
+    fn locate(&self, key: &str, set: &HashMap<String, String>) -> Origin {
+        let mut key = key;
+        loop {
+            if let Some(text) = set.get(key).or_else(|| set.iter().find(|(k, _)| is_below(k, key)).map(|(_, t)| t))
+                && !self.spans.contains_key(key)
+            {
+                return Origin::Override(text.clone());
+            }
+            if let Some(text) = set.get(key) {
+                return Origin::Override(text.clone());
+            }
+            if let Some(span) = self.spans.get(key) {
+                return self.origin(span.clone());
+            }
+            match key.rfind(['.', '[']) {
+                Some(cut) => key = &key[..cut],
+                None => return self.origin(0..0),
+            }
+        }
+    }
+
+    /// Puts serde's message into the user's words.
+    fn diagnose(&self, key: &str, message: &str, table: &toml::Table, set: &HashMap<String, String>) -> Diagnostic {
+        let message = message.lines().next().unwrap_or(message).trim();
+        let quoted = backquoted(message);
+        let (message, key) = if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), &quoted[..]) {
+            let hint = match registry::nearest(unknown, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if known.is_empty() => "it takes no keys".to_owned(),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            let inner = if key.is_empty() { (*unknown).to_owned() } else { format!("{key}.{unknown}") };
+            let key = if get(table, &inner).is_some() { inner } else { key.to_owned() };
+            (format!("unknown key `{unknown}`: {hint}"), key)
+        } else if let (true, [unknown, known @ ..]) = (message.starts_with("unknown variant"), &quoted[..]) {
+            let inner = format!("{key}.kind");
+            let of_kind = get(table, &inner).and_then(Value::as_str) == Some(unknown);
+            let role = Role::ALL.into_iter().find(|role| {
+                let names = registry::plugins_of(*role);
+                names.len() == known.len() && names.iter().all(|plugin| known.contains(&plugin.name))
+            });
+            match (of_kind, role) {
+                (true, Some(role)) => (registry::unknown(role, unknown), inner),
+                _ => {
+                    let hint = match registry::nearest(unknown, known.iter().copied()) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("known here: {}", known.join(", ")),
+                    };
+                    (format!("unknown value `{unknown}`: {hint}"), if of_kind { inner } else { key.to_owned() })
+                }
+            }
+        } else if let (true, [missing, ..]) = (message.starts_with("missing field"), &quoted[..]) {
+            (format!("the key `{missing}` is missing here"), key.to_owned())
+        } else {
+            (message.to_owned(), key.to_owned())
+        };
+        let origin = self.locate(&key, set);
+        Diagnostic { message, key, origin }
+    }
+}
+
+fn is_below(key: &str, ancestor: &str) -> bool {
+    key.strip_prefix(ancestor).is_some_and(|rest| rest.starts_with(['.', '[']))
+}
+
+/// The words between backquotes.
+fn backquoted(message: &str) -> Vec<&str> {
+    message.split('`').skip(1).step_by(2).collect()
+}
+
+fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
+}
+
+fn collect_spans(table: &DeTable<'_>, prefix: &str, spans: &mut HashMap<String, Range<usize>>) {
+    for (key, value) in table {
+        let path = join(prefix, key.get_ref());
+        spans.insert(path.clone(), key.span());
+        collect_value(value.get_ref(), &path, spans);
+    }
+}
+
+fn collect_value(value: &DeValue<'_>, path: &str, spans: &mut HashMap<String, Range<usize>>) {
+    match value {
+        DeValue::Table(table) => collect_spans(table, path, spans),
+        DeValue::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                let path = format!("{path}[{i}]");
+                spans.insert(path.clone(), item.span());
+                collect_value(item.get_ref(), &path, spans);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Moves `kind` to the front of every table: typetag then reads the rest in place, and errors keep their path.
+fn hoist_kind(value: Value) -> Value {
+    match value {
+        Value::Table(mut table) => {
+            let mut sorted = toml::Table::new();
+            if let Some(kind) = table.remove("kind") {
+                sorted.insert("kind".to_owned(), kind);
+            }
+            sorted.extend(table.into_iter().map(|(key, value)| (key, hoist_kind(value))));
+            Value::Table(sorted)
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(hoist_kind).collect()),
+        other => other,
+    }
+}
+
+/// A segment of a key: a name or the number of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Name(String),
+    Item(usize),
+}
+
+/// `a.b[0].c`; names with dots are quoted: `method."x.y".terms`.
+fn segments(key: &str) -> Result<Vec<Segment>, String> {
+    let mut result = Vec::new();
+    let mut rest = key;
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix('[') {
+            let (number, after) = after.split_once(']').ok_or_else(|| format!("`{key}`: a bracket is not closed"))?;
+            result.push(Segment::Item(number.parse().map_err(|_| format!("`{key}`: `[{number}]` is not the number of an item"))?));
+            rest = after.strip_prefix('.').unwrap_or(after);
+        } else if let Some(after) = rest.strip_prefix('"') {
+            let (name, after) = after.split_once('"').ok_or_else(|| format!("`{key}`: a quotation mark is not closed"))?;
+            result.push(Segment::Name(name.to_owned()));
+            rest = after.strip_prefix('.').unwrap_or(after);
+        } else {
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            if end == 0 {
+                return Err(format!("`{key}`: a name is missing"));
+            }
+            result.push(Segment::Name(rest[..end].to_owned()));
+            rest = rest[end..].strip_prefix('.').unwrap_or(&rest[end..]);
+        }
+    }
+    if result.is_empty() { Err("the key is missing: --set KEY=VALUE".to_owned()) } else { Ok(result) }
+}
+
+fn get<'t>(table: &'t toml::Table, key: &str) -> Option<&'t Value> {
+    let path = segments(key).ok()?;
+    let (Segment::Name(first), rest) = path.split_first()? else { return None };
+    rest.iter().try_fold(table.get(first)?, |value, segment| match segment {
+        Segment::Name(name) => value.get(name.as_str()),
+        Segment::Item(i) => value.get(*i),
+    })
+}
+
+/// Applies one `key=value`; returns the key in the form of the spans. A value that is not TOML is a string.
+fn apply(table: &mut toml::Table, text: &str) -> Result<String, String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| "an override is KEY=VALUE".to_owned())?;
+    let value = value.trim();
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"))
+        .unwrap_or_else(|| Value::String(value.to_owned()));
+    let path = segments(key.trim())?;
+    let mut normal = String::new();
+    for segment in &path {
+        normal = match segment {
+            Segment::Name(name) => join(&normal, name),
+            Segment::Item(i) => format!("{normal}[{i}]"),
+        };
+    }
+    let mut root = Value::Table(std::mem::take(table));
+    let result = assign(&mut root, &path, value).map_err(|what| format!("{what} (in `{}`)", key.trim()));
+    if let Value::Table(root) = root {
+        *table = root;
+    }
+    result.map(|()| normal)
+}
+
+fn assign(target: &mut Value, path: &[Segment], value: Value) -> Result<(), String> {
+    let Some((first, rest)) = path.split_first() else {
+        *target = value;
+        return Ok(());
+    };
+    let child = match (first, target) {
+        (Segment::Name(name), Value::Table(table)) => {
+            table.entry(name.clone()).or_insert_with(|| Value::Table(toml::Table::new()))
+        }
+        (Segment::Item(i), Value::Array(items)) => {
+            let count = items.len();
+            items.get_mut(*i).ok_or_else(|| format!("there is no item [{i}]: the list has {count}"))?
+        }
+        (Segment::Name(name), other) => return Err(format!("`{name}` cannot be set in a {}", other.type_str())),
+        (Segment::Item(i), other) => return Err(format!("[{i}] cannot be set in a {}", other.type_str())),
+    };
+    assign(child, rest, value)
+}

@@ -1,0 +1,98 @@
+//! Critics: functions that tell a joint pair of teacher and student representations from an independent one.
+//!
+//! A critic estimates P(C = 1 | T, S) and with it bounds the mutual information of both representations from below.
+
+use std::fmt;
+
+use tch::{Tensor, nn};
+
+use crate::distiller::Terms;
+use crate::error::Result;
+
+/// The recipe of a critic. Register it with [`plugin!`](crate::plugin).
+#[typetag::serde(tag = "kind")]
+pub trait CriticConfig: fmt::Debug + Send + Sync {
+    /// Builds the live critic; see [`DistillerConfig::build`](crate::distiller::DistillerConfig::build) for `params`.
+    ///
+    /// # Errors
+    /// If a setting is out of range.
+    fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>>;
+}
+
+/// What a critic may know when it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CriticSite {
+    /// The width F of the student's features.
+    pub student_width: i64,
+    /// The width F of the teacher's features.
+    pub teacher_width: i64,
+    /// The width D of the embeddings.
+    pub embedding_width: i64,
+    /// n, the number of training samples.
+    pub samples: i64,
+}
+
+impl CriticSite {
+    /// The width F of a side's features.
+    pub fn width(&self, side: Side) -> i64 {
+        match side {
+            Side::Student => self.student_width,
+            Side::Teacher => self.teacher_width,
+        }
+    }
+}
+
+/// The two networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The student.
+    Student,
+    /// The teacher.
+    Teacher,
+}
+
+impl Side {
+    /// "student" or "teacher": for the names of parameters and terms.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Student => "student",
+            Side::Teacher => "teacher",
+        }
+    }
+}
+
+/// A critic at work.
+pub trait Critic: fmt::Debug + Send {
+    /// Embeds one side's features: `[B, F]` → `[B, D]`.
+    ///
+    /// # Errors
+    /// If the step cannot be computed.
+    fn embed(&self, side: Side, features: &Tensor) -> Result<Tensor>;
+
+    /// Whether the score is a function of a dot product, so that a whole bank is scored by one matrix product.
+    fn factors(&self) -> bool;
+
+    /// The log-score of each anchor of `side` with its candidates of the other side, before any normalising constant:
+    /// `[B, D]` × `[N, D]` → `[B, N]`, or × `[B, K, D]` → `[B, K]`.
+    ///
+    /// # Errors
+    /// If the step cannot be computed.
+    fn score(&self, side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor>;
+
+    /// The loss for anchors of `side`: one loss term, and the bound on the mutual information in nats as a metric.
+    ///
+    /// # Errors
+    /// If the step cannot be computed.
+    fn loss(&mut self, side: Side, scores: &Scores) -> Result<Terms>;
+}
+
+/// The scores of one side's anchors.
+#[derive(Debug)]
+pub struct Scores {
+    /// `[B]`: each anchor with its own partner.
+    pub positive: Tensor,
+    /// `[B, K]`: each anchor with its negatives.
+    pub negative: Tensor,
+    /// `[B, K]` bool where only some entries are negatives; absent: all are.
+    pub mask: Option<Tensor>,
+}

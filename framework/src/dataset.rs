@@ -1,0 +1,235 @@
+//! Data sets: rows, views and labels, delivered by the batch on the training device.
+
+use std::fmt;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use tch::{Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::seed::Seed;
+
+/// The recipe of a data set, as the experiment file has it. Register it with [`plugin!`](crate::plugin).
+#[typetag::serde(tag = "kind")]
+pub trait DatasetConfig: fmt::Debug + Send + Sync {
+    /// Reads the data and puts it where training will want it.
+    ///
+    /// # Errors
+    /// If a file is missing or not what it should be: the message names file, offset and expectation.
+    fn build(&self, device: Device) -> Result<Box<dyn Dataset>>;
+}
+
+/// A data set: live, usually resident on the device.
+pub trait Dataset: fmt::Debug + Send {
+    /// Sizes, labels, class names and views.
+    fn info(&self) -> &DatasetInfo;
+
+    /// The rows' `views`, ready for a network, with their labels.
+    ///
+    /// `draw` is the randomness of this epoch; an image's augmentation is a function of it and of the image's row alone.
+    /// Without `draw` nothing is augmented: evaluation.
+    ///
+    /// # Errors
+    /// If a view does not exist or a row cannot be read.
+    fn batch(&self, split: Split, rows: &Rows, views: &Views, draw: Option<Seed>) -> Result<Batch>;
+}
+
+/// The two parts that a data set comes in. Validation rows are training rows that are not trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// The training part.
+    Train,
+    /// The test part.
+    Test,
+}
+
+/// One view of every sample: an image, its luminance, its depth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ViewInfo {
+    /// Its name.
+    pub name: String,
+    /// `[C, H, W]`
+    pub shape: [i64; 3],
+}
+
+/// What a data set says of itself.
+#[derive(Clone, Debug)]
+pub struct DatasetInfo {
+    /// A name for reports: "CIFAR-100".
+    pub name: String,
+    /// The classes, in the order of the labels.
+    pub class_names: Vec<String>,
+    /// The label of every row of the training part, on the host: samplers need it there.
+    pub train_labels: Arc<[i64]>,
+    /// The label of every row of the test part.
+    pub test_labels: Arc<[i64]>,
+    /// Its views; the first is what a network sees that names none.
+    pub views: Vec<ViewInfo>,
+}
+
+impl DatasetInfo {
+    /// The number of classes.
+    pub fn classes(&self) -> i64 {
+        self.class_names.len() as i64
+    }
+
+    /// The labels of a part.
+    pub fn labels(&self, split: Split) -> &Arc<[i64]> {
+        match split {
+            Split::Train => &self.train_labels,
+            Split::Test => &self.test_labels,
+        }
+    }
+
+    /// The view of that name, or the first.
+    ///
+    /// # Errors
+    /// If there is no such view; the message lists those that exist.
+    pub fn view(&self, name: Option<&str>) -> Result<&ViewInfo> {
+        let found = match name {
+            None => self.views.first(),
+            Some(name) => self.views.iter().find(|view| view.name == name),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.views.iter().map(|view| view.name.as_str()).collect();
+            let name = name.unwrap_or_default();
+            Error::plan(format!("data set {} has no view `{name}`; it has {}", self.name, names.join(", ")))
+        })
+    }
+}
+
+/// Sample numbers, on the host and on the device: neither side has to wait for the other.
+#[derive(Debug)]
+pub struct Rows {
+    host: Vec<i64>,
+    device: Tensor,
+}
+
+impl Rows {
+    /// Rows given on the host.
+    pub fn new(host: Vec<i64>, device: Device) -> Self {
+        let tensor = Tensor::from_slice(&host).to_device(device);
+        Rows { host, device: tensor }
+    }
+
+    /// Rows given on both sides, e.g. a slice of an epoch's order. They must agree.
+    pub fn from_parts(host: Vec<i64>, device: Tensor) -> Self {
+        debug_assert_eq!(device.size(), [host.len() as i64]);
+        Rows { host, device }
+    }
+
+    /// On the host.
+    pub fn host(&self) -> &[i64] {
+        &self.host
+    }
+
+    /// On the device: `[B]`, int64.
+    pub fn device(&self) -> &Tensor {
+        &self.device
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.host.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.host.is_empty()
+    }
+}
+
+/// The names of the views that a step needs, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Views(Vec<String>);
+
+impl Views {
+    /// The names, in the order in which they were first asked for.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl<S: Into<String>> FromIterator<S> for Views {
+    fn from_iter<I: IntoIterator<Item = S>>(iter: I) -> Self {
+        let mut names: Vec<String> = Vec::new();
+        for name in iter.into_iter().map(Into::into) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Views(names)
+    }
+}
+
+/// A batch: the same rows in every view.
+#[derive(Debug)]
+pub struct Batch {
+    /// View name → `[B, C, H, W]`, float32, normalised, in channels_last memory order.
+    pub views: IndexMap<String, Tensor>,
+    /// `[B]`, int64.
+    pub labels: Tensor,
+}
+
+impl Batch {
+    /// A view of this batch.
+    ///
+    /// # Errors
+    /// If it was not asked for.
+    pub fn view(&self, name: &str) -> Result<&Tensor> {
+        self.views.get(name).ok_or_else(|| Error::run(format!("view `{name}` is not in the batch")))
+    }
+}
+
+/// Holds out `count` rows for validation, the same share of every class, the same rows for every seed of an experiment.
+///
+/// Returns (training rows, validation rows), both ascending.
+///
+/// # Errors
+/// If `count` leaves nothing to train on.
+pub fn hold_out(labels: &[i64], classes: i64, count: usize) -> Result<(Vec<i64>, Vec<i64>)> {
+    if count >= labels.len() {
+        return Err(Error::plan(format!(
+            "`validation = {count}` leaves nothing to train on: the training part has {} samples",
+            labels.len()
+        )));
+    }
+    let mut by_class: Vec<Vec<i64>> = vec![Vec::new(); classes as usize];
+    for (row, label) in labels.iter().enumerate() {
+        by_class[*label as usize].push(row as i64);
+    }
+    let mut validation = Vec::with_capacity(count);
+    let (mut seen, mut taken) = (0, 0);
+    for (class, rows) in by_class.iter_mut().enumerate() {
+        // Quotas by running totals, so that they add up to `count` exactly.
+        seen += rows.len();
+        let quota = seen * count / labels.len() - taken;
+        taken += quota;
+        Seed::new(0).stream("validation").at(class as u64).rng().shuffle(rows);
+        validation.extend_from_slice(&rows[..quota]);
+    }
+    validation.sort_unstable();
+    let train = (0..labels.len() as i64).filter(|row| validation.binary_search(row).is_err()).collect();
+    Ok((train, validation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validation_is_stratified_and_disjoint() {
+        let labels: Vec<i64> = (0..1000).map(|i| i % 7).collect();
+        let (train, validation) = hold_out(&labels, 7, 100).unwrap();
+        assert_eq!((train.len(), validation.len()), (900, 100));
+        assert!(train.iter().all(|row| !validation.contains(row)));
+        for class in 0..7 {
+            let count = validation.iter().filter(|row| labels[**row as usize] == class).count();
+            assert!((14..=15).contains(&count), "class {class} has {count}");
+        }
+        let message = hold_out(&labels, 7, 1000).unwrap_err().to_string();
+        assert_eq!(message, "`validation = 1000` leaves nothing to train on: the training part has 1000 samples");
+    }
+}

@@ -1,0 +1,86 @@
+//! The error of the framework: what went wrong, where, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Diagnostic;
+use crate::device::DeviceError;
+
+/// A result with the framework's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, in the words that the user sees.
+///
+/// Messages are lower-case fragments; a source, where there is one, is kept and printed behind it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The experiment file, or an override, cannot be understood.
+    #[error(transparent)]
+    Config(#[from] Box<Diagnostic>),
+    /// The experiment is well-formed but cannot be run: found while planning, before the first batch.
+    #[error("{0}")]
+    Plan(String),
+    /// A file could not be read or written.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was being done: "read", "write", "create".
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A data or weight file is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What was found, where, and what was expected.
+        message: String,
+    },
+    /// A device that was asked for is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// A run ended without a student.
+    #[error("{0}")]
+    Run(String),
+}
+
+impl Error {
+    /// A planning error.
+    pub fn plan(message: impl Into<String>) -> Self {
+        Error::Plan(message.into())
+    }
+
+    /// A run that failed.
+    pub fn run(message: impl Into<String>) -> Self {
+        Error::Run(message.into())
+    }
+
+    /// A file whose content is wrong.
+    pub fn data(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Error::Data { path: path.as_ref().to_owned(), message: message.into() }
+    }
+
+    /// Wraps an I/O error: `fs::read(p).map_err(Error::io("read", p))`.
+    pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Error::Io { doing, path, source }
+    }
+
+    /// Whether the user's configuration or call is at fault (exit code 2) rather than a run (exit code 1).
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Error::Config(_) | Error::Plan(_) | Error::Device(_))
+    }
+
+    /// Puts `context` before the message, keeping the variant: "method.crd.terms[0]: …".
+    pub fn within(self, context: &str) -> Self {
+        match self {
+            Error::Plan(message) => Error::Plan(format!("{context}: {message}")),
+            Error::Run(message) => Error::Run(format!("{context}: {message}")),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The experiment file: what a researcher writes, and nothing else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::DatasetConfig;
+use crate::device::DeviceSpec;
+use crate::distiller::DistillerConfig;
+use crate::error::{Error, Result};
+use crate::model::{ModelConfig, TapRef};
+use crate::optim::{MultiStep, OptimizerConfig, ScheduleConfig, Sgd};
+use crate::registry::{self, Role};
+
+/// The version of the file format that this framework reads.
+pub const FORMAT: u32 = 1;
+
+/// An experiment: one data set, teachers, a student, and the methods to compare.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// The version of this format: [`FORMAT`].
+    pub format: u32,
+    /// A name for folders and reports.
+    pub name: String,
+    /// Where to train.
+    #[serde(default)]
+    pub device: DeviceSpec,
+    /// Threads of libtorch on the CPU; absent: as many as cores. Another number changes the last bits of the results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// How many training samples are held out for validation.
+    #[serde(default)]
+    pub validation: usize,
+    /// The data.
+    pub dataset: Arc<dyn DatasetConfig>,
+    /// The teachers by name.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub teacher: IndexMap<String, TeacherConfig>,
+    /// The student.
+    pub student: StudentConfig,
+    /// How students are trained.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// Methods of this experiment; they take precedence over built-in ones of the same name.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub method: IndexMap<String, MethodConfig>,
+    /// What to compare.
+    #[serde(default)]
+    pub compare: CompareConfig,
+}
+
+/// A teacher: a network with weights, or with a recipe for them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherConfig {
+    /// What it sees; absent: the data set's first view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// The network.
+    pub model: Arc<dyn ModelConfig>,
+    /// Its weights (safetensors), relative to the experiment file. Absent: it is trained first, by `train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// The arithmetic of its forward pass.
+    #[serde(default)]
+    pub precision: Precision,
+    /// How it is trained if it has no weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<TrainConfig>,
+    /// The seed with which it is trained.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// The student.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudentConfig {
+    /// What it sees; absent: the data set's first view.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// The network.
+    pub model: Arc<dyn ModelConfig>,
+}
+
+/// The arithmetic of a teacher's forward pass. Its outputs are float32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    Float32,
+    /// 16 bits with the exponent of float32: faster where the processor has it, about three digits.
+    Bfloat16,
+}
+
+impl Precision {
+    /// libtorch's name for it.
+    pub fn kind(self) -> tch::Kind {
+        match self {
+            Precision::Float32 => tch::Kind::Float,
+            Precision::Bfloat16 => tch::Kind::BFloat16,
+        }
+    }
+}
+
+/// How a network is trained. The defaults are the CIFAR-100 protocol of the CRD paper.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the training set.
+    pub epochs: u64,
+    /// Samples in a batch; the last batch of an epoch may be smaller.
+    pub batch: usize,
+    /// The base learning rate.
+    pub learning_rate: f64,
+    /// Epochs over which the rate rises linearly from 0, step by step, before the schedule takes over (it runs on meanwhile).
+    pub warmup_epochs: f64,
+    /// What the base learning rate is multiplied by.
+    pub schedule: Arc<dyn ScheduleConfig>,
+    /// The optimiser.
+    pub optimizer: Arc<dyn OptimizerConfig>,
+    /// Epochs between evaluations on validation and test; the last epoch is always evaluated.
+    pub evaluate_epochs: u64,
+    /// Steps between checkpoints; there is always one at the end.
+    pub checkpoint_steps: u64,
+    /// Steps between log entries, at which losses are read from the device.
+    pub log_steps: u64,
+    /// Steps between steps that are timed part by part; 0: none. On a GPU a timed step waits for the device.
+    pub timing_steps: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            epochs: 240,
+            batch: 64,
+            learning_rate: 0.05,
+            warmup_epochs: 0.0,
+            schedule: Arc::new(MultiStep::default()),
+            optimizer: Arc::new(Sgd::default()),
+            evaluate_epochs: 1,
+            checkpoint_steps: 500,
+            log_steps: 50,
+            timing_steps: 25,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// With the key and its range.
+    pub fn check(&self) -> Result<()> {
+        let positive = [
+            ("epochs", self.epochs),
+            ("batch", self.batch as u64),
+            ("evaluate_epochs", self.evaluate_epochs),
+            ("checkpoint_steps", self.checkpoint_steps),
+            ("log_steps", self.log_steps),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::plan(format!("{key} must be at least 1")));
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(Error::plan(format!("learning_rate must be positive, not {}", self.learning_rate)));
+        }
+        if !(self.warmup_epochs >= 0.0 && self.warmup_epochs <= self.epochs as f64) {
+            return Err(Error::plan(format!(
+                "warmup_epochs must be between 0 and epochs ({}), not {}",
+                self.epochs, self.warmup_epochs
+            )));
+        }
+        self.schedule.check(self.epochs)
+    }
+}
+
+/// A method: cross-entropy with the labels plus weighted terms.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodConfig {
+    /// The weight of the cross-entropy with the labels.
+    #[serde(default = "one")]
+    pub cross_entropy: f64,
+    /// The distillation terms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<TermConfig>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// One weighted term of a method.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TermConfig {
+    /// What its loss is multiplied by.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// The teachers, each with a distiller of its own; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teachers: Option<Vec<String>>,
+    /// Pairs of taps, `[student, teacher]` each, in place of the method's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taps: Option<Vec<(TapRef, TapRef)>>,
+    /// The method.
+    pub distiller: Arc<dyn DistillerConfig>,
+}
+
+/// What an experiment compares.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompareConfig {
+    /// Names of `[method.…]` tables or of built-in methods.
+    pub methods: Vec<String>,
+    /// One student for each method and seed.
+    pub seeds: Vec<u64>,
+    /// The method that others are compared with; absent: the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
+    /// Which accuracy the report shows.
+    pub accuracy: AccuracyChoice,
+}
+
+impl Default for CompareConfig {
+    fn default() -> Self {
+        CompareConfig { methods: Vec::new(), seeds: vec![0], baseline: None, accuracy: AccuracyChoice::Last }
+    }
+}
+
+/// Which of the recorded accuracies a report shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccuracyChoice {
+    /// Test accuracy after the last epoch.
+    #[default]
+    Last,
+    /// Test accuracy of the epoch with the best validation accuracy.
+    BestOnValidation,
+    /// The best test accuracy of any epoch: chosen on the test set, hence too good.
+    BestOnTest,
+}
+
+impl AccuracyChoice {
+    /// What a reader must know about it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            AccuracyChoice::Last => "test accuracy after the last epoch",
+            AccuracyChoice::BestOnValidation => "test accuracy at the epoch with the best validation accuracy",
+            AccuracyChoice::BestOnTest => "best test accuracy of any epoch (chosen on the test set, hence optimistic)",
+        }
+    }
+}
+
+impl Experiment {
+    /// The method of that name: the experiment's own, else a built-in one.
+    ///
+    /// # Errors
+    /// If there is none: the message has the nearest name.
+    pub fn method(&self, name: &str) -> Result<MethodConfig> {
+        if let Some(method) = self.method.get(name) {
+            return Ok(method.clone());
+        }
+        let built_in = registry::plugins_of(Role::Method);
+        let Some(plugin) = built_in.iter().find(|plugin| plugin.name == name) else {
+            let names: Vec<&str> =
+                self.method.keys().map(String::as_str).chain(built_in.iter().map(|plugin| plugin.name)).collect();
+            let hint = match registry::nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("define [method.{name}], or use one of {}", names.join(", ")),
+            };
+            return Err(Error::plan(format!("unknown method `{name}`: {hint}")));
+        };
+        plugin
+            .default_table()?
+            .try_into()
+            .map_err(|e: toml::de::Error| Error::plan(format!("built-in method `{name}`: {}", e.message())))
+    }
+
+    /// Checks what can be checked without building anything: numbers, and names that refer to other parts of the file.
+    ///
+    /// # Errors
+    /// With the key at fault and the remedy.
+    pub fn check(&self) -> Result<()> {
+        if self.format != FORMAT {
+            return Err(Error::plan(format!(
+                "format = {} is not known to this version of Limbeck, which reads format = {FORMAT}",
+                self.format
+            )));
+        }
+        if self.name.is_empty() || self.name.contains(['/', '\\', '\0']) || self.name.starts_with('.') {
+            return Err(Error::plan("name must be usable as the name of a folder"));
+        }
+        if self.threads == Some(0) {
+            return Err(Error::plan("threads must be at least 1"));
+        }
+        self.train.check().map_err(|e| e.within("train"))?;
+        for (name, teacher) in &self.teacher {
+            match (&teacher.weights, &teacher.train) {
+                (None, None) => {
+                    return Err(Error::plan(format!(
+                        "teacher.{name} has neither weights nor a recipe: give `weights = \"….safetensors\"`, or a table [teacher.{name}.train]"
+                    )));
+                }
+                (Some(_), Some(_)) => {
+                    return Err(Error::plan(format!(
+                        "teacher.{name} has both weights and [teacher.{name}.train]: remove one"
+                    )));
+                }
+                (_, Some(train)) => train.check().map_err(|e| e.within(&format!("teacher.{name}.train")))?,
+                _ => {}
+            }
+        }
+        if self.compare.methods.is_empty() {
+            return Err(Error::plan("compare.methods names no method: for example methods = [\"vanilla\", \"kd\"]"));
+        }
+        if self.compare.seeds.is_empty() {
+            return Err(Error::plan("compare.seeds is empty: give at least one seed"));
+        }
+        for (key, repeated) in [("methods", repeated(&self.compare.methods)), ("seeds", repeated(&self.compare.seeds))] {
+            if let Some(value) = repeated {
+                return Err(Error::plan(format!("compare.{key} names {value} twice")));
+            }
+        }
+        if let Some(baseline) = &self.compare.baseline
+            && !self.compare.methods.contains(baseline)
+        {
+            return Err(Error::plan(format!("compare.baseline `{baseline}` is not among compare.methods")));
+        }
+        if self.compare.accuracy == AccuracyChoice::BestOnValidation && self.validation == 0 {
+            return Err(Error::plan("compare.accuracy = \"best_on_validation\" needs `validation`, the number of samples to hold out"));
+        }
+        for name in &self.compare.methods {
+            self.check_method(name).map_err(|e| e.within("compare.methods"))?;
+        }
+        Ok(())
+    }
+
+    fn check_method(&self, name: &str) -> Result<()> {
+        let method = self.method(name)?;
+        if !(method.cross_entropy >= 0.0 && method.cross_entropy.is_finite()) {
+            return Err(Error::plan(format!("method.{name}.cross_entropy must not be negative, not {}", method.cross_entropy)));
+        }
+        if method.cross_entropy == 0.0 && method.terms.is_empty() {
+            return Err(Error::plan(format!("method.{name} has nothing to minimise: no cross_entropy and no terms")));
+        }
+        for (i, term) in method.terms.iter().enumerate() {
+            let key = format!("method.{name}.terms[{i}]");
+            if !term.weight.is_finite() {
+                return Err(Error::plan(format!("{key}.weight must be finite, not {}", term.weight)));
+            }
+            if self.teacher.is_empty() {
+                return Err(Error::plan(format!("{key} needs a teacher, and the experiment has none: add a table [teacher.NAME]")));
+            }
+            for teacher in term.teachers.iter().flatten() {
+                if !self.teacher.contains_key(teacher) {
+                    let names: Vec<&str> = self.teacher.keys().map(String::as_str).collect();
+                    return Err(Error::plan(format!(
+                        "{key}.teachers: there is no teacher `{teacher}`; the experiment has {}",
+                        names.join(", ")
+                    )));
+                }
+            }
+            if term.teachers.as_ref().is_some_and(Vec::is_empty) {
+                return Err(Error::plan(format!("{key}.teachers is empty: leave it out to use every teacher")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn repeated<T: PartialEq + std::fmt::Debug>(items: &[T]) -> Option<String> {
+    items.iter().enumerate().find(|(i, item)| items[..*i].contains(item)).map(|(_, item)| format!("{item:?}"))
+}

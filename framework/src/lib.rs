@@ -1,0 +1,35 @@
+#![doc = include_str!("../README.md")]
+
+pub mod config;
+pub mod critic;
+pub mod dataset;
+pub mod device;
+pub mod distiller;
+pub mod error;
+pub mod experiment;
+pub mod model;
+pub mod negatives;
+pub mod optim;
+pub mod registry;
+pub mod seed;
+
+pub use inventory;
+pub use tch;
+pub use typetag;
+
+/// What the author of a plugin needs, and no more.
+pub mod prelude {
+    pub use crate::critic::{Critic, CriticConfig, CriticSite, Scores, Side};
+    pub use crate::dataset::{Batch, Dataset, DatasetConfig, DatasetInfo, Rows, Split, ViewInfo, Views};
+    pub use crate::distiller::{Distiller, DistillerConfig, InitialStage, Site, Step, TapPair, TapPairs, Terms};
+    pub use crate::error::{Error, Result};
+    pub use crate::model::{
+        Features, Form, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps,
+    };
+    pub use crate::negatives::{Candidates, Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
+    pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
+    pub use crate::seed::Seed;
+    pub use inventory;
+    pub use tch::{Device, Kind, Tensor, nn};
+    pub use typetag;
+}

@@ -1,0 +1,146 @@
+//! One flat buffer: every trained parameter is a view of one tensor, so that an update is a handful of operations.
+
+use tch::{Tensor, no_grad_guard};
+
+/// A variable by name. The tensor shares storage and identity with the network's own.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its full name.
+    pub name: String,
+    /// The variable.
+    pub tensor: Tensor,
+}
+
+/// The parameters that a stage trains, moved into one buffer `[P]`.
+///
+/// Four-dimensional weights lie in channels_last order (their memory is `[O, H, W, I]`), the order in which
+/// convolutions are fastest on both kinds of device.
+#[derive(Debug)]
+pub struct FlatParameters {
+    variables: Vec<Variable>,
+    buffer: Tensor,
+}
+
+fn channels_last(shape: &[i64]) -> bool {
+    shape.len() == 4
+}
+
+/// The tensor's elements in the order of the buffer.
+fn flatten(tensor: &Tensor) -> Tensor {
+    if channels_last(&tensor.size()) { tensor.permute([0, 2, 3, 1]).reshape([-1]) } else { tensor.reshape([-1]) }
+}
+
+impl FlatParameters {
+    /// Moves the variables into one buffer. They keep their values and names, and become views of it.
+    ///
+    /// All must live on one device and have one floating-point kind.
+    pub fn new(variables: Vec<Variable>) -> Self {
+        let _no_grad = no_grad_guard();
+        let pieces: Vec<Tensor> = variables.iter().map(|variable| flatten(&variable.tensor)).collect();
+        // Aligned starts are not needed for correctness: a view's offset is the same in every run of the same stage.
+        let buffer = if pieces.is_empty() { Tensor::from_slice::<f32>(&[]) } else { Tensor::cat(&pieces, 0) };
+        let mut flat = FlatParameters { variables, buffer };
+        let mut offset = 0;
+        for variable in &mut flat.variables {
+            let shape = variable.tensor.size();
+            let length = variable.tensor.numel() as i64;
+            let piece = flat.buffer.narrow(0, offset, length);
+            let view = match shape.as_slice() {
+                [o, i, h, w] => piece.view([*o, *h, *w, *i]).permute([0, 3, 1, 2]),
+                _ => piece.view(shape.as_slice()),
+            };
+            variable.tensor.set_data(&view);
+            offset += length;
+        }
+        flat
+    }
+
+    /// The buffer `[P]`.
+    pub fn buffer(&self) -> &Tensor {
+        &self.buffer
+    }
+
+    /// The buffer `[P]`, to be updated in place.
+    pub fn buffer_mut(&mut self) -> &mut Tensor {
+        &mut self.buffer
+    }
+
+    /// The variables in the order of the buffer.
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    /// The gradient of `loss` as one tensor `[P]`, in the order of the buffer.
+    ///
+    /// # Errors
+    /// With the names of the variables that `loss` does not reach.
+    pub fn gradient(&self, loss: &Tensor) -> Result<Tensor, Vec<String>> {
+        let inputs: Vec<&Tensor> = self.variables.iter().map(|variable| &variable.tensor).collect();
+        let gradients = Tensor::run_backward(&[loss], &inputs, false, false);
+        let unreached: Vec<String> = gradients
+            .iter()
+            .zip(&self.variables)
+            .filter(|(gradient, _)| !gradient.defined())
+            .map(|(_, variable)| variable.name.clone())
+            .collect();
+        if !unreached.is_empty() {
+            return Err(unreached);
+        }
+        let _no_grad = no_grad_guard();
+        Ok(Tensor::cat(&gradients.iter().map(flatten).collect::<Vec<_>>(), 0))
+    }
+}
+
+/// The names of the variables that `loss` reaches. The graph is kept for the real backward pass.
+pub(crate) fn reached(loss: &Tensor, variables: &[Variable]) -> Vec<bool> {
+    let inputs: Vec<&Tensor> = variables.iter().map(|variable| &variable.tensor).collect();
+    Tensor::run_backward(&[loss], &inputs, true, false).iter().map(Tensor::defined).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, nn};
+
+    #[test]
+    fn variables_become_views_and_gradients_are_autograds() {
+        tch::manual_seed(3);
+        let vs = nn::VarStore::new(Device::Cpu);
+        let conv = nn::conv2d(vs.root() / "conv", 3, 4, 3, Default::default());
+        let linear = nn::linear(vs.root() / "fc", 4, 2, Default::default());
+        let input = Tensor::randn([2, 3, 5, 5], (Kind::Float, Device::Cpu));
+        let loss = || input.apply(&conv).mean_dim([2, 3].as_slice(), false, Kind::Float).apply(&linear).square().sum(Kind::Float);
+
+        loss().backward();
+        let named = vs.variables();
+        let names = ["conv.weight", "conv.bias", "fc.weight", "fc.bias"];
+        let reference: Vec<Tensor> = names.iter().map(|name| named[*name].grad().copy()).collect();
+        let before: Vec<Tensor> = names.iter().map(|name| named[*name].copy().detach()).collect();
+
+        let variables = names.iter().map(|name| Variable { name: (*name).to_owned(), tensor: named[*name].shallow_clone() });
+        let mut flat = FlatParameters::new(variables.collect());
+        for (name, value) in names.iter().zip(&before) {
+            assert!(named[*name].equal(value), "{name} keeps its value");
+        }
+        let gradient = flat.gradient(&loss()).unwrap();
+        let expected = Tensor::cat(&reference.iter().map(flatten).collect::<Vec<_>>(), 0);
+        assert!((&gradient - &expected).abs().max().double_value(&[]) < 1e-6);
+
+        let _no_grad = no_grad_guard();
+        let _ = flat.buffer_mut().fill_(0.5);
+        assert_eq!(named["conv.weight"].sum(Kind::Double).double_value(&[]), 0.5 * 108.0);
+        assert_eq!(conv.ws.sum(Kind::Double).double_value(&[]), 0.5 * 108.0);
+    }
+
+    #[test]
+    fn an_unreached_variable_is_named() {
+        let vs = nn::VarStore::new(Device::Cpu);
+        let used = vs.root().zeros("used", &[2]);
+        let unused = vs.root().zeros("unused", &[2]);
+        let variable = |name: &str, tensor: &Tensor| Variable { name: name.to_owned(), tensor: tensor.shallow_clone() };
+        let variables = vec![variable("used", &used), variable("unused", &unused)];
+        assert_eq!(reached(&used.square().sum(Kind::Float), &variables), [true, false]);
+        let flat = FlatParameters::new(variables);
+        assert_eq!(flat.gradient(&used.square().sum(Kind::Float)).unwrap_err(), ["unused"]);
+    }
+}
