@@ -13,7 +13,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 libtorch: ## lay out libtorch in .libtorch (CUDA=1: with the CUDA libraries; LIMBECK_LIBTORCH=download: whatever is installed)
-	@LIMBECK_LIBTORCH='$(LIMBECK_LIBTORCH)' $(PYTHON) framework/libtorch.py $(if $(filter-out 0,$(CUDA)),--cuda)
+	@$(PYTHON) framework/libtorch.py $(if $(filter-out 0,$(CUDA)),--cuda)
 
 quickstart: libtorch ## train a small teacher and students by several methods, and report
 	cargo run -- run experiments/configs/quickstart.toml

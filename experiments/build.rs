@@ -2,6 +2,6 @@
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if let Ok(lib) = std::env::var("DEP_LIMBECK_LIBTORCH_LIB") {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+        println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{lib}");
     }
 }

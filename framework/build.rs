@@ -20,5 +20,6 @@ fn main() {
         return;
     };
     println!("cargo::metadata=libtorch_lib={lib}");
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    // The old tag comes before LD_LIBRARY_PATH, in which another libtorch may lie.
+    println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{lib}");
 }

@@ -26,6 +26,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -43,9 +44,9 @@ FORMAT = 1
 CPU_WHEELS = [f"torch=={VERSION}", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
 CPU_LIBRARIES = re.compile(r"(torch/lib/lib(torch_cpu|c10|torch_global_deps|gomp)\.|nvidia/.*/lib/lib(cudart|cupti)\.so)")
 CUDA_LIBRARIES = re.compile(r"(torch/lib/.*|nvidia/.*/lib/[^/]*)\.so[.0-9]*$")
-# pip takes a wheel for CPython 3.11 whatever Python runs it: only the C++ side is used.
+# A wheel for CPython 3.11 whatever Python runs this: only the C++ side is used. pip takes no platform but those named.
 WHEEL_TAGS = ["--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311", "--abi=abi3", "--abi=none"]
-WHEEL_TAGS += [f"--platform=manylinux_2_{n}_x86_64" for n in (28, 27, 26, 25, 24, 17, 12, 5)]
+WHEEL_TAGS += [f"--platform=manylinux_2_{n}_x86_64" for n in range(28, 4, -1)]
 WHEEL_TAGS += ["--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64"]
 GIB = 1 << 30
 
@@ -112,7 +113,7 @@ def closure(torch):
     return found
 
 
-def lay_out(view, torch, origin):
+def lay_out(view, torch, origin, cuda):
     """Fills `view` with the links to `torch`: relative ones to what lies in the view itself, so that it can be moved."""
 
     def link(at, target):
@@ -130,14 +131,15 @@ def lay_out(view, torch, origin):
             link(view / "lib" / "libgomp.so", path)
     (view / "lib" / "libtorch.so").write_text("GROUP ( libtorch_cpu.so )\n")
     (view / "build-version").write_text(origin["version"] + "\n")
-    # Loading is the proof that nothing is missing; a process of its own, because 450 MB stay mapped.
-    load = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    # Loading is the proof that nothing is missing; a process of its own, because gigabytes stay mapped.
+    libraries = [torch / "lib/libtorch_cuda.so"] * cuda + [view / "lib/libtorch_cpu.so"]
+    load = "import ctypes, sys\nfor path in sys.argv[:0:-1]: ctypes.CDLL(path, ctypes.RTLD_GLOBAL)"
     tried = subprocess.run(
-        [sys.executable, "-c", load, str(view / "lib" / "libtorch_cpu.so")], stderr=subprocess.PIPE, universal_newlines=True
+        [sys.executable, "-c", load, *map(str, libraries)], stderr=subprocess.PIPE, universal_newlines=True
     )
     if tried.returncode:
-        reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Refused(f"{torch / 'lib' / 'libtorch_cpu.so'} does not load: {reason}")
+        reason = (tried.stderr.strip().splitlines() or [f"exit status {tried.returncode}"])[-1]
+        raise Refused(f"the libtorch at {torch} does not load: {reason}")
     (view / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
 
 
@@ -179,10 +181,10 @@ def cuda_requirements(wheel):
 
 def download(scratch, store, cuda):
     """Fetches and unpacks the wheels; returns the torch folder."""
-    room, gib = shutil.disk_usage(scratch).free, 12 if cuda else 1.5
+    room, gib = shutil.disk_usage(scratch).free, 7 if cuda else 1.5
     if room < gib * GIB:
         raise OSError(errno.ENOSPC, f"{gib} GiB are needed and {room / GIB:.1f} GiB are free")
-    say(f"fetching PyTorch {VERSION} with pip ({'about 3 GB, with the CUDA libraries' if cuda else 'about 550 MB'})")
+    say(f"fetching PyTorch {VERSION} with pip ({'about 2.5 GB, with the CUDA libraries' if cuda else 'about 550 MB'})")
     wheels = scratch / "wheels"
     wheels.mkdir()
     pip_download(wheels, CPU_WHEELS[:1] if cuda else CPU_WHEELS, "--no-deps")
@@ -248,7 +250,7 @@ def choose(cuda):
 
 
 def up_to_date(cuda, wish):
-    """Whether the view is there, still leads to what it was made from, and is what is asked for now."""
+    """The view's origin, if it is there, still leads to what it was made from, and is what is asked for now."""
     try:
         origin = json.loads((VIEW / "origin.json").read_text())
         torch = VIEW / "store/torch" if origin["source"] == "download" else Path(origin["folder"])
@@ -257,10 +259,11 @@ def up_to_date(cuda, wish):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    given = given_folder()
+    # A download that was asked for stays, whatever LIBTORCH says the next time; any other view follows LIBTORCH.
     if wish == "download" and origin["source"] != "download":
         return None
-    if wish != "download" and given is not None and str(given) != origin.get("folder"):
+    given = None if wish == "download" or origin["wish"] == "download" else given_folder()
+    if given is not None and str(given) != origin["folder"]:
         return None
     return origin if origin["cuda"] or not cuda else None
 
@@ -295,11 +298,12 @@ def main():
             "format": FORMAT,
             "version": version,
             "source": source,
+            "wish": wish,
             "folder": None if source == "download" else str(torch),
             "cuda": (torch / "lib/libtorch_cuda.so").exists(),
             "libraries": sorted(closure(torch)),
         }
-        lay_out(view, torch, origin)
+        lay_out(view, torch, origin, cuda)
         if VIEW.is_symlink() or VIEW.exists():
             VIEW.rename(scratch / "old")
         view.rename(VIEW)
@@ -309,6 +313,8 @@ def main():
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does: what is half done is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except Refused as refusal:
