@@ -27,7 +27,7 @@ fn unit(seed: u64, k: u64) -> f64 {
     (z >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
 }
 
-fn values(name: &str, count: usize, lo: f64, hi: f64) -> impl Iterator<Item = f64> {
+fn values(name: &str, count: usize, lo: f64, hi: f64) -> impl Iterator<Item = f64> + use<> {
     let seed = fnv1a(name);
     (0..count as u64).map(move |k| lo + (hi - lo) * unit(seed, k))
 }
