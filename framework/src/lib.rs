@@ -1,17 +1,23 @@
 #![doc = include_str!("../README.md")]
 
+pub mod checkpoint;
+pub mod cohort;
 pub mod config;
 pub mod critic;
 pub mod dataset;
 pub mod device;
 pub mod distiller;
 pub mod error;
+pub mod event;
 pub mod experiment;
+pub mod metric;
 pub mod model;
 pub mod negatives;
 pub mod optim;
+pub mod record;
 pub mod registry;
 pub mod seed;
+pub mod weights;
 
 pub use inventory;
 pub use tch;

@@ -55,6 +55,28 @@ impl FlatParameters {
         flat
     }
 
+    /// The first step of a stage: one backward pass tells which candidates `loss` reaches; they move into one buffer.
+    ///
+    /// Returns the buffer, its gradient, and the names of the candidates that are not reached; `None` if none is.
+    pub fn first(loss: &Tensor, candidates: Vec<Variable>) -> Option<(Self, Tensor, Vec<String>)> {
+        let inputs: Vec<&Tensor> = candidates.iter().map(|variable| &variable.tensor).collect();
+        let gradients = Tensor::run_backward(&[loss], &inputs, false, false);
+        let (mut variables, mut pieces, mut unreached) = (Vec::new(), Vec::new(), Vec::new());
+        for (variable, gradient) in candidates.into_iter().zip(gradients) {
+            if gradient.defined() {
+                variables.push(variable);
+                pieces.push(gradient);
+            } else {
+                unreached.push(variable.name);
+            }
+        }
+        if variables.is_empty() {
+            return None;
+        }
+        let gradient = concatenate(&pieces);
+        Some((FlatParameters::new(variables), gradient, unreached))
+    }
+
     /// The buffer `[P]`.
     pub fn buffer(&self) -> &Tensor {
         &self.buffer
@@ -86,15 +108,14 @@ impl FlatParameters {
         if !unreached.is_empty() {
             return Err(unreached);
         }
-        let _no_grad = no_grad_guard();
-        Ok(Tensor::cat(&gradients.iter().map(flatten).collect::<Vec<_>>(), 0))
+        Ok(concatenate(&gradients))
     }
 }
 
-/// The names of the variables that `loss` reaches. The graph is kept for the real backward pass.
-pub(crate) fn reached(loss: &Tensor, variables: &[Variable]) -> Vec<bool> {
-    let inputs: Vec<&Tensor> = variables.iter().map(|variable| &variable.tensor).collect();
-    Tensor::run_backward(&[loss], &inputs, true, false).iter().map(Tensor::defined).collect()
+/// Gradients as one tensor, in the order of the buffer.
+fn concatenate(gradients: &[Tensor]) -> Tensor {
+    let _no_grad = no_grad_guard();
+    Tensor::cat(&gradients.iter().map(flatten).collect::<Vec<_>>(), 0)
 }
 
 #[cfg(test)]
@@ -133,14 +154,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unreached_variable_is_named() {
+    fn an_unreached_variable_is_named_and_left_alone() {
         let vs = nn::VarStore::new(Device::Cpu);
         let used = vs.root().zeros("used", &[2]);
         let unused = vs.root().zeros("unused", &[2]);
-        let variable = |name: &str, tensor: &Tensor| Variable { name: name.to_owned(), tensor: tensor.shallow_clone() };
-        let variables = vec![variable("used", &used), variable("unused", &unused)];
-        assert_eq!(reached(&used.square().sum(Kind::Float), &variables), [true, false]);
-        let flat = FlatParameters::new(variables);
-        assert_eq!(flat.gradient(&used.square().sum(Kind::Float)).unwrap_err(), ["unused"]);
+        let variables = || {
+            let variable = |name: &str, t: &Tensor| Variable { name: name.to_owned(), tensor: t.shallow_clone() };
+            vec![variable("used", &used), variable("unused", &unused)]
+        };
+        let loss = || (&used + 1.0).square().sum(Kind::Float);
+        let (flat, gradient, unreached) = FlatParameters::first(&loss(), variables()).unwrap();
+        assert_eq!(unreached, ["unused"]);
+        assert_eq!(Vec::<f32>::try_from(gradient).unwrap(), [2.0, 2.0]);
+        assert_eq!(Vec::<f32>::try_from(flat.gradient(&loss()).unwrap()).unwrap(), [2.0, 2.0]);
+        assert!(FlatParameters::first(&loss(), variables().split_off(1)).is_none());
+        assert_eq!(FlatParameters::new(variables()).gradient(&loss()).unwrap_err(), ["unused"]);
     }
 }

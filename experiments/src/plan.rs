@@ -1,0 +1,431 @@
+//! Planning: everything that can be wrong with an experiment is found here, before the first batch.
+//!
+//! The data are read, every network and every term is built against the real signatures, and the cells are laid out.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
+use limbeck::error::{Error, Result};
+use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TrainConfig};
+use limbeck::model::{ModelConfig, Signature};
+use serde::Serialize;
+use tch::Device;
+
+use crate::store::{self, CellEntry, PlanFile, Progress};
+
+/// An experiment that can be run.
+#[derive(Debug)]
+pub struct Plan {
+    /// The resolved experiment.
+    pub experiment: Experiment,
+    /// The experiment's folder.
+    pub folder: PathBuf,
+    /// Where trained teachers are kept.
+    pub teacher_folder: PathBuf,
+    /// The device.
+    pub device: Device,
+    /// libtorch's threads.
+    pub threads: usize,
+    /// The data.
+    pub data: Data,
+    /// The teachers.
+    pub teachers: Vec<PlannedTeacher>,
+    /// The student's network.
+    pub student: Network,
+    /// The methods, in the order of the comparison.
+    pub methods: Vec<PlannedMethod>,
+    /// The cells: methods × seeds.
+    pub cells: Vec<Cell>,
+}
+
+/// A network as planned.
+#[derive(Debug)]
+pub struct Network {
+    /// Its kind.
+    pub kind: String,
+    /// The view that it sees.
+    pub view: String,
+    /// What it offers.
+    pub signature: Signature,
+    /// The number of its parameters.
+    pub parameters: i64,
+}
+
+/// A teacher as planned.
+#[derive(Debug)]
+pub struct PlannedTeacher {
+    /// Its name in the experiment.
+    pub name: String,
+    /// Its configuration.
+    pub config: TeacherConfig,
+    /// Its network.
+    pub network: Network,
+    /// Where its weights come from.
+    pub weights: TeacherWeights,
+    /// A digest of the weights' content or recipe.
+    pub identity: String,
+}
+
+/// Where a teacher's weights come from.
+#[derive(Debug)]
+pub enum TeacherWeights {
+    /// A file that was given.
+    File(PathBuf),
+    /// Trained by its own recipe, in this folder.
+    Trained {
+        /// Its run folder.
+        folder: PathBuf,
+        /// How far it has come.
+        progress: Progress,
+    },
+}
+
+impl TeacherWeights {
+    /// The file that holds the weights, now or later.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            TeacherWeights::File(path) => path.clone(),
+            TeacherWeights::Trained { folder, .. } => folder.join(limbeck::cohort::STUDENT),
+        }
+    }
+}
+
+/// A method as planned.
+#[derive(Debug)]
+pub struct PlannedMethod {
+    /// Its name.
+    pub name: String,
+    /// Its terms with their weights.
+    pub config: MethodConfig,
+    /// Its terms as built, to be looked at.
+    pub terms: Vec<Term>,
+}
+
+/// One student to be trained.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// The method's name.
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+    /// The run folder.
+    pub folder: PathBuf,
+    /// A digest of everything that determines the result.
+    pub identity: String,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Its own experiment: running this file alone trains this student.
+    pub resolved: Experiment,
+}
+
+/// What determines a run's result, and nothing else: the order of fields is part of the digest.
+#[derive(Serialize)]
+struct Identity<'a> {
+    format: u32,
+    dataset: &'a dyn limbeck::dataset::DatasetConfig,
+    validation: usize,
+    teachers: Vec<(&'a str, &'a str)>,
+    view: &'a str,
+    student: &'a dyn ModelConfig,
+    train: TrainConfig,
+    method: &'a MethodConfig,
+    seed: u64,
+}
+
+/// The part of a training configuration that changes results: not how often something is logged, timed or saved.
+fn decisive(train: &TrainConfig) -> TrainConfig {
+    let default = TrainConfig::default();
+    TrainConfig {
+        checkpoint_steps: default.checkpoint_steps,
+        log_steps: default.log_steps,
+        timing_steps: default.timing_steps,
+        ..train.clone()
+    }
+}
+
+impl Plan {
+    /// Plans an experiment. `file` is where it was read (weights are relative to its folder), `out` the folder of all runs.
+    ///
+    /// # Errors
+    /// If anything in the experiment cannot be run; the message names the key and the remedy.
+    pub fn new(experiment: Experiment, file: &Path, out: &Path) -> Result<Self> {
+        let device = experiment.device.resolve()?;
+        let threads = experiment.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        tch::set_num_threads(threads as i32);
+        let data = Data::new(experiment.dataset.build(device).map_err(|e| e.within("dataset"))?, experiment.validation)?;
+        let base = file.parent().unwrap_or(Path::new("."));
+        let teacher_folder = out.join("teachers");
+        let teachers = experiment
+            .teacher
+            .iter()
+            .map(|(name, config)| {
+                plan_teacher(&experiment, name, config, &data, base, &teacher_folder)
+                    .map_err(|e| e.within(&format!("teacher.{name}")))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let student = network(&*experiment.student.model, experiment.student.view.as_deref(), &data)
+            .map_err(|e| e.within("student"))?;
+        let methods = experiment
+            .compare
+            .methods
+            .iter()
+            .map(|name| plan_method(&experiment, name, &student, &teachers, &data))
+            .collect::<Result<Vec<_>>>()?;
+        let mut plan = Plan {
+            folder: out.join(&experiment.name),
+            teacher_folder,
+            experiment,
+            device,
+            threads,
+            data,
+            teachers,
+            student,
+            methods,
+            cells: Vec::new(),
+        };
+        plan.cells = plan.lay_out()?;
+        Ok(plan)
+    }
+
+    fn lay_out(&self) -> Result<Vec<Cell>> {
+        let mut cells = Vec::new();
+        for method in &self.methods {
+            for &seed in &self.experiment.compare.seeds {
+                cells.push(self.cell(method, seed)?);
+            }
+        }
+        Ok(cells)
+    }
+
+    fn cell(&self, method: &PlannedMethod, seed: u64) -> Result<Cell> {
+        let asked = |name: &str| method.terms.iter().any(|term| term.teacher == name);
+        let teachers = self.teachers.iter().filter(|teacher| asked(&teacher.name));
+        let identity = store::digest(&Identity {
+            format: limbeck::experiment::FORMAT,
+            dataset: &*self.experiment.dataset,
+            validation: self.experiment.validation,
+            teachers: teachers.map(|teacher| (teacher.name.as_str(), teacher.identity.as_str())).collect(),
+            view: &self.student.view,
+            student: &*self.experiment.student.model,
+            train: decisive(&self.experiment.train),
+            method: &method.config,
+            seed,
+        })?;
+        let name = format!("{}-seed{seed}-{}", store::folder_name(&method.name), store::short(&identity));
+        let folder = self.folder.join("cells").join(name);
+        let mut resolved = self.experiment.clone();
+        resolved.teacher.retain(|name, _| asked(name));
+        resolved.method = IndexMap::from([(method.name.clone(), method.config.clone())]);
+        resolved.compare =
+            CompareConfig { methods: vec![method.name.clone()], seeds: vec![seed], baseline: None, ..resolved.compare };
+        let progress = store::progress(&folder);
+        Ok(Cell { method: method.name.clone(), seed, folder, identity, progress, resolved })
+    }
+
+    /// The cells as `plan.json` has them.
+    pub fn file(&self) -> PlanFile {
+        let entry = |cell: &Cell| CellEntry {
+            method: cell.method.clone(),
+            seed: cell.seed,
+            folder: cell.folder.strip_prefix(&self.folder).unwrap_or(&cell.folder).to_owned(),
+        };
+        PlanFile { format: 1, cells: self.cells.iter().map(entry).collect() }
+    }
+}
+
+fn network(config: &dyn ModelConfig, view: Option<&str>, data: &Data) -> Result<Network> {
+    let view = data.dataset.info().view(view)?.name.clone();
+    let spec = data.spec(Some(&view))?;
+    let built = Teacher::new("", &view, config, &spec, Default::default(), Device::Cpu)?;
+    let (signature, parameters) = (built.signature().clone(), built.parameters());
+    if signature.classes != spec.classes {
+        return Err(Error::plan(format!("the network tells {} classes apart, the data have {}", signature.classes, spec.classes)));
+    }
+    Ok(Network { kind: config.typetag_name().to_owned(), view, signature, parameters })
+}
+
+fn plan_teacher(
+    experiment: &Experiment,
+    name: &str,
+    config: &TeacherConfig,
+    data: &Data,
+    base: &Path,
+    teacher_folder: &Path,
+) -> Result<PlannedTeacher> {
+    let network = network(&*config.model, config.view.as_deref(), data)?;
+    let (weights, identity) = match (&config.weights, &config.train) {
+        (Some(path), _) => {
+            let path = base.join(path);
+            let spec = data.spec(Some(&network.view))?;
+            let mut trial = Teacher::new(name, &network.view, &*config.model, &spec, config.precision, Device::Cpu)?;
+            trial.load(&path)?;
+            let digest = file_digest(&path)?;
+            (TeacherWeights::File(path), digest)
+        }
+        (None, Some(train)) => {
+            let identity = store::digest(&Identity {
+                format: limbeck::experiment::FORMAT,
+                dataset: &*experiment.dataset,
+                validation: experiment.validation,
+                teachers: Vec::new(),
+                view: &network.view,
+                student: &*config.model,
+                train: decisive(train),
+                method: &vanilla(),
+                seed: config.seed,
+            })?;
+            let folder = teacher_folder.join(format!("{}-{}", network.kind, store::short(&identity)));
+            let progress = store::progress(&folder);
+            (TeacherWeights::Trained { folder, progress }, identity)
+        }
+        (None, None) => return Err(Error::plan("it has neither weights nor a recipe")),
+    };
+    // The precision in which it teaches is part of what a student sees.
+    let identity = store::digest(&(&identity, config.precision, &network.kind, &network.view))?;
+    Ok(PlannedTeacher { name: name.to_owned(), config: config.clone(), network, weights, identity })
+}
+
+/// How a teacher is trained: by the labels alone.
+pub(crate) fn vanilla() -> MethodConfig {
+    MethodConfig { cross_entropy: 1.0, terms: Vec::new() }
+}
+
+fn plan_method(
+    experiment: &Experiment,
+    name: &str,
+    student: &Network,
+    teachers: &[PlannedTeacher],
+    data: &Data,
+) -> Result<PlannedMethod> {
+    let config = experiment.method(name)?;
+    let signatures: IndexMap<String, Signature> =
+        teachers.iter().map(|teacher| (teacher.name.clone(), teacher.network.signature.clone())).collect();
+    let labels: &Arc<[i64]> = &data.labels;
+    let site = TermSite { student: &student.signature, teachers: &signatures, labels, device: Device::Cpu, seed: 0 };
+    let terms = build_terms(&config, &site).map_err(|e| e.within(&format!("method.{name}")))?;
+    Ok(PlannedMethod { name: name.to_owned(), config, terms })
+}
+
+fn shape(shape: &[i64]) -> String {
+    shape.iter().map(i64::to_string).collect::<Vec<_>>().join("×")
+}
+
+fn thousands(n: i64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} parameters, sees {} {}", self.kind, thousands(self.parameters), self.view, shape(&self.signature.input))
+    }
+}
+
+/// The text of `limbeck plan`.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Experiment { name, train, compare, .. } = &self.experiment;
+        let info = self.data.dataset.info();
+        writeln!(f, "experiment {name}, in {}", self.folder.display())?;
+        writeln!(
+            f,
+            "data       {}: {} to train on, {} held out, {} to test on, {} classes",
+            info.name,
+            self.data.train_rows.len(),
+            self.data.validation_rows.len(),
+            info.test_labels.len(),
+            info.classes()
+        )?;
+        for teacher in &self.teachers {
+            write!(f, "teacher    {}: {}, ", teacher.name, teacher.network)?;
+            match &teacher.weights {
+                TeacherWeights::File(path) => writeln!(f, "weights {}", path.display())?,
+                TeacherWeights::Trained { folder, progress } => {
+                    let epochs = teacher.config.train.as_ref().map_or(0, |train| train.epochs);
+                    writeln!(f, "{epochs} epochs of its own in {} ({progress})", folder.display())?;
+                }
+            }
+        }
+        writeln!(f, "student    {}", self.student)?;
+        writeln!(
+            f,
+            "training   {} epochs of {} steps, batch {}, learning rate {}, {} threads on {}",
+            train.epochs,
+            self.data.steps_per_epoch(train.batch),
+            train.batch,
+            train.learning_rate,
+            self.threads,
+            device_name(self.device)
+        )?;
+        for method in &self.methods {
+            writeln!(f, "\nmethod {}: {} × cross-entropy", method.name, method.config.cross_entropy)?;
+            for term in &method.terms {
+                write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
+                match term.parameters() {
+                    0 => writeln!(f)?,
+                    n => writeln!(f, ", {} parameters of its own", thousands(n))?,
+                }
+                if let Some(initial) = term.initial_stage() {
+                    writeln!(f, "      first: an initial stage of {} epochs", initial.epochs)?;
+                }
+                if term.taps.pairs.is_empty() {
+                    writeln!(f, "      logits {0} — logits {0}", self.student.signature.classes)?;
+                }
+                for pair in &term.taps.pairs {
+                    let (student, teacher) = (shape(&pair.student_shape), shape(&pair.teacher_shape));
+                    writeln!(f, "      student {} {student} — teacher {} {teacher}", pair.student, pair.teacher)?;
+                }
+                if !term.taps.dropped.is_empty() {
+                    writeln!(f, "      warning: without a partner, hence unused: {}", term.taps.dropped.join(", "))?;
+                }
+            }
+        }
+        writeln!(f, "\n{} cells, one cohort for each of {} seeds:", self.cells.len(), compare.seeds.len())?;
+        for cell in &self.cells {
+            writeln!(f, "  {:<8} {}, seed {}: {}", cell.progress, cell.method, cell.seed, cell.folder.display())?;
+        }
+        let (epochs, lanes) = (train.epochs as usize, self.methods.iter().filter(|m| !m.terms.is_empty()).count());
+        if lanes > 1 {
+            let steps = epochs * self.data.steps_per_epoch(train.batch) as usize * compare.seeds.len();
+            let saved = steps * (lanes - 1) * self.teachers.len();
+            write!(f, "lanes of a cohort share their teachers' forward passes: up to {} saved", thousands(saved as i64))?;
+        }
+        Ok(())
+    }
+}
+
+/// Warnings of the plan that belong beside results: taps without a partner.
+pub fn warnings(plan: &Plan) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for method in &plan.methods {
+        for term in method.terms.iter().filter(|term| !term.taps.dropped.is_empty()) {
+            let dropped = term.taps.dropped.join(", ");
+            warnings.push(format!("method {}, {}: taps without a partner are not used: {dropped}", method.name, term.label));
+        }
+    }
+    warnings
+}
+
+/// The digest of a file: BLAKE3 in hexadecimal.
+pub(crate) fn file_digest(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}
+
+/// The device's name: `cpu`, `cuda:0`.
+pub(crate) fn device_name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}

@@ -1,0 +1,218 @@
+//! Running a plan: teachers first, then one cohort for each seed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use limbeck::cohort::{self, Classifier, CohortConfig, LaneConfig, Teacher};
+use limbeck::dataset::{Split, Views};
+use limbeck::device::DeviceReport;
+use limbeck::error::{Error, Result};
+use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::model::Taps;
+use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
+use tch::Device;
+
+use crate::log::EventLog;
+use crate::plan::{self, Cell, Plan, PlannedTeacher, TeacherWeights};
+use crate::store::{self, Progress};
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The experiment's folder.
+    pub folder: PathBuf,
+    /// The runs that failed, with the reason: `crd, seed 0: …`.
+    pub failed: Vec<String>,
+}
+
+/// Trains what is not finished yet.
+///
+/// # Errors
+/// If something fails that concerns more than one student: a teacher, a disk, the data.
+pub fn execute(plan: &Plan, observer: &mut dyn Observer) -> Result<Finished> {
+    let mut observer = Both(EventLog::default(), observer);
+    fs::create_dir_all(&plan.folder).map_err(Error::io("create", &plan.folder))?;
+    store::write_toml(&plan.folder.join(store::EXPERIMENT), &plan.experiment)?;
+    store::write_json(&plan.folder.join(store::PLAN), &plan.file())?;
+    let environment = environment(plan.device, plan.threads);
+    let open: Vec<&Cell> = plan.cells.iter().filter(|cell| store::progress(&cell.folder) != Progress::Finished).collect();
+    let mut failed = Vec::new();
+    if open.is_empty() {
+        return Ok(Finished { folder: plan.folder.clone(), failed });
+    }
+    let asked: Vec<&PlannedTeacher> = plan
+        .teachers
+        .iter()
+        .filter(|teacher| open.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name)))
+        .collect();
+    for teacher in &asked {
+        train_teacher(plan, teacher, &environment, &mut observer)
+            .map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
+    }
+    let teachers =
+        asked.iter().map(|teacher| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
+    for &seed in &plan.experiment.compare.seeds {
+        let cells: Vec<&Cell> = open.iter().copied().filter(|cell| cell.seed == seed).collect();
+        failed.extend(train_cohort(plan, &cells, seed, &teachers, &environment, &mut observer)?);
+    }
+    Ok(Finished { folder: plan.folder.clone(), failed })
+}
+
+fn train_cohort(
+    plan: &Plan,
+    cells: &[&Cell],
+    seed: u64,
+    teachers: &[(Teacher, TeacherRecord)],
+    environment: &Environment,
+    observer: &mut dyn Observer,
+) -> Result<Vec<String>> {
+    let mut lanes = Vec::new();
+    for cell in cells {
+        fs::create_dir_all(&cell.folder).map_err(Error::io("create", &cell.folder))?;
+        store::write_toml(&cell.folder.join(store::CELL), &cell.resolved)?;
+        lanes.push(LaneConfig {
+            name: format!("{}, seed {}", cell.method, cell.seed),
+            folder: cell.folder.clone(),
+            identity: cell.identity.clone(),
+            student: Arc::clone(&plan.experiment.student.model),
+            view: plan.student.view.clone(),
+            method_name: cell.method.clone(),
+            method: plan.experiment.method(&cell.method)?,
+        });
+    }
+    let config = CohortConfig {
+        data: &plan.data,
+        teachers,
+        train: &plan.experiment.train,
+        seed,
+        device: plan.device,
+        environment,
+    };
+    let outcomes = cohort::run(&config, &lanes, observer)?;
+    let failure = |(lane, outcome): (&LaneConfig, Outcome)| match outcome {
+        Outcome::Finished => None,
+        Outcome::Failed { reason, checkpoint: None } => Some(format!("{}: {reason}; it has no checkpoint", lane.name)),
+        Outcome::Failed { reason, checkpoint: Some(path) } => {
+            Some(format!("{}: {reason}; its last good checkpoint is {}", lane.name, path.display()))
+        }
+    };
+    Ok(lanes.iter().zip(outcomes).filter_map(failure).collect())
+}
+
+/// Trains a teacher that has no weights: a cohort of one, by the labels alone.
+fn train_teacher(
+    plan: &Plan,
+    teacher: &PlannedTeacher,
+    environment: &Environment,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let (TeacherWeights::Trained { folder, .. }, Some(train)) = (&teacher.weights, &teacher.config.train) else {
+        return Ok(());
+    };
+    if store::progress(folder) == Progress::Finished {
+        return Ok(());
+    }
+    let lane = LaneConfig {
+        name: format!("teacher {}", teacher.name),
+        folder: folder.clone(),
+        identity: teacher.identity.clone(),
+        student: Arc::clone(&teacher.config.model),
+        view: teacher.network.view.clone(),
+        method_name: "teacher".to_owned(),
+        method: plan::vanilla(),
+    };
+    let seed = teacher.config.seed;
+    let config = CohortConfig { data: &plan.data, teachers: &[], train, seed, device: plan.device, environment };
+    match cohort::run(&config, &[lane], observer)?.into_iter().next() {
+        Some(Outcome::Failed { reason, .. }) => Err(Error::run(reason)),
+        _ => Ok(()),
+    }
+}
+
+/// Loads a teacher and measures it on the test split, once for each file, network, view, precision and data set.
+fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, TeacherRecord)> {
+    let PlannedTeacher { name, config, network, weights, .. } = planned;
+    let spec = plan.data.spec(Some(&network.view))?;
+    let mut teacher = Teacher::new(name, &network.view, &*config.model, &spec, config.precision, plan.device)?;
+    let path = weights.path();
+    teacher.load(&path)?;
+    let digest = plan::file_digest(&path)?;
+    let key = store::digest(&(&digest, &config.model, &network.view, config.precision, &plan.experiment.dataset))?;
+    let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
+    let test: Accuracy = if cache.exists() { store::read_json(&cache)? } else { measure(plan, &teacher, &cache)? };
+    let record = TeacherRecord {
+        name: name.clone(),
+        model: network.kind.clone(),
+        view: network.view.clone(),
+        weights: path,
+        digest,
+        parameters: network.parameters,
+        test,
+    };
+    Ok((teacher, record))
+}
+
+fn measure(plan: &Plan, teacher: &Teacher, cache: &Path) -> Result<Accuracy> {
+    let rows: Vec<i64> = (0..plan.data.dataset.info().test_labels.len() as i64).collect();
+    let network = |batch: &limbeck::dataset::Batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
+    let views: Views = [teacher.view.as_str()].into_iter().collect();
+    let networks: [Classifier<'_>; 1] = [&network];
+    let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &networks, plan.device)?;
+    let test = results.into_iter().next().ok_or_else(|| Error::run("no accuracy was measured"))?;
+    if let Some(folder) = cache.parent() {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    store::write_json(cache, &test)?;
+    Ok(test)
+}
+
+/// The log first, then whoever watches.
+struct Both<'a>(EventLog, &'a mut dyn Observer);
+
+impl Observer for Both<'_> {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
+        self.0.event(lane, event);
+        self.1.event(lane, event);
+    }
+}
+
+fn environment(device: Device, threads: usize) -> Environment {
+    Environment {
+        limbeck: env!("CARGO_PKG_VERSION").to_owned(),
+        git: git_state(),
+        libtorch: DeviceReport::gather().libtorch_version.unwrap_or_else(|| "unknown".to_owned()),
+        device: plan::device_name(device),
+        device_name: hardware(device),
+        threads,
+    }
+}
+
+/// The name of the processor or the GPU, as the system gives it.
+fn hardware(device: Device) -> String {
+    let name = match device {
+        Device::Cuda(index) => Command::new("nvidia-smi")
+            .args(["--query-gpu=name", "--format=csv,noheader", &format!("--id={index}")])
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        _ => fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        }),
+    };
+    name.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The commit that is checked out where the run was started.
+fn git_state() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty());
+    Some(if changed { format!("{commit}+changes") } else { commit })
+}

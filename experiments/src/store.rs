@@ -1,0 +1,138 @@
+//! The layout of run folders, and what identifies a run: the content of its resolved configuration.
+//!
+//! ```text
+//! OUT/                        --out, `runs` by default
+//!   teachers/KIND-DIGEST/     a trained teacher: the same files as a cell, shared by every experiment
+//!   teachers/measured/        accuracies of teachers whose weights came as files
+//!   NAME/                     one experiment
+//!     experiment.toml         the resolved experiment
+//!     plan.json               its cells
+//!     cells/METHOD-seedN-DIGEST/
+//!       cell.toml  events.jsonl  checkpoint.safetensors  student.safetensors  summary.json
+//!     report/
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use limbeck::cohort;
+use limbeck::error::{Error, Result};
+use limbeck::record::{Outcome, Summary};
+use limbeck::weights::write_atomically;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The resolved experiment in an experiment's folder.
+pub const EXPERIMENT: &str = "experiment.toml";
+/// The list of cells in an experiment's folder.
+pub const PLAN: &str = "plan.json";
+/// The resolved configuration in a cell's folder.
+pub const CELL: &str = "cell.toml";
+
+/// `plan.json`: which cells an experiment has, for reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanFile {
+    /// The version of this format: 1.
+    pub format: u32,
+    /// The cells in the order of the experiment: methods first, then seeds.
+    pub cells: Vec<CellEntry>,
+}
+
+/// One cell of `plan.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellEntry {
+    /// The method's name.
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+    /// The run folder, relative to the experiment's folder.
+    pub folder: PathBuf,
+}
+
+/// How far a run folder has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing is there.
+    New,
+    /// A checkpoint is there, or a failure that will be tried again.
+    Begun,
+    /// The student is there.
+    Finished,
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Progress::New => "to do",
+            Progress::Begun => "begun",
+            Progress::Finished => "finished",
+        })
+    }
+}
+
+/// How far a run folder has come.
+pub fn progress(folder: &Path) -> Progress {
+    match summary(folder) {
+        Ok(Some(summary)) if summary.outcome == Outcome::Finished && folder.join(cohort::STUDENT).exists() => {
+            Progress::Finished
+        }
+        _ if folder.join(limbeck::checkpoint::NEWEST).exists() => Progress::Begun,
+        _ if folder.join(limbeck::checkpoint::PREVIOUS).exists() => Progress::Begun,
+        _ => Progress::New,
+    }
+}
+
+/// The summary in a run folder, if the run has ended.
+///
+/// # Errors
+/// If the file is there and cannot be read.
+pub fn summary(folder: &Path) -> Result<Option<Summary>> {
+    let path = folder.join(cohort::SUMMARY);
+    if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// If it cannot be read or is of another form.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    serde_json::from_str(&text).map_err(|e| Error::data(path, e.to_string()))
+}
+
+/// Writes a JSON file atomically.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::data(path, e.to_string()))?;
+    write_atomically(path, format!("{text}\n").as_bytes())
+}
+
+/// Writes a TOML file atomically.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_toml<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = toml::to_string(value).map_err(|e| Error::data(path, e.to_string()))?;
+    write_atomically(path, text.as_bytes())
+}
+
+/// The digest of a value: BLAKE3 of its JSON, in hexadecimal.
+///
+/// # Errors
+/// If the value cannot be written as JSON.
+pub fn digest<T: Serialize>(value: &T) -> Result<String> {
+    let text = serde_json::to_vec(value).map_err(|e| Error::run(format!("digest: {e}")))?;
+    Ok(blake3::hash(&text).to_hex().to_string())
+}
+
+/// A digest as it stands in the name of a folder.
+pub fn short(digest: &str) -> &str {
+    &digest[..digest.len().min(10)]
+}
+
+/// A name as it stands in the name of a folder.
+pub fn folder_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_+.".contains(c) { c } else { '_' }).collect()
+}

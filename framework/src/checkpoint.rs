@@ -1,0 +1,175 @@
+//! Checkpoints: everything that moves, in one file that proves its own integrity, with the one before kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+use crate::weights;
+
+/// The name of the newest checkpoint in a run folder.
+pub const NEWEST: &str = "checkpoint.safetensors";
+/// The name of the one before.
+pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
+
+/// What stands in the file beside the tensors.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    /// The version of this format.
+    format: u32,
+    /// BLAKE3 over state and tensors, in hexadecimal.
+    digest: String,
+    /// The state, as JSON text: the text itself is what the digest covers.
+    state: String,
+}
+
+const FORMAT: u32 = 1;
+
+/// A checkpoint that was read and found whole.
+#[derive(Debug)]
+pub struct Loaded<S> {
+    /// What is not a tensor.
+    pub state: S,
+    /// The tensors by name.
+    pub tensors: IndexMap<String, Tensor>,
+    /// The file.
+    pub path: PathBuf,
+    /// Why the newest file was passed over, if it was.
+    pub passed_over: Option<String>,
+}
+
+fn digest(state: &str, bytes: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(state.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(bytes);
+    hasher.finalize().to_hex().to_string()
+}
+
+/// The tensors' part of the digest: the bytes of the file that would hold them alone.
+fn body(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
+    weights::to_bytes(tensors, None)
+}
+
+/// Writes a checkpoint into a run folder; the newest becomes the previous one. Returns its path.
+///
+/// # Errors
+/// If it cannot be written; the older checkpoints are then untouched.
+pub fn write<S: Serialize>(folder: &Path, state: &S, tensors: &[(String, Tensor)]) -> Result<PathBuf> {
+    let state = serde_json::to_string(state).map_err(|e| Error::run(format!("checkpoint state: {e}")))?;
+    let note = Note { format: FORMAT, digest: digest(&state, &body(tensors)?), state };
+    let note = serde_json::to_string(&note).map_err(|e| Error::run(format!("checkpoint note: {e}")))?;
+    let newest = folder.join(NEWEST);
+    let staged = weights::stage(&newest, &weights::to_bytes(tensors, Some(&note))?)?;
+    match fs::rename(&newest, folder.join(PREVIOUS)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("move", &newest)(e)),
+        _ => {}
+    }
+    fs::rename(&staged, &newest).map_err(Error::io("replace", &newest))?;
+    weights::sync_folder(&newest)?;
+    Ok(newest)
+}
+
+/// Reads the newest whole checkpoint of a run folder; `None` if there is none at all.
+///
+/// # Errors
+/// If there are checkpoints and none is whole: both are named with what is wrong with them.
+pub fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Loaded<S>>> {
+    let mut faults: Vec<String> = Vec::new();
+    for name in [NEWEST, PREVIOUS] {
+        let path = folder.join(name);
+        if !path.exists() {
+            continue;
+        }
+        match read_one(&path) {
+            Ok((state, tensors)) => {
+                let passed_over = if faults.is_empty() { None } else { Some(faults.join("; ")) };
+                return Ok(Some(Loaded { state, tensors, path, passed_over }));
+            }
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    if faults.is_empty() {
+        return Ok(None);
+    }
+    Err(Error::run(format!("no checkpoint can be used: {}; delete the folder to begin anew", faults.join("; "))))
+}
+
+fn read_one<S: DeserializeOwned>(path: &Path) -> Result<(S, IndexMap<String, Tensor>)> {
+    let file = weights::read(path)?;
+    let note = file.note.ok_or_else(|| Error::data(path, "not a checkpoint: it has no note"))?;
+    let note: Note =
+        serde_json::from_str(&note).map_err(|e| Error::data(path, format!("the checkpoint's note is damaged: {e}")))?;
+    if note.format != FORMAT {
+        return Err(Error::data(path, format!("checkpoint format {} is not known, expected {FORMAT}", note.format)));
+    }
+    let tensors: Vec<(String, Tensor)> = file.tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
+    if digest(&note.state, &body(&tensors)?) != note.digest {
+        return Err(Error::data(path, "the checkpoint is damaged: its digest does not fit its content"));
+    }
+    let state = serde_json::from_str(&note.state)
+        .map_err(|e| Error::data(path, format!("the checkpoint's state is of another version: {e}")))?;
+    Ok((state, file.tensors))
+}
+
+/// Removes the checkpoint before the newest: the run is finished.
+///
+/// # Errors
+/// If the file exists and cannot be removed.
+pub fn remove_previous(folder: &Path) -> Result<()> {
+    let path = folder.join(PREVIOUS);
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path)(e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors(value: f64) -> Vec<(String, Tensor)> {
+        vec![("w".to_owned(), Tensor::from_slice(&[value, 2.0])), ("i".to_owned(), Tensor::from_slice(&[7_i64]))]
+    }
+
+    #[test]
+    fn the_newest_whole_checkpoint_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read::<u64>(folder.path()).unwrap().is_none());
+        write(folder.path(), &1_u64, &tensors(1.0)).unwrap();
+        write(folder.path(), &2_u64, &tensors(2.0)).unwrap();
+        let loaded = read::<u64>(folder.path()).unwrap().unwrap();
+        assert_eq!((loaded.state, loaded.passed_over), (2, None));
+        assert_eq!(loaded.tensors["w"].double_value(&[0]), 2.0);
+
+        // Any byte of the newest, cut or flipped, is noticed, and the previous one steps in.
+        let newest = folder.path().join(NEWEST);
+        let whole = fs::read(&newest).unwrap();
+        for i in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[i] ^= 0x10;
+            for damaged in [&whole[..i], &flipped] {
+                fs::write(&newest, damaged).unwrap();
+                let loaded = read::<u64>(folder.path()).unwrap().unwrap();
+                assert_eq!((loaded.state, loaded.passed_over.is_some()), (1, true), "byte {i}");
+            }
+        }
+        fs::remove_file(&newest).unwrap();
+        assert_eq!(read::<u64>(folder.path()).unwrap().unwrap().state, 1);
+    }
+
+    #[test]
+    fn without_a_whole_checkpoint_both_faults_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [NEWEST, PREVIOUS] {
+            fs::write(folder.path().join(name), b"damaged!").unwrap();
+        }
+        let message = read::<u64>(folder.path()).unwrap_err().to_string();
+        assert!(message.starts_with("no checkpoint can be used: "), "{message}");
+        assert!(message.contains(NEWEST) && message.contains(PREVIOUS), "{message}");
+    }
+}

@@ -1,0 +1,513 @@
+//! The one training loop: a cohort.
+//!
+//! A cohort is one data order, one forward pass per distinct teacher, and any number of lanes: a student with its method
+//! and optimiser each. A lane computes the same bits alone or beside others, because nothing that it does depends on
+//! the others: its randomness is a function of (seed, stage, step), its state is its own, and what is shared (batch and
+//! teachers' features) is only read. A single run is a cohort of one.
+//!
+//! Lanes carry their own position. The cohort always serves the lanes that are furthest behind: so initial stages, lanes
+//! resumed from different steps, and lanes that failed need no special care.
+
+mod evaluate;
+mod lane;
+mod teacher;
+mod term;
+
+use std::fs::{self, File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use tch::{Device, Tensor};
+
+pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
+pub use teacher::Teacher;
+pub use term::{Term, TermSite, build_terms};
+
+use crate::checkpoint;
+use crate::dataset::{Dataset, Rows, Split, Views, hold_out};
+use crate::error::{Error, Result};
+use crate::event::{Event, LaneInfo, Observer};
+use crate::experiment::{MethodConfig, TrainConfig};
+use crate::model::{Features, ModelConfig, ModelSpec, Signature, TapRef, Taps};
+use crate::record::{Environment, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
+use crate::seed::Seed;
+use crate::weights;
+use lane::{Lane, Shared};
+
+/// The student's weights in a run folder, once the run is finished.
+pub const STUDENT: &str = "student.safetensors";
+/// What a run says of itself, once it has ended.
+pub const SUMMARY: &str = "summary.json";
+
+/// A data set with its division into training and validation.
+#[derive(Debug)]
+pub struct Data {
+    /// The data set.
+    pub dataset: Box<dyn Dataset>,
+    /// The rows that are trained on; a sample's position is its place in this list.
+    pub train_rows: Vec<i64>,
+    /// The training rows that are held out.
+    pub validation_rows: Vec<i64>,
+    /// The labels of the training samples, by position.
+    pub labels: Arc<[i64]>,
+}
+
+impl Data {
+    /// Holds out `validation` samples; see [`hold_out`].
+    ///
+    /// # Errors
+    /// If nothing is left to train on.
+    pub fn new(dataset: Box<dyn Dataset>, validation: usize) -> Result<Self> {
+        let info = dataset.info();
+        let all = &info.train_labels;
+        let (train_rows, validation_rows) = hold_out(all, info.classes(), validation)?;
+        let labels = train_rows.iter().map(|row| all[*row as usize]).collect();
+        Ok(Data { dataset, train_rows, validation_rows, labels })
+    }
+
+    /// What a network is built for that sees `view`.
+    ///
+    /// # Errors
+    /// If there is no such view.
+    pub fn spec(&self, view: Option<&str>) -> Result<ModelSpec> {
+        let info = self.dataset.info();
+        Ok(ModelSpec { input: info.view(view)?.shape, classes: info.classes() })
+    }
+
+    /// Steps of one epoch; the last batch may be smaller.
+    pub fn steps_per_epoch(&self, batch: usize) -> u64 {
+        self.train_rows.len().div_ceil(batch) as u64
+    }
+}
+
+/// Everything that the lanes of a cohort share.
+#[derive(Debug)]
+pub struct CohortConfig<'a> {
+    /// The data.
+    pub data: &'a Data,
+    /// The teachers with what is known of them, in the order of the experiment.
+    pub teachers: &'a [(Teacher, TeacherRecord)],
+    /// How the students are trained.
+    pub train: &'a TrainConfig,
+    /// The seed of every lane: the same seed gives the same batches.
+    pub seed: u64,
+    /// Where.
+    pub device: Device,
+    /// The surroundings, for the summaries.
+    pub environment: &'a Environment,
+}
+
+/// One lane.
+#[derive(Clone, Debug)]
+pub struct LaneConfig {
+    /// For people: `crd, seed 0`.
+    pub name: String,
+    /// The run folder; it is created.
+    pub folder: PathBuf,
+    /// A digest of the resolved configuration: a folder of another identity is refused.
+    pub identity: String,
+    /// The student's network.
+    pub student: Arc<dyn ModelConfig>,
+    /// What it sees.
+    pub view: String,
+    /// The method's name.
+    pub method_name: String,
+    /// The method.
+    pub method: MethodConfig,
+}
+
+/// A part of training. Initial stages come before the main one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Initial(u64),
+    Main,
+}
+
+impl Stage {
+    fn seed(self, seed: u64) -> Seed {
+        match self {
+            Stage::Initial(index) => Seed::new(seed).stream("initial").at(index),
+            Stage::Main => Seed::new(seed).stream("main"),
+        }
+    }
+}
+
+/// A point of training: the next step to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    stage: Stage,
+    step: u64,
+}
+
+/// Passes events on.
+struct Watch<'a>(&'a mut dyn Observer);
+
+impl Watch<'_> {
+    fn tell(&mut self, lane: &LaneInfo, event: Event) {
+        self.0.event(lane, &event);
+    }
+}
+
+/// Times the parts of every Nth step. On a GPU a timed part waits for the device; others do not.
+struct Clock {
+    device: Device,
+    timed: bool,
+    data: f64,
+    teacher: f64,
+}
+
+impl Clock {
+    fn timed(&self) -> bool {
+        self.timed
+    }
+
+    fn since(&self, start: Instant) -> f64 {
+        if let (true, Device::Cuda(index)) = (self.timed, self.device) {
+            tch::Cuda::synchronize(index as i64);
+        }
+        start.elapsed().as_secs_f64()
+    }
+}
+
+/// "cpu" or "cuda": what must not change between a run's beginning and its resumption.
+fn device_family(device: Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        _ => "other",
+    }
+}
+
+/// A lane with its lock and its result.
+struct Berth {
+    lane: Lane,
+    method_name: String,
+    outcome: Option<Outcome>,
+    /// Held as long as the lane is at work.
+    _lock: File,
+}
+
+/// The order of an epoch, on both sides.
+struct EpochOrder {
+    stage: Stage,
+    epoch: u64,
+    positions: Vec<i64>,
+    positions_on_device: Tensor,
+    rows: Vec<i64>,
+    rows_on_device: Tensor,
+}
+
+/// Trains every lane to its end, resuming those that were begun. Lanes that are finished are left alone.
+///
+/// # Errors
+/// If the cohort as a whole cannot go on: a folder cannot be written, a batch cannot be read, a teacher fails. What
+/// happens to one lane ends that lane and is in its [`Outcome`].
+pub fn run(config: &CohortConfig<'_>, lanes: &[LaneConfig], observer: &mut dyn Observer) -> Result<Vec<Outcome>> {
+    let mut cohort = Cohort::new(config, lanes, &mut Watch(observer))?;
+    cohort.train(&mut Watch(observer))?;
+    Ok(cohort.berths.into_iter().filter_map(|berth| berth.outcome).collect())
+}
+
+struct Cohort<'a> {
+    config: &'a CohortConfig<'a>,
+    berths: Vec<Berth>,
+    steps_per_epoch: u64,
+    order: Option<EpochOrder>,
+    /// When the last log entry was, and samples since.
+    pace: (Instant, u64),
+}
+
+impl<'a> Cohort<'a> {
+    fn new(config: &'a CohortConfig<'a>, lanes: &[LaneConfig], watch: &mut Watch<'_>) -> Result<Self> {
+        let steps_per_epoch = config.data.steps_per_epoch(config.train.batch);
+        let teachers: IndexMap<String, Signature> =
+            config.teachers.iter().map(|(t, _)| (t.name.clone(), t.signature().clone())).collect();
+        let mut berths = Vec::new();
+        for (index, lane) in lanes.iter().enumerate() {
+            fs::create_dir_all(&lane.folder).map_err(Error::io("create", &lane.folder))?;
+            let lock = lock(&lane.folder)?;
+            let info =
+                LaneInfo { index, lanes: lanes.len(), name: lane.name.clone(), folder: lane.folder.clone() };
+            let spec = config.data.spec(Some(&lane.view))?;
+            let placeholder = Signature { input: spec.input, classes: spec.classes, taps: Vec::new(), groups: Vec::new() };
+            let site = TermSite {
+                student: &placeholder,
+                teachers: &teachers,
+                labels: &config.data.labels,
+                device: config.device,
+                seed: config.seed,
+            };
+            let mut live = Lane::new(lane, config.seed, info, &spec, &site, config.train)
+                .map_err(|e| e.within(&lane.name))?;
+            live.resume(config.environment.threads, steps_per_epoch, watch)?;
+            berths.push(Berth { lane: live, method_name: lane.method_name.clone(), outcome: None, _lock: lock });
+        }
+        Ok(Cohort { config, berths, steps_per_epoch, order: None, pace: (Instant::now(), 0) })
+    }
+
+    /// The lanes still at work that are furthest behind, with their position.
+    fn next(&self) -> Option<(Position, Vec<usize>)> {
+        let positions: Vec<Option<Position>> = self
+            .berths
+            .iter()
+            .map(|berth| if berth.outcome.is_none() { berth.lane.position() } else { None })
+            .collect();
+        let least = positions.iter().flatten().min().copied()?;
+        let lanes = (0..positions.len()).filter(|i| positions[*i] == Some(least)).collect();
+        Some((least, lanes))
+    }
+
+    fn train(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+        while let Some((position, lanes)) = self.next() {
+            self.step(position, &lanes, watch)?;
+            self.after_step(position, &lanes, watch)?;
+        }
+        // A lane that was killed between its last checkpoint and its summary arrives here without a step.
+        for index in 0..self.berths.len() {
+            if self.berths[index].outcome.is_none() {
+                self.finish(index, watch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The samples of a step: (positions in the training set, rows of the data set).
+    fn rows(&mut self, position: Position) -> (Rows, Rows) {
+        let (stage, epoch) = (position.stage, position.step / self.steps_per_epoch + 1);
+        let device = self.config.device;
+        if self.order.as_ref().is_none_or(|order| (order.stage, order.epoch) != (stage, epoch)) {
+            let data = self.config.data;
+            let seed = stage.seed(self.config.seed).stream("order").at(epoch);
+            let positions = seed.rng().permutation(data.train_rows.len());
+            let rows: Vec<i64> = positions.iter().map(|position| data.train_rows[*position as usize]).collect();
+            let positions_on_device = Tensor::from_slice(&positions).to_device(device);
+            let rows_on_device = Tensor::from_slice(&rows).to_device(device);
+            self.order = Some(EpochOrder { stage, epoch, positions, positions_on_device, rows, rows_on_device });
+        }
+        let batch = self.config.train.batch;
+        let start = (position.step % self.steps_per_epoch) as usize * batch;
+        let slice = |host: &[i64], device: &Tensor| {
+            let end = (start + batch).min(host.len());
+            Rows::from_parts(host[start..end].to_vec(), device.narrow(0, start as i64, (end - start) as i64))
+        };
+        match &self.order {
+            Some(order) => {
+                (slice(&order.positions, &order.positions_on_device), slice(&order.rows, &order.rows_on_device))
+            }
+            None => (Rows::new(Vec::new(), device), Rows::new(Vec::new(), device)),
+        }
+    }
+
+    fn step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+        let config = self.config;
+        let (positions, rows) = self.rows(position);
+        let timing = config.train.timing_steps;
+        // The first steps warm up allocators and kernels: they are not timed.
+        let timed = timing > 0 && position.step % timing == timing - 1;
+        let mut clock = Clock { device: config.device, timed, data: 0.0, teacher: 0.0 };
+
+        let wanted = self.wanted(lanes);
+        let teachers: Vec<&Teacher> =
+            config.teachers.iter().map(|(teacher, _)| teacher).filter(|teacher| wanted.contains_key(&teacher.name)).collect();
+        let views: Views = lanes
+            .iter()
+            .map(|i| self.berths[*i].lane.view.clone())
+            .chain(teachers.iter().map(|teacher| teacher.view.clone()))
+            .collect();
+
+        let started = Instant::now();
+        let epoch = position.step / self.steps_per_epoch + 1;
+        let draw = position.stage.seed(config.seed).stream("augment").at(epoch);
+        let batch = config.data.dataset.batch(Split::Train, &rows, &views, Some(draw))?;
+        clock.data = clock.since(started);
+
+        let started = Instant::now();
+        let mut features: IndexMap<String, Features> = IndexMap::new();
+        for teacher in teachers {
+            let output = teacher.forward(batch.view(&teacher.view)?, &wanted[&teacher.name])?;
+            features.insert(teacher.name.clone(), output);
+        }
+        clock.teacher = clock.since(started);
+
+        let shared = Shared { batch: &batch, teachers: &features, rows: &positions, steps_per_epoch: self.steps_per_epoch };
+        let share = (clock.data + clock.teacher) / lanes.len() as f64;
+        for &index in lanes {
+            let started = Instant::now();
+            let lane = &mut self.berths[index].lane;
+            let result = catch_unwind(AssertUnwindSafe(|| lane.step(&shared, &mut clock, watch)))
+                .unwrap_or_else(|payload| Err(Error::run(format!("panic: {}", panic_message(payload.as_ref())))));
+            lane.book(share + started.elapsed().as_secs_f64());
+            if let Err(error) = result {
+                self.fail(index, position, &error.to_string(), watch)?;
+            }
+        }
+        self.pace.1 += rows.len() as u64;
+        Ok(())
+    }
+
+    /// The teachers that these lanes ask, with the taps that any of them wants.
+    fn wanted(&self, lanes: &[usize]) -> IndexMap<String, Taps> {
+        let mut wanted: IndexMap<String, Taps> = IndexMap::new();
+        for &index in lanes {
+            for (teacher, taps) in self.berths[index].lane.wanted() {
+                let entry = wanted.entry(teacher.to_owned()).or_default();
+                taps.for_each(|tap: &TapRef| entry.insert(tap.clone()));
+            }
+        }
+        wanted
+    }
+
+    /// Log entries, ends of epochs and stages, checkpoints.
+    fn after_step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+        let done = position.step + 1;
+        let train = self.config.train;
+        let epoch_ends = done.is_multiple_of(self.steps_per_epoch);
+        let logs = done.is_multiple_of(train.log_steps);
+        let saves = done.is_multiple_of(train.checkpoint_steps);
+        if !(epoch_ends || logs || saves) {
+            return Ok(());
+        }
+        for &index in lanes {
+            if self.berths[index].outcome.is_none()
+                && let Err(error) = self.berths[index].lane.verdict()
+            {
+                self.fail(index, position, &error.to_string(), watch)?;
+            }
+        }
+        let sound: Vec<usize> = lanes.iter().copied().filter(|i| self.berths[*i].outcome.is_none()).collect();
+        if logs {
+            let rate = self.pace.1 as f64 / self.pace.0.elapsed().as_secs_f64();
+            self.pace = (Instant::now(), 0);
+            for &index in &sound {
+                let lane = &self.berths[index].lane;
+                watch.tell(&lane.info, lane.step_event(self.steps_per_epoch, rate)?);
+            }
+        }
+        if epoch_ends {
+            self.end_epoch(done / self.steps_per_epoch, &sound, watch)?;
+        }
+        for &index in &sound {
+            let berth = &mut self.berths[index];
+            let stage = berth.lane.stage_name();
+            if (epoch_ends && berth.lane.end_stage(self.steps_per_epoch)) || saves {
+                let path = berth.lane.save(self.config.environment.threads)?;
+                watch.tell(&berth.lane.info, Event::Checkpoint { stage, step: done, path });
+            }
+            if berth.lane.position().is_none() {
+                self.finish(index, watch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, epoch: u64, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+        let evaluated: Vec<usize> = lanes.iter().copied().filter(|i| self.berths[*i].lane.evaluates(epoch)).collect();
+        let mut evaluations = vec![Evaluation::default(); self.berths.len()];
+        if !evaluated.is_empty() {
+            let started = Instant::now();
+            let students: Vec<_> =
+                evaluated.iter().map(|i| &self.berths[*i].lane).map(|lane| move |batch: &_| lane.evaluate(batch)).collect();
+            let networks: Vec<Classifier<'_>> = students.iter().map(|student| student as Classifier<'_>).collect();
+            let views: Views = evaluated.iter().map(|i| self.berths[*i].lane.view.clone()).collect();
+            let results = evaluate(self.config.data, &views, &networks, self.config.device)?;
+            let share = started.elapsed().as_secs_f64() / evaluated.len() as f64;
+            for (&index, result) in evaluated.iter().zip(results) {
+                evaluations[index] = result;
+                self.berths[index].lane.book(share);
+            }
+            // Evaluation is no part of the pace of training.
+            self.pace = (Instant::now(), 0);
+        }
+        for &index in lanes {
+            let lane = &mut self.berths[index].lane;
+            let record = lane.end_epoch(epoch, evaluations[index])?;
+            watch.tell(&lane.info, Event::Epoch(record));
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, index: usize, position: Position, reason: &str, watch: &mut Watch<'_>) -> Result<()> {
+        let lane = &self.berths[index].lane;
+        let path = lane.info.folder.join(checkpoint::NEWEST);
+        let stage = lane.stage_name();
+        let reason = format!("{reason} ({stage} stage, noticed after step {})", position.step);
+        let outcome = Outcome::Failed { reason, checkpoint: path.exists().then_some(path) };
+        self.end(index, outcome, watch)
+    }
+
+    fn finish(&mut self, index: usize, watch: &mut Watch<'_>) -> Result<()> {
+        let lane = &self.berths[index].lane;
+        lane.export()?;
+        checkpoint::remove_previous(&lane.info.folder)?;
+        self.end(index, Outcome::Finished, watch)
+    }
+
+    /// Writes the summary and lets the lane rest.
+    fn end(&mut self, index: usize, outcome: Outcome, watch: &mut Watch<'_>) -> Result<()> {
+        let config = self.config;
+        let berth = &mut self.berths[index];
+        let (lane, data) = (&berth.lane, config.data);
+        let info = data.dataset.info();
+        let used = lane.teachers();
+        let summary = Summary {
+            format: SUMMARY_FORMAT,
+            method: berth.method_name.clone(),
+            seed: config.seed,
+            dataset: info.name.clone(),
+            samples: [data.train_rows.len(), data.validation_rows.len(), info.test_labels.len()],
+            student: lane.model_kind.clone(),
+            view: lane.view.clone(),
+            teachers: config.teachers.iter().map(|(_, record)| record.clone()).filter(|t| used.contains(&t.name)).collect(),
+            accuracy: if outcome == Outcome::Finished { lane.accuracies() } else { None },
+            outcome: outcome.clone(),
+            epochs: config.train.epochs,
+            history: lane.history().to_vec(),
+            student_parameters: lane.student_parameters(),
+            method_parameters: lane.method_parameters(),
+            timing: lane.timing(),
+            seconds: lane.seconds(),
+            peak_memory: peak_memory(),
+            lanes: self.berths.len(),
+            environment: config.environment.clone(),
+        };
+        let berth = &mut self.berths[index];
+        let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::run(format!("summary: {e}")))?;
+        weights::write_atomically(&berth.lane.info.folder.join(SUMMARY), text.as_bytes())?;
+        watch.tell(&berth.lane.info, Event::Ended(outcome.clone()));
+        berth.outcome = Some(outcome);
+        Ok(())
+    }
+}
+
+/// One process at a time works in a run folder.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::run(format!("another process is at work in {}: wait for it, or choose another folder with --out", folder.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+    }
+}
+
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message");
+    // libtorch's messages carry a C++ stack; the first line says it all.
+    text.lines().next().unwrap_or(text).to_owned()
+}
+
+/// The process's peak resident memory in bytes, where the system says.
+fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}

@@ -1,0 +1,64 @@
+//! Evaluation: test and validation accuracy of several lanes over the same batches.
+
+use tch::{Device, Tensor, no_grad_guard};
+
+use super::Data;
+use crate::dataset::{Batch, Rows, Split, Views};
+use crate::error::Result;
+use crate::metric::AccuracyMeter;
+use crate::record::Accuracy;
+
+/// The samples of an evaluation batch. It changes speed and memory, and the last bits of nothing that is trained.
+const BATCH: usize = 250;
+
+/// What an epoch's evaluation found; nothing where the epoch is not evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// On the samples held out, if there are any.
+    pub validation: Option<Accuracy>,
+    /// On the test split.
+    pub test: Option<Accuracy>,
+}
+
+/// A network in evaluation mode: a batch's logits `[B, classes]`.
+pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
+
+/// The accuracy of each network on the given rows of a split, without augmentation.
+///
+/// # Errors
+/// If a batch or a network fails.
+pub fn accuracy(
+    data: &Data,
+    split: Split,
+    rows: &[i64],
+    views: &Views,
+    networks: &[Classifier<'_>],
+    device: Device,
+) -> Result<Vec<Accuracy>> {
+    let _no_grad = no_grad_guard();
+    let mut meters: Vec<AccuracyMeter> = networks.iter().map(|_| AccuracyMeter::new(device)).collect();
+    for chunk in rows.chunks(BATCH) {
+        let batch = data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None)?;
+        for (network, meter) in networks.iter().zip(&mut meters) {
+            meter.add(&network(&batch)?, &batch.labels);
+        }
+    }
+    meters.iter().map(AccuracyMeter::read).collect()
+}
+
+/// Test accuracy, and validation accuracy where samples are held out, of each network.
+///
+/// # Errors
+/// As for [`accuracy`].
+pub fn evaluate(data: &Data, views: &Views, networks: &[Classifier<'_>], device: Device) -> Result<Vec<Evaluation>> {
+    let all: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
+    let test = accuracy(data, Split::Test, &all, views, networks, device)?;
+    let validation = match data.validation_rows.is_empty() {
+        true => vec![None; networks.len()],
+        false => accuracy(data, Split::Train, &data.validation_rows, views, networks, device)?
+            .into_iter()
+            .map(Some)
+            .collect(),
+    };
+    Ok(test.into_iter().zip(validation).map(|(test, validation)| Evaluation { validation, test: Some(test) }).collect())
+}

@@ -1,0 +1,600 @@
+//! A lane: one student with its method and optimiser, its folder and its place in training.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, nn, no_grad_guard};
+
+use super::term::{Term, TermSite, build_terms};
+use super::{Clock, LaneConfig, Position, Stage, Watch};
+use crate::checkpoint;
+use crate::dataset::{Batch, Rows};
+use crate::distiller::{InitialStage, Step, Terms};
+use crate::error::{Error, Result};
+use crate::event::{Event, LaneInfo};
+use crate::experiment::TrainConfig;
+use crate::metric::{Meter, right_guesses};
+use crate::model::{Features, Mode, Model, ModelSpec, Taps};
+use crate::optim::{FlatParameters, Optimizer, Progress, Variable};
+use crate::record::{Accuracies, EpochAccuracy, EpochRecord, Timing};
+use crate::seed::Seed;
+use crate::weights;
+
+/// One student being trained.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub info: LaneInfo,
+    seed: u64,
+    pub model_kind: String,
+    pub view: String,
+    identity: String,
+    cross_entropy: f64,
+    student: Box<dyn Model>,
+    store: nn::VarStore,
+    terms: Vec<Term>,
+    taps: Taps,
+    train: TrainConfig,
+    device: Device,
+    /// The stages that it goes through, initial ones first.
+    stages: Vec<StagePlan>,
+    running: Option<RunningStage>,
+    health: Health,
+    meter: Meter,
+    progress: Saved,
+}
+
+/// A stage as planned: what trains, how long, how fast.
+#[derive(Debug)]
+struct StagePlan {
+    stage: Stage,
+    name: String,
+    epochs: u64,
+    /// The initial stage's term and description; absent in the main stage.
+    initial: Option<(usize, InitialStage)>,
+}
+
+/// What exists while a stage trains: created by its first step, or from a checkpoint.
+#[derive(Debug)]
+struct RunningStage {
+    flat: FlatParameters,
+    optimizer: Box<dyn Optimizer>,
+}
+
+/// The state of a lane that is not a tensor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Saved {
+    identity: String,
+    threads: usize,
+    device: String,
+    stage: usize,
+    step: u64,
+    /// The variables in the flat buffer, in order; empty before a stage's first step.
+    trained: Vec<String>,
+    meter: Vec<String>,
+    history: Vec<EpochRecord>,
+    timing: Timing,
+    seconds: f64,
+    epoch_seconds: f64,
+    learning_rate: f64,
+}
+
+/// Whether every number was finite so far, recorded on the device and read once in a while.
+#[derive(Debug)]
+struct Health {
+    /// The first step with a non-finite value, or −1.
+    step: Tensor,
+    /// The index of the value in `names`.
+    term: Tensor,
+    names: Vec<String>,
+}
+
+impl Health {
+    fn new(device: Device) -> Self {
+        let unset = || Tensor::full([] as [i64; 0], -1, (Kind::Int64, device));
+        Health { step: unset(), term: unset(), names: Vec::new() }
+    }
+
+    /// Records the first non-finite value; returns whether the lane is still sound, as a scalar bool on the device.
+    fn check(&mut self, values: &Tensor, step: u64) -> Tensor {
+        let bad = values.isfinite().logical_not();
+        let first = bad.any().logical_and(&self.step.lt(0));
+        let here = Tensor::full([] as [i64; 0], step as i64, (Kind::Int64, self.step.device()));
+        self.term = bad.to_kind(Kind::Int64).argmax(0, false).where_self(&first, &self.term);
+        self.step = here.where_self(&first, &self.step);
+        self.step.lt(0)
+    }
+
+    /// Reads the flag from the device.
+    fn verdict(&self) -> Result<(), String> {
+        match self.step.int64_value(&[]) {
+            -1 => Ok(()),
+            step => {
+                let term = self.names.get(self.term.int64_value(&[]) as usize).map_or("?", String::as_str);
+                Err(format!("`{term}` became non-finite at step {step}"))
+            }
+        }
+    }
+}
+
+/// What the cohort computed for everyone in this step.
+pub(super) struct Shared<'a> {
+    pub batch: &'a Batch,
+    pub teachers: &'a IndexMap<String, Features>,
+    pub rows: &'a Rows,
+    pub steps_per_epoch: u64,
+}
+
+impl Lane {
+    pub fn new(
+        config: &LaneConfig,
+        seed: u64,
+        info: LaneInfo,
+        spec: &ModelSpec,
+        site: &TermSite<'_>,
+        train: &TrainConfig,
+    ) -> Result<Self> {
+        let store = nn::VarStore::new(site.device);
+        Seed::new(seed).stream("student").seed_libtorch();
+        let student = config.student.build(&store.root(), spec)?;
+        let terms = build_terms(&config.method, &TermSite { student: student.signature(), ..site.clone() })?;
+        let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
+        let mut stages: Vec<StagePlan> = Vec::new();
+        for (index, term) in terms.iter().enumerate() {
+            if let Some(initial) = term.initial_stage() {
+                let name = format!("initial:{}", term.label);
+                let stage = Stage::Initial(stages.len() as u64);
+                stages.push(StagePlan { stage, name, epochs: initial.epochs, initial: Some((index, initial)) });
+            }
+        }
+        stages.push(StagePlan { stage: Stage::Main, name: "main".to_owned(), epochs: train.epochs, initial: None });
+        let lane = Lane {
+            info,
+            seed,
+            model_kind: config.student.typetag_name().to_owned(),
+            view: config.view.clone(),
+            identity: config.identity.clone(),
+            cross_entropy: config.method.cross_entropy,
+            student,
+            store,
+            terms,
+            taps,
+            train: train.clone(),
+            device: site.device,
+            stages,
+            running: None,
+            health: Health::new(site.device),
+            meter: Meter::new(site.device),
+            progress: Saved::default(),
+        };
+        weights::separate(&lane.variables());
+        Ok(lane)
+    }
+
+    /// Every variable of the lane under its name in the checkpoint; the tensors are the lane's own.
+    fn variables(&self) -> Vec<(String, Tensor)> {
+        let named = |prefix: String, store: &nn::VarStore| {
+            weights::variables(store).into_iter().map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor))
+        };
+        let student = named("student".to_owned(), &self.store);
+        student.chain(self.terms.iter().flat_map(|term| named(format!("term.{}", term.label), &term.store))).collect()
+    }
+
+    fn stage(&self) -> Option<&StagePlan> {
+        self.stages.get(self.progress.stage)
+    }
+
+    /// Where the lane stands; `None` once it is through.
+    pub fn position(&self) -> Option<Position> {
+        self.stage().map(|plan| Position { stage: plan.stage, step: self.progress.step })
+    }
+
+    /// The teachers whose features this lane wants in its current stage, with the taps.
+    pub fn wanted(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &crate::model::TapRef>)> {
+        let only = self.stage().and_then(|plan| plan.initial.as_ref()).map(|(index, _)| *index);
+        self.terms
+            .iter()
+            .enumerate()
+            .filter(move |(index, _)| only.is_none_or(|only| only == *index))
+            .map(|(_, term)| (term.teacher.as_str(), term.taps.pairs.iter().map(|pair| &pair.teacher)))
+    }
+
+    /// The name of the stage that it is in.
+    pub fn stage_name(&self) -> String {
+        self.stage().map_or_else(|| "main".to_owned(), |plan| plan.name.clone())
+    }
+
+    /// The names of the teachers that it asks.
+    pub fn teachers(&self) -> Vec<String> {
+        self.terms.iter().map(|term| term.teacher.clone()).collect()
+    }
+
+    pub fn student_parameters(&self) -> i64 {
+        super::teacher::parameters(&self.store)
+    }
+
+    pub fn method_parameters(&self) -> i64 {
+        self.terms.iter().map(Term::parameters).sum()
+    }
+
+    pub fn history(&self) -> &[EpochRecord] {
+        &self.progress.history
+    }
+
+    pub fn timing(&self) -> Timing {
+        let mut mean = self.progress.timing;
+        let steps = mean.steps.max(1) as f64;
+        for part in [&mut mean.data, &mut mean.teacher, &mut mean.student, &mut mean.loss, &mut mean.optimizer] {
+            *part /= steps;
+        }
+        mean
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.progress.seconds
+    }
+
+    /// Books time on the lane.
+    pub fn book(&mut self, seconds: f64) {
+        self.progress.seconds += seconds;
+        self.progress.epoch_seconds += seconds;
+    }
+
+    /// The variables that may train in a stage.
+    fn candidates(&self, plan: &StagePlan) -> Vec<Variable> {
+        let belongs = |own: &std::collections::BTreeSet<String>, name: &str| {
+            own.iter().any(|prefix| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        };
+        let trains = |owner: Option<usize>, name: &str| match (&plan.initial, owner) {
+            (None, _) => true,
+            (Some((_, stage)), None) => self
+                .student
+                .signature()
+                .group_of(name)
+                .is_some_and(|group| stage.student_groups.contains(&group.name)),
+            (Some((index, stage)), Some(term)) => *index == term && belongs(&stage.own, name),
+        };
+        let mut result = Vec::new();
+        let mut collect = |owner: Option<usize>, prefix: String, store: &nn::VarStore| {
+            for (name, tensor) in weights::variables(store) {
+                if tensor.requires_grad() && trains(owner, &name) {
+                    result.push(Variable { name: format!("{prefix}.{name}"), tensor });
+                }
+            }
+        };
+        collect(None, "student".to_owned(), &self.store);
+        for (index, term) in self.terms.iter().enumerate() {
+            collect(Some(index), format!("term.{}", term.label), &term.store);
+        }
+        result
+    }
+
+    /// One step of training.
+    pub fn step(&mut self, shared: &Shared<'_>, clock: &mut Clock, watch: &mut Watch<'_>) -> Result<()> {
+        let Some(index) = Some(self.progress.stage).filter(|stage| *stage < self.stages.len()) else {
+            return Ok(());
+        };
+        let plan = &self.stages[index];
+        let (stage, stage_name, epochs, step) = (plan.stage, plan.name.clone(), plan.epochs, self.progress.step);
+        let epoch = step / shared.steps_per_epoch + 1;
+        let here = stage.seed(self.seed).at(step);
+        here.stream("libtorch").seed_libtorch();
+
+        let timed = clock.timed();
+        let started = Instant::now();
+        let plan = &self.stages[index];
+        let groups = plan.initial.as_ref().map(|(_, stage)| stage.student_groups.as_slice());
+        let mode = groups.map_or(Mode::Train, Mode::TrainGroups);
+        let features = self.student.forward(shared.batch.view(&self.view)?, &self.taps, mode)?;
+        let forward = clock.since(started);
+
+        let started = Instant::now();
+        let only = plan.initial.as_ref().map(|(index, _)| *index);
+        let mut named: Vec<(String, Tensor)> = Vec::new();
+        let mut watched: Vec<(String, Tensor)> = Vec::new();
+        let mut total: Option<Tensor> = None;
+        let add = |total: &mut Option<Tensor>, weight: f64, value: &Tensor| {
+            let weighted = value * weight;
+            *total = Some(match total.take() {
+                Some(sum) => sum + weighted,
+                None => weighted,
+            });
+        };
+        if only.is_none() && self.cross_entropy != 0.0 {
+            let loss = features.logits.cross_entropy_for_logits(&shared.batch.labels);
+            add(&mut total, self.cross_entropy, &loss);
+            named.push(("cross_entropy".to_owned(), loss));
+        }
+        for (i, term) in self.terms.iter_mut().enumerate() {
+            if only.is_some_and(|only| only != i) {
+                continue;
+            }
+            let step = Step {
+                student: &features,
+                teacher: &shared.teachers[&term.teacher],
+                taps: &term.taps,
+                labels: &shared.batch.labels,
+                rows: shared.rows,
+                epoch,
+                step,
+                seed: here.stream("term").at(i as u64),
+                mode,
+            };
+            let result = if only.is_some() { term.distiller.initial_loss(&step) } else { term.distiller.loss(&step) };
+            let terms = Terms::new().absorb(&format!("{}.", term.label), result?);
+            if terms.losses().is_empty() {
+                return Err(Error::run(format!("term {} gave no loss", term.label)));
+            }
+            for (name, loss) in terms.losses() {
+                if loss.numel() != 1 {
+                    return Err(Error::run(format!("`{name}` has shape {:?}, a loss is a scalar", loss.size())));
+                }
+                add(&mut total, term.weight, &loss.reshape([]));
+                named.push((name.clone(), loss.reshape([])));
+            }
+            watched.extend(terms.metrics().iter().map(|(name, value)| (name.clone(), value.shallow_clone())));
+        }
+        let total = total.ok_or_else(|| Error::run("this method has nothing to minimise"))?;
+        if !total.requires_grad() {
+            return Err(Error::run("the loss does not depend on anything that is trained"));
+        }
+        named.insert(0, ("loss".to_owned(), total.detach()));
+        let loss_forward = clock.since(started);
+
+        let started = Instant::now();
+        let (mut gradient, unreached) = match &self.running {
+            Some(running) => {
+                let gradient = running.flat.gradient(&total).map_err(|names| {
+                    Error::run(format!("the loss no longer reaches {}, which trained before", names.join(", ")))
+                })?;
+                (gradient, None)
+            }
+            None => {
+                let (flat, gradient, unreached) = FlatParameters::first(&total, self.candidates(&self.stages[index]))
+                    .ok_or_else(|| Error::run("the loss reaches none of the parameters that this stage trains"))?;
+                let optimizer = self.train.optimizer.build(flat.buffer())?;
+                self.running = Some(RunningStage { flat, optimizer });
+                (gradient, Some(unreached))
+            }
+        };
+        let backward = clock.since(started);
+
+        let _no_grad = no_grad_guard();
+        let started = Instant::now();
+        // The optimiser's view of health: every loss, and the gradient through its sum.
+        let scalars: Vec<Tensor> =
+            named.iter().map(|(_, v)| v.detach().to_kind(Kind::Float)).chain([gradient.sum(Kind::Float)]).collect();
+        if self.health.names.is_empty() {
+            self.health.names = named.iter().map(|(name, _)| name.clone()).chain(["gradient".to_owned()]).collect();
+            // The total comes first and is non-finite whenever a term is: blame the term.
+            self.health.names.rotate_left(1);
+        }
+        let mut blamed: Vec<&Tensor> = scalars.iter().collect();
+        blamed.rotate_left(1);
+        let sound = self.health.check(&Tensor::stack(&blamed, 0), step);
+        let learning_rate = self.learning_rate(index, step, shared.steps_per_epoch);
+        let rate = Tensor::full([] as [i64; 0], learning_rate, (gradient.kind(), self.device)) * sound.to_kind(gradient.kind());
+        gradient = gradient.where_self(&sound, &gradient.zeros_like());
+        let running = self.running.as_mut().ok_or_else(|| Error::run("no stage is running"))?;
+        running.optimizer.step(running.flat.buffer_mut(), &mut gradient, &rate);
+        let optimizer = clock.since(started);
+
+        let started = Instant::now();
+        for (i, term) in self.terms.iter_mut().enumerate() {
+            if only.is_none() {
+                term.distiller.after_step(&Step {
+                    student: &features,
+                    teacher: &shared.teachers[&term.teacher],
+                    taps: &term.taps,
+                    labels: &shared.batch.labels,
+                    rows: shared.rows,
+                    epoch,
+                    step,
+                    seed: here.stream("term").at(i as u64),
+                    mode,
+                })?;
+            }
+        }
+        let after = clock.since(started);
+
+        let right = right_guesses(&features.logits, &shared.batch.labels);
+        named.extend(watched);
+        self.meter.add(&named, &right, shared.rows.len() as i64)?;
+        if timed {
+            let timing = &mut self.progress.timing;
+            timing.steps += 1;
+            timing.data += clock.data;
+            timing.teacher += clock.teacher;
+            timing.student += forward + backward;
+            timing.loss += loss_forward + after;
+            timing.optimizer += optimizer;
+        }
+        self.progress.step += 1;
+        self.progress.learning_rate = learning_rate;
+        if let Some(unreached) = unreached {
+            let steps_per_epoch = shared.steps_per_epoch;
+            watch.tell(&self.info, Event::StageStarted { stage: stage_name, epochs, steps_per_epoch, step, unreached });
+        }
+        Ok(())
+    }
+
+    fn learning_rate(&self, stage: usize, step: u64, steps_per_epoch: u64) -> f64 {
+        let base = self.train.learning_rate;
+        if let Some((_, initial)) = &self.stages[stage].initial {
+            return initial.learning_rate.unwrap_or(base);
+        }
+        let progress =
+            Progress { epoch: step / steps_per_epoch + 1, epochs: self.train.epochs, step, steps_per_epoch };
+        let warmup_steps = self.train.warmup_epochs * steps_per_epoch as f64;
+        let warmup = if warmup_steps > 0.0 { ((step + 1) as f64 / warmup_steps).min(1.0) } else { 1.0 };
+        base * warmup * self.train.schedule.factor(&progress)
+    }
+
+    /// Reads the health flag: an error names the step and the term.
+    pub fn verdict(&self) -> Result<()> {
+        self.health.verdict().map_err(Error::run)
+    }
+
+    /// The event of a step at which the device is read anyway.
+    pub fn step_event(&self, steps_per_epoch: u64, samples_per_second: f64) -> Result<Event> {
+        let (train, train_top1) = self.meter.read()?;
+        let stage = self.stage().map(|plan| plan.name.clone()).unwrap_or_default();
+        let step = self.progress.step;
+        let learning_rate = self.progress.learning_rate;
+        let epoch = (step.max(1) - 1) / steps_per_epoch + 1;
+        Ok(Event::Step { stage, epoch, step, train, train_top1, learning_rate, samples_per_second })
+    }
+
+    /// Whether the epoch that was just completed is evaluated.
+    pub fn evaluates(&self, epoch: u64) -> bool {
+        self.stage().is_some_and(|plan| {
+            plan.stage == Stage::Main && (epoch == plan.epochs || epoch.is_multiple_of(self.train.evaluate_epochs))
+        })
+    }
+
+    /// Closes an epoch: its record joins the history and the meter starts anew.
+    pub fn end_epoch(&mut self, epoch: u64, accuracy: super::evaluate::Evaluation) -> Result<EpochRecord> {
+        let (train, train_top1) = self.meter.read()?;
+        self.meter.clear();
+        let record = EpochRecord {
+            stage: self.stage().map(|plan| plan.name.clone()).unwrap_or_default(),
+            epoch,
+            step: self.progress.step,
+            learning_rate: self.progress.learning_rate,
+            train,
+            train_top1,
+            validation: accuracy.validation,
+            test: accuracy.test,
+            seconds: std::mem::take(&mut self.progress.epoch_seconds),
+        };
+        self.progress.history.push(record.clone());
+        Ok(record)
+    }
+
+    /// Goes on to the next stage if this one is through. The layout of all parameters is then that of a fresh start, so
+    /// that a run resumed at this point computes the same bits.
+    pub fn end_stage(&mut self, steps_per_epoch: u64) -> bool {
+        let through = self.stage().is_some_and(|plan| self.progress.step >= plan.epochs * steps_per_epoch);
+        if through {
+            self.progress.stage += 1;
+            self.progress.step = 0;
+            self.running = None;
+            self.meter.clear();
+            weights::separate(&self.variables());
+        }
+        through
+    }
+
+    /// The student's logits, in evaluation mode.
+    pub fn evaluate(&self, batch: &Batch) -> Result<Tensor> {
+        Ok(self.student.forward(batch.view(&self.view)?, &Taps::none(), Mode::Eval)?.logits)
+    }
+
+    /// The three accuracies of the history.
+    pub fn accuracies(&self) -> Option<Accuracies> {
+        let tested: Vec<(&EpochRecord, EpochAccuracy)> = self
+            .progress
+            .history
+            .iter()
+            .filter_map(|record| record.test.map(|test| (record, EpochAccuracy { epoch: record.epoch, test })))
+            .collect();
+        let best = |score: &dyn Fn(&EpochRecord) -> Option<f64>| {
+            let mut best: Option<(f64, EpochAccuracy)> = None;
+            for (record, accuracy) in &tested {
+                if let Some(value) = score(record)
+                    && best.is_none_or(|(highest, _)| value > highest)
+                {
+                    best = Some((value, *accuracy));
+                }
+            }
+            best.map(|(_, accuracy)| accuracy)
+        };
+        Some(Accuracies {
+            last: tested.last()?.1.test,
+            best_on_validation: best(&|record| record.validation.map(|v| v.top1)),
+            best_on_test: best(&|record| record.test.map(|t| t.top1))?,
+        })
+    }
+
+    /// Writes a checkpoint; call only after a sound [`verdict`](Self::verdict).
+    pub fn save(&self, threads: usize) -> Result<PathBuf> {
+        let mut tensors = self.variables();
+        let (names, sums) = self.meter.state();
+        tensors.push(("meter".to_owned(), sums.shallow_clone()));
+        let mut saved = Saved {
+            identity: self.identity.clone(),
+            threads,
+            device: super::device_family(self.device).to_owned(),
+            meter: names.to_vec(),
+            ..self.progress.clone()
+        };
+        if let Some(running) = &self.running {
+            saved.trained = running.flat.variables().iter().map(|variable| variable.name.clone()).collect();
+            tensors.extend(running.optimizer.state().into_iter().map(|(name, t)| (format!("optimizer.{name}"), t)));
+        }
+        checkpoint::write(&self.info.folder, &saved, &tensors)
+    }
+
+    /// Goes on where the newest checkpoint of the folder stands, if there is one.
+    pub fn resume(&mut self, threads: usize, steps_per_epoch: u64, watch: &mut Watch<'_>) -> Result<()> {
+        let Some(loaded) = checkpoint::read::<Saved>(&self.info.folder)? else { return Ok(()) };
+        let folder = self.info.folder.display();
+        let device = super::device_family(self.device);
+        let saved = loaded.state;
+        if saved.identity != self.identity {
+            return Err(Error::plan(format!("{folder} belongs to another configuration: choose another folder with --out")));
+        }
+        if (saved.threads, saved.device.as_str()) != (threads, device) {
+            return Err(Error::plan(format!(
+                "{folder} was begun on {} with {} threads and cannot go on exactly on {device} with {threads}: \
+                 use --device {} --set threads={}, or another folder with --out",
+                saved.device, saved.threads, saved.device, saved.threads
+            )));
+        }
+        if let Some(why) = loaded.passed_over {
+            watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
+        }
+        let damaged = |what: String| Error::data(&loaded.path, what);
+        let mut tensors = loaded.tensors;
+        let meter = tensors.swap_remove("meter").ok_or_else(|| damaged("it has no meter".to_owned()))?;
+        let (state, own): (IndexMap<_, _>, IndexMap<_, _>) =
+            tensors.into_iter().partition(|(name, _)| name.starts_with("optimizer."));
+        weights::copy_into(&self.variables(), &own, &loaded.path)?;
+        weights::separate(&self.variables());
+        self.meter = Meter::restore(saved.meter.clone(), &meter, self.device);
+        self.progress = saved;
+        if !self.progress.trained.is_empty() {
+            let plan = self.stage().ok_or_else(|| damaged("its stage does not exist".to_owned()))?;
+            let mut candidates: IndexMap<String, Variable> =
+                self.candidates(plan).into_iter().map(|variable| (variable.name.clone(), variable)).collect();
+            let trained = self
+                .progress
+                .trained
+                .iter()
+                .map(|name| candidates.swap_remove(name).ok_or_else(|| damaged(format!("`{name}` does not train here"))))
+                .collect::<Result<Vec<_>>>()?;
+            let flat = FlatParameters::new(trained);
+            let optimizer = self.train.optimizer.build(flat.buffer())?;
+            let expected: Vec<(String, Tensor)> =
+                optimizer.state().into_iter().map(|(name, t)| (format!("optimizer.{name}"), t)).collect();
+            weights::copy_into(&expected, &state, &loaded.path)?;
+            self.running = Some(RunningStage { flat, optimizer });
+        }
+        if let Some(plan) = self.stage() {
+            let (stage, epochs, step) = (plan.name.clone(), plan.epochs, self.progress.step);
+            if step > 0 {
+                let unreached = Vec::new();
+                watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, step, unreached });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the student's weights alone.
+    pub fn export(&self) -> Result<PathBuf> {
+        let path = self.info.folder.join(super::STUDENT);
+        weights::save(&path, &weights::variables(&self.store), None)?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,81 @@
+//! Teachers: frozen networks that every lane of a cohort asks, once a step.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor, nn, no_grad_guard};
+
+use crate::error::Result;
+use crate::experiment::Precision;
+use crate::model::{Features, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
+use crate::weights;
+
+/// A teacher at work: in evaluation mode, without gradients.
+#[derive(Debug)]
+pub struct Teacher {
+    /// Its name in the experiment.
+    pub name: String,
+    /// What it sees.
+    pub view: String,
+    model: Box<dyn Model>,
+    store: nn::VarStore,
+    precision: Precision,
+}
+
+impl Teacher {
+    /// Builds the network; its weights are still random.
+    ///
+    /// # Errors
+    /// If the network cannot be built for that input.
+    pub fn new(
+        name: &str,
+        view: &str,
+        config: &dyn ModelConfig,
+        spec: &ModelSpec,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self> {
+        let store = nn::VarStore::new(device);
+        let model = config.build(&store.root(), spec)?;
+        Ok(Teacher { name: name.to_owned(), view: view.to_owned(), model, store, precision })
+    }
+
+    /// Loads the weights and casts them to the teacher's precision.
+    ///
+    /// # Errors
+    /// If the file is not this network's.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        weights::load_into(&self.store, path)?;
+        self.store.freeze();
+        self.store.set_kind(self.precision.kind());
+        weights::separate(&weights::variables(&self.store));
+        Ok(())
+    }
+
+    /// What the network offers.
+    pub fn signature(&self) -> &Signature {
+        self.model.signature()
+    }
+
+    /// The number of its parameters; BatchNorm's running statistics are none.
+    pub fn parameters(&self) -> i64 {
+        parameters(&self.store)
+    }
+
+    /// Logits and taps of a batch, float32, without gradients.
+    ///
+    /// # Errors
+    /// If a tap does not exist.
+    pub fn forward(&self, input: &Tensor, want: &Taps) -> Result<Features> {
+        let _no_grad = no_grad_guard();
+        let features = self.model.forward(&input.to_kind(self.precision.kind()), want, Mode::Eval)?;
+        Ok(match self.precision {
+            Precision::Float32 => features,
+            Precision::Bfloat16 => features.map(|value| value.to_kind(Kind::Float)),
+        })
+    }
+}
+
+/// The number of parameters of a store: what is trainable, or was before it was frozen.
+pub(crate) fn parameters(store: &nn::VarStore) -> i64 {
+    store.trainable_variables().iter().map(|tensor| tensor.numel() as i64).sum()
+}

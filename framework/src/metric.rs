@@ -1,0 +1,163 @@
+//! Metrics: sums that live on the device and are read once in a while, and whole-split accuracy.
+
+use indexmap::IndexMap;
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use crate::error::{Error, Result};
+use crate::record::Accuracy;
+
+/// Means over an epoch's samples, summed on the device so that no step waits for it.
+#[derive(Debug)]
+pub struct Meter {
+    names: Vec<String>,
+    /// `[names + 2]`, float64: the sums weighted by samples, then right guesses, then samples.
+    sums: Tensor,
+}
+
+impl Meter {
+    /// Empty: the names come with the first step.
+    pub fn new(device: Device) -> Self {
+        Meter { names: Vec::new(), sums: Tensor::zeros([2], (Kind::Double, device)) }
+    }
+
+    /// A meter as it was saved.
+    pub fn restore(names: Vec<String>, sums: &Tensor, device: Device) -> Self {
+        Meter { names, sums: sums.to_device(device) }
+    }
+
+    /// The names and the sums: what is saved.
+    pub fn state(&self) -> (&[String], &Tensor) {
+        (&self.names, &self.sums)
+    }
+
+    /// Adds a step: scalars that are means over the batch, and the number of right guesses.
+    ///
+    /// # Errors
+    /// If the names differ from those of the epoch's first step.
+    pub fn add(&mut self, named: &[(String, Tensor)], right: &Tensor, samples: i64) -> Result<()> {
+        let _no_grad = no_grad_guard();
+        if self.names.is_empty() {
+            self.names = named.iter().map(|(name, _)| name.clone()).collect();
+            self.sums = Tensor::zeros([named.len() as i64 + 2], (Kind::Double, self.sums.device()));
+        }
+        if self.names.len() != named.len() || self.names.iter().zip(named).any(|(expected, (name, _))| expected != name) {
+            let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(Error::run(format!(
+                "the terms changed within an epoch: {} became {}",
+                self.names.join(", "),
+                names.join(", ")
+            )));
+        }
+        let options = (Kind::Double, self.sums.device());
+        let mut values: Vec<Tensor> =
+            named.iter().map(|(_, value)| value.detach().to_kind(Kind::Double).reshape([]) * samples as f64).collect();
+        values.push(right.to_kind(Kind::Double).reshape([]));
+        values.push(Tensor::full([] as [i64; 0], samples as f64, options));
+        self.sums = &self.sums + Tensor::stack(&values, 0);
+        Ok(())
+    }
+
+    /// Reads the means from the device: every name, and top-1 in percent.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(&self) -> Result<(IndexMap<String, f64>, f64)> {
+        let sums: Vec<f64> = Vec::try_from(&self.sums)?;
+        let [means @ .., right, samples] = sums.as_slice() else { return Ok(Default::default()) };
+        let samples = samples.max(1.0);
+        let means = self.names.iter().cloned().zip(means.iter().map(|sum| sum / samples)).collect();
+        Ok((means, 100.0 * right / samples))
+    }
+
+    /// Starts the next epoch.
+    pub fn clear(&mut self) {
+        *self = Meter::new(self.sums.device());
+    }
+}
+
+/// The number of rows of `logits` `[B, C]` whose largest entry is the label's.
+pub fn right_guesses(logits: &Tensor, labels: &Tensor) -> Tensor {
+    logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64)
+}
+
+/// Accuracy over a split, batch by batch, summed on the device.
+#[derive(Debug)]
+pub struct AccuracyMeter {
+    /// `[3]`, float64: right at first, right among five, summed cross-entropy.
+    sums: Tensor,
+    samples: usize,
+}
+
+impl AccuracyMeter {
+    /// Empty.
+    pub fn new(device: Device) -> Self {
+        AccuracyMeter { sums: Tensor::zeros([3], (Kind::Double, device)), samples: 0 }
+    }
+
+    /// Adds a batch of logits `[B, C]` and labels `[B]`.
+    pub fn add(&mut self, logits: &Tensor, labels: &Tensor) {
+        let _no_grad = no_grad_guard();
+        let five = logits.size()[1].min(5);
+        let (_, guesses) = logits.topk(five, 1, true, true);
+        let hits = guesses.eq_tensor(&labels.unsqueeze(1));
+        let loss = logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Sum, -100, 0.0);
+        self.sums = &self.sums
+            + Tensor::stack(
+                &[
+                    hits.narrow(1, 0, 1).sum(Kind::Double),
+                    hits.sum(Kind::Double),
+                    loss.to_kind(Kind::Double),
+                ],
+                0,
+            );
+        self.samples += labels.size()[0] as usize;
+    }
+
+    /// Reads the result from the device.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(&self) -> Result<Accuracy> {
+        let sums: Vec<f64> = Vec::try_from(&self.sums)?;
+        let share = |sum: f64| 100.0 * sum / self.samples.max(1) as f64;
+        Ok(Accuracy { top1: share(sums[0]), top5: share(sums[1]), loss: sums[2] / self.samples.max(1) as f64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_weighs_batches_by_their_samples() {
+        let mut meter = Meter::new(Device::Cpu);
+        let scalar = |v: f32| Tensor::from(v);
+        meter.add(&[("loss".into(), scalar(1.0))], &Tensor::from(3_i64), 4).unwrap();
+        meter.add(&[("loss".into(), scalar(4.0))], &Tensor::from(0_i64), 2).unwrap();
+        let (means, top1) = meter.read().unwrap();
+        assert_eq!((means["loss"], top1), (2.0, 50.0));
+        let error = meter.add(&[("other".into(), scalar(0.0))], &Tensor::from(0_i64), 1).unwrap_err();
+        assert_eq!(error.to_string(), "the terms changed within an epoch: loss became other");
+    }
+
+    #[test]
+    fn accuracy_counts_first_and_first_five() {
+        // Row i has its classes ranked i, i+1, …: label 0 is first in row 0, last of six in row 1, fifth in row 2.
+        let logits = Tensor::from_slice2(&[
+            [6.0_f32, 5.0, 4.0, 3.0, 2.0, 1.0],
+            [1.0, 6.0, 5.0, 4.0, 3.0, 2.0],
+            [2.0, 1.0, 6.0, 5.0, 4.0, 3.0],
+            [3.0, 2.0, 1.0, 6.0, 5.0, 4.0],
+        ]);
+        let mut meter = AccuracyMeter::new(Device::Cpu);
+        meter.add(&logits, &Tensor::from_slice(&[0_i64, 0, 0, 0]));
+        let accuracy = meter.read().unwrap();
+        assert_eq!((accuracy.top1, accuracy.top5), (25.0, 75.0));
+        let by_hand: f64 = [6.0_f64, 1.0, 2.0, 3.0]
+            .iter()
+            .map(|label| (1..=6).map(|v| f64::from(v).exp()).sum::<f64>().ln() - label)
+            .sum::<f64>()
+            / 4.0;
+        approx::assert_relative_eq!(accuracy.loss, by_hand, max_relative = 1e-6);
+    }
+}
