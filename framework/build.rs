@@ -2,7 +2,7 @@
 
 use std::env;
 
-// Read while this script compiles, which is before torch-sys starts on its C++: so a missing libtorch is said at once.
+// For a libtorch that is gone after torch-sys was compiled; before that, .cargo/no-libtorch has the word.
 const _: &str = include_str!(concat!(env!("LIBTORCH", "no LIBTORCH: see .cargo/config.toml"), "/build-version")); // missing? run `make libtorch`
 
 fn main() {
