@@ -62,7 +62,8 @@ impl DeviceSpec {
 /// The GPU `index` out of `count`.
 fn choose(index: usize, count: usize, library: &CudaLibrary) -> Result<tch::Device, DeviceError> {
     if count == 0 {
-        return Err(DeviceError::NoCuda { index, looked_for: library.to_string() });
+        let none = if library.loaded.is_some() { "; it finds no GPU" } else { "" };
+        return Err(DeviceError::NoCuda { index, looked_for: format!("{library}{none}") });
     }
     if index >= count {
         return Err(DeviceError::NoSuchGpu { index, count });
@@ -194,17 +195,21 @@ pub fn load_cuda() -> &'static CudaLibrary {
 /// Loads the first `libtorch_cuda.so` of the given folders that fits, if there is a driver for it.
 fn find_cuda(driver: Result<(), String>, libtorch: Option<&Path>, search_path: Option<&OsStr>) -> CudaLibrary {
     let mut found = CudaLibrary { driver, loaded: None, passed_over: Vec::new() };
-    let mut folders: Vec<PathBuf> = libtorch.map(Path::to_owned).into_iter().collect();
-    folders.extend(search_path.map(env::split_paths).into_iter().flatten().filter(|folder| folder.is_absolute()));
+    let search_path: Vec<PathBuf> = search_path.map(env::split_paths).into_iter().flatten().collect();
+    let on_path: Vec<&Path> = search_path
+        .iter()
+        .map(PathBuf::as_path)
+        .filter(|folder| folder.is_absolute() && folder.join(CUDA_LIBRARY).exists())
+        .collect();
     let version = libtorch.and_then(libtorch_version);
-    for folder in folders {
+    for folder in libtorch.into_iter().chain(on_path.iter().copied()) {
         let path = folder.join(CUDA_LIBRARY);
         let outcome = if !path.exists() {
             Err("not there".to_owned())
         } else if found.driver.is_err() {
             Err("not loaded, for want of a driver".to_owned())
         } else {
-            match (&version, libtorch_version(&folder)) {
+            match (&version, libtorch_version(folder)) {
                 (Some(ours), Some(theirs)) if *ours != theirs => {
                     Err(format!("version {theirs}, and the libtorch in use is {ours}"))
                 }
@@ -218,6 +223,10 @@ fn find_cuda(driver: Result<(), String>, libtorch: Option<&Path>, search_path: O
             }
             Err(reason) => found.passed_over.push((path, reason)),
         }
+    }
+    // The path can be long (cargo extends it): one word for all of it, unless something was there.
+    if found.loaded.is_none() && on_path.is_empty() && !search_path.is_empty() {
+        found.passed_over.push(("LD_LIBRARY_PATH".into(), format!("no {CUDA_LIBRARY} there")));
     }
     found
 }
@@ -376,10 +385,9 @@ mod tests {
             choose(1, 0, &library).unwrap_err().to_string(),
             format!(
                 "device \"cuda:1\" is asked for and CUDA is not to be had: no NVIDIA driver (libcuda.so.1: cannot open \
-                 shared object file); {}/libtorch_cuda.so: not loaded, for want of a driver; {}/libtorch_cuda.so: not \
-                 there; ask for \"cpu\" or \"auto\" to do without",
-                lib.display(),
-                empty.path().display()
+                 shared object file); {}/libtorch_cuda.so: not loaded, for want of a driver; LD_LIBRARY_PATH: no \
+                 libtorch_cuda.so there; ask for \"cpu\" or \"auto\" to do without",
+                lib.display()
             )
         );
     }
@@ -409,6 +417,11 @@ mod tests {
     fn a_gpu_beyond_the_last_is_told_the_count() {
         let library = CudaLibrary { driver: Ok(()), loaded: Some("libtorch_cuda.so".into()), passed_over: Vec::new() };
         assert_eq!(choose(1, 2, &library), Ok(tch::Device::Cuda(1)));
+        let message = choose(0, 0, &library).unwrap_err().to_string();
+        assert!(
+            message.contains("libtorch_cuda.so: loaded") && message.contains("; it finds no GPU; ask for"),
+            "{message}"
+        );
         assert_eq!(
             choose(2, 2, &library).unwrap_err().to_string(),
             "device \"cuda:2\" is asked for and the number of GPUs is 2; the last one is \"cuda:1\""
