@@ -36,8 +36,8 @@ clippy: libtorch ## lint, warnings denied
 doc: libtorch ## the API's documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-bench: libtorch ## measure
-	cargo bench --workspace
+bench: libtorch ## measure, in the one optimised profile that all else uses
+	cargo bench --workspace --profile dev
 
 ci: ## what is run before a change is taken
 	.ci/run
