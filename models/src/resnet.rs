@@ -255,6 +255,8 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     fn build(config: &dyn ModelConfig, input: [i64; 3], classes: i64) -> (nn::VarStore, Box<dyn Model>) {
+        // Tests run beside each other: more threads than cores would only wait for one another.
+        tch::set_num_threads(1);
         tch::manual_seed(11);
         let vs = nn::VarStore::new(Device::Cpu);
         let model = config.build(&vs.root(), &ModelSpec { input, classes }).unwrap();
