@@ -1,0 +1,239 @@
+//! `nce`: binary noise-contrastive estimation, the critic of the CRD paper.
+//!
+//! Tian, Krishnan, Isola. *Contrastive Representation Distillation*. ICLR 2020, section 3.1; the estimator is that of
+//! Gutmann, Hyvärinen. *Noise-contrastive estimation*. AISTATS 2010, its normalisation that of Wu et al., CVPR 2018.
+//!
+//! Of K + 1 candidates one, the positive, was seen by both networks, and K are noise. With unit embeddings v of the
+//! anchor and u of a candidate, s = v·u / τ, and P = exp(s) / Z, the critic's belief that the pair is a joint one is
+//!
+//! h = P / (P + K/n + ε),  ε = 1e-7,
+//!
+//! where 1/n is the noise density over the n training samples. It is trained, and the networks with it, by
+//!
+//! L = −1/B · \[ Σ ln h⁺ + Σ ln (K/n) / (P⁻ + K/n + ε) \].
+//!
+//! **Z** is not learnt: Z = n · mean exp(s) over the first batch, one for the anchors of each side, then frozen. It is
+//! state (`z_v1` for the student's anchors, `z_v2` for the teacher's), 0 until it is set.
+//!
+//! **In floating point.** With the logit ℓ = s − ln Z − ln(K/n + ε) these are logarithms of a logistic function,
+//! ln h⁺ = ln σ(ℓ⁺) and ln (K/n)/(P⁻ + K/n + ε) = ln σ(−ℓ⁻) − ln(1 + ε n/K), which neither overflow nor cancel. That
+//! matters: most terms are near 1 − h = 1 − 1e-4, and float32 would keep three digits of their logarithm.
+//!
+//! **Metric** `mutual_information`: ln K + mean ln h⁺ in nats, the paper's lower bound on the mutual information of both
+//! representations; never above ln K.
+//!
+//! *Cost*: a few passes over `[B, K]` besides the scores.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::head::{CosineHeads, negatives_per_anchor};
+
+limbeck::plugin! {
+    critic "nce",
+    summary: "tells the positive from each negative on its own: the loss of the CRD paper",
+    citation: "Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020; Gutmann, Hyvärinen. Noise-contrastive estimation. AISTATS 2010",
+    settings: r#"
+temperature = 0.07   # τ: scores are cosines divided by it (the paper's text says 0.1 for CIFAR, its code 0.07)
+"#,
+}
+
+const EPSILON: f64 = 1e-7;
+
+/// Binary noise-contrastive estimation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nce {
+    /// τ
+    pub temperature: f64,
+}
+
+impl Default for Nce {
+    fn default() -> Self {
+        Nce { temperature: 0.07 }
+    }
+}
+
+#[typetag::serde(name = "nce")]
+impl CriticConfig for Nce {
+    fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
+        Ok(Box::new(LiveNce {
+            heads: CosineHeads::new("nce", self.temperature, site, params)?,
+            z_v1: params.zeros_no_train("z_v1", &[]),
+            z_v2: params.zeros_no_train("z_v2", &[]),
+            samples: site.samples as f64,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveNce {
+    heads: CosineHeads,
+    z_v1: Tensor,
+    z_v2: Tensor,
+    samples: f64,
+}
+
+impl Critic for LiveNce {
+    fn embed(&self, side: Side, features: &Tensor) -> Result<Tensor> {
+        Ok(self.heads.embed(side, features))
+    }
+
+    fn factors(&self) -> bool {
+        true
+    }
+
+    fn score(&self, _side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor> {
+        Ok(self.heads.score(anchors, candidates))
+    }
+
+    fn loss(&mut self, side: Side, scores: &Scores) -> Result<Terms> {
+        let k = negatives_per_anchor(scores);
+        let noise = &k / self.samples;
+        let ln_z = self.normaliser(side, scores, &k).log();
+        let threshold = ln_z + (&noise + EPSILON).log();
+        let ln_h = (scores.positive.unsqueeze(1) - &threshold).log_sigmoid();
+        let mut accepted = (&scores.negative - &threshold).softplus();
+        if let Some(mask) = &scores.mask {
+            accepted = accepted.masked_fill(&mask.logical_not(), 0.0);
+        }
+        let offset = (&k * (EPSILON / noise).log1p()).sum(None);
+        let loss = (accepted.sum(None) + offset - ln_h.sum(None)) / scores.positive.size()[0] as f64;
+        Ok(Terms::of("nce", loss).metric("mutual_information", (k.log() + ln_h).mean(None)))
+    }
+}
+
+impl LiveNce {
+    /// Z of this side's anchors, after setting it from `scores` if this is the first batch: a scalar.
+    ///
+    /// Whether it is the first is asked of the tensor itself, so that a restored Z stays; on a GPU the answer is used
+    /// there, because the host would have to wait for it.
+    fn normaliser(&mut self, side: Side, scores: &Scores, k: &Tensor) -> &Tensor {
+        let z = match side {
+            Side::Student => &mut self.z_v1,
+            Side::Teacher => &mut self.z_v2,
+        };
+        if z.device() == Device::Cpu && z.double_value(&[]) > 0.0 {
+            return z;
+        }
+        let _no_grad = limbeck::tch::no_grad_guard();
+        let mut negative = scores.negative.exp();
+        if let Some(mask) = &scores.mask {
+            negative = negative.masked_fill(&mask.logical_not(), 0.0);
+        }
+        let count = k.sum(None) + scores.positive.size()[0];
+        let first = (scores.positive.exp().sum(None) + negative.sum(None)) / count * self.samples;
+        let set = z.gt(0.0);
+        z.copy_(&z.where_self(&set, &first));
+        z
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: CriticSite = CriticSite { student_width: 6, teacher_width: 9, embedding_width: 4, samples: 50 };
+
+    fn scores(mask: Option<Tensor>) -> Scores {
+        let seed = |shape: &[i64]| {
+            let count = shape.iter().product::<i64>();
+            (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 1.7).sin().view(shape) * 3.0
+        };
+        Scores { positive: seed(&[3]) + 2.0, negative: seed(&[3, 5]), mask }
+    }
+
+    fn build(store: &mut nn::VarStore) -> Box<dyn Critic> {
+        let critic = Nce::default().build(&SITE, &store.root()).unwrap();
+        store.double();
+        critic
+    }
+
+    /// The equations of the paper, literally.
+    fn by_hand(scores: &Scores, z: f64) -> f64 {
+        let (b, k) = (scores.positive.size()[0], scores.negative.size()[1]);
+        let mut sum = 0.0;
+        for i in 0..b {
+            let chosen = |j: &i64| scores.mask.as_ref().is_none_or(|mask| mask.int64_value(&[i, *j]) == 1);
+            let noise = (0..k).filter(chosen).count() as f64 / 50.0;
+            let p = scores.positive.double_value(&[i]).exp() / z;
+            sum += (p / (p + noise + 1e-7)).ln();
+            for j in (0..k).filter(chosen) {
+                let p = scores.negative.double_value(&[i, j]).exp() / z;
+                sum += (noise / (p + noise + 1e-7)).ln();
+            }
+        }
+        -sum / b as f64
+    }
+
+    #[test]
+    fn the_logistic_form_is_the_papers_and_z_is_frozen_after_the_first_batch() {
+        let mask = Tensor::from_slice(&[
+            true, true, false, true, false, false, false, true, false, false, true, true, true, true, true,
+        ]);
+        for mask in [None, Some(mask.view([3, 5]))] {
+            let mut store = nn::VarStore::new(Device::Cpu);
+            let mut critic = build(&mut store);
+            let first = scores(mask.as_ref().map(Tensor::copy));
+            let chosen = mask
+                .as_ref()
+                .map_or(Tensor::ones([3, 5], (Kind::Double, Device::Cpu)), |mask| mask.to_kind(Kind::Double));
+            let total = (first.positive.exp().sum(None) + (first.negative.exp() * &chosen).sum(None)).double_value(&[]);
+            let z = total / (3.0 + chosen.sum(None).double_value(&[])) * 50.0;
+            let value = |terms: Terms| terms.losses()[0].1.double_value(&[]);
+            let loss = value(critic.loss(Side::Student, &first).unwrap());
+            assert!((store.variables()["z_v1"].double_value(&[]) - z).abs() < 1e-10 * z);
+            assert_eq!(store.variables()["z_v2"].double_value(&[]), 0.0, "the other side's is its own");
+            assert!((loss - by_hand(&first, z)).abs() < 1e-12, "{loss} {}", by_hand(&first, z));
+            let second = Scores { positive: &first.positive * 0.5, negative: &first.negative * 1.5, mask: first.mask };
+            let loss = value(critic.loss(Side::Student, &second).unwrap());
+            assert!((loss - by_hand(&second, z)).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_bound_on_the_mutual_information_is_log_k_at_most() {
+        let mut store = nn::VarStore::new(Device::Cpu);
+        let mut critic = build(&mut store);
+        for sharp in [1.0, 10.0, 100.0] {
+            let scores = Scores {
+                positive: scores(None).positive.abs() * sharp,
+                negative: scores(None).negative * sharp,
+                mask: None,
+            };
+            let terms = critic.loss(Side::Teacher, &scores).unwrap();
+            let (name, bound) = &terms.metrics()[0];
+            assert_eq!(name, "mutual_information");
+            assert!(bound.double_value(&[]) <= 5.0_f64.ln() && bound.double_value(&[]).is_finite());
+        }
+    }
+
+    #[test]
+    fn float32_keeps_the_terms_that_are_almost_zero() {
+        let (n, k) = (50_000, 16_384);
+        let site = CriticSite { samples: n, ..SITE };
+        let run = |kind: Kind| {
+            let store = nn::VarStore::new(Device::Cpu);
+            let mut critic = Nce::default().build(&site, &store.root()).unwrap();
+            store.root().set_kind(kind);
+            let negative = (Tensor::arange(k, (Kind::Double, Device::Cpu)) * 0.37).sin().view([1, k]) * 2.0 - 9.0;
+            let scores = Scores {
+                positive: Tensor::from_slice(&[14.0]).to_kind(kind),
+                negative: negative.to_kind(kind),
+                mask: None,
+            };
+            // A Z of a first batch whose scores were higher: now P is small.
+            let _ = store.variables().get_mut("z_v1").unwrap().fill_(1e6);
+            critic.loss(Side::Student, &scores).unwrap().losses()[0].1.double_value(&[])
+        };
+        let (single, double) = (run(Kind::Float), run(Kind::Double));
+        assert!((single - double).abs() < 1e-6 * double, "{single} {double}");
+    }
+
+    #[test]
+    fn a_temperature_of_zero_is_refused() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let error = Nce { temperature: 0.0 }.build(&SITE, &store.root()).unwrap_err();
+        assert_eq!(error.to_string(), "nce: temperature must be positive, not 0");
+    }
+}
