@@ -262,10 +262,10 @@ def up_to_date(cuda, wish):
     # A download that was asked for stays, whatever LIBTORCH says the next time; any other view follows LIBTORCH.
     if wish == "download" and origin["source"] != "download":
         return None
-    given = None if wish == "download" or origin["wish"] == "download" else given_folder()
-    if given is not None and str(given) != origin["folder"]:
+    given = None if wish == "download" or origin.get("wish") == "download" else given_folder()
+    if given is not None and str(given) != origin.get("folder"):
         return None
-    return origin if origin["cuda"] or not cuda else None
+    return origin if origin.get("cuda") or not cuda else None
 
 
 def main():
