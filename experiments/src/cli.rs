@@ -1,0 +1,406 @@
+//! The command line: verbs, options, exit codes. What the verbs do is in the other modules.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use limbeck::config;
+use limbeck::error::{Error, Result};
+use limbeck::experiment::AccuracyChoice;
+use limbeck::registry::{self, Role};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::plan::Plan;
+use crate::progress::{Progress, Stderr};
+use crate::{doctor, listing, report, run};
+
+/// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
+const LOG_VARIABLE: &str = "LIMBECK_LOG";
+
+/// Knowledge distillation: train students by several methods from one experiment file, and compare them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "limbeck",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  limbeck plan experiment.toml         what would run; trains nothing
+  limbeck run experiment.toml          trains, goes on where it was stopped, writes the report
+  limbeck report runs/NAME             the report again, for example with another baseline
+  limbeck plugins show kd              a method's settings and citation
+
+Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Debug, Args)]
+struct LogOptions {
+    /// Log more to the standard error stream: -v information, -vv debugging, -vvv everything.
+    ///
+    /// The variable LIMBECK_LOG has the last word: a level, or levels by module (`warn,limbeck::cohort=debug`).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// How log entries are written.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Train every student that an experiment compares, then write the report.
+    #[command(after_help = "\
+A second call goes on where the first one was stopped; what is finished is not trained again.
+Results are in DIR/NAME, NAME being the experiment's; teachers that were trained are in DIR/teachers, for every experiment.
+
+Examples:
+  limbeck run experiment.toml
+  limbeck run experiment.toml --device cuda:0 --out /data/runs
+  limbeck run experiment.toml --set train.epochs=3 --set 'compare.methods=[\"vanilla\", \"kd\"]'
+  limbeck run experiment.toml --set 'method.kd.terms[0].distiller.temperature=2.0'")]
+    Run(ExperimentArgs),
+    /// Check an experiment and show what would run: cells, tap pairs, parameters. Trains nothing.
+    #[command(after_help = "\
+Examples:
+  limbeck plan experiment.toml
+  limbeck plan experiment.toml --set student.model.kind=resnet20")]
+    Plan(ExperimentArgs),
+    /// Write an experiment's report (Markdown and CSV) into DIR/report.
+    #[command(after_help = "\
+Examples:
+  limbeck report runs/quickstart
+  limbeck report runs/quickstart --baseline kd --accuracy best_on_test")]
+    Report(ReportArgs),
+    /// List what is linked into this binary: methods, networks, data sets and the rest.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Plugins {
+        #[command(subcommand)]
+        verb: PluginVerb,
+    },
+    /// Check this host: versions, libtorch, devices, plugins, data.
+    #[command(after_help = "\
+Examples:
+  limbeck doctor
+  limbeck doctor -vv                   with what was looked for")]
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+struct ExperimentArgs {
+    /// The experiment file (TOML).
+    file: PathBuf,
+    /// Replace a value of the file: dotted key, TOML value. May be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where to train: auto, cpu, cuda or cuda:N. The same as --set device=DEVICE.
+    #[arg(long)]
+    device: Option<String>,
+    /// The folder of all runs.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// The experiment's folder: runs/NAME.
+    dir: PathBuf,
+    /// The method that others are compared with, in place of the experiment's own choice.
+    #[arg(long, value_name = "METHOD")]
+    baseline: Option<String>,
+    /// The accuracy that is shown, in place of the experiment's own choice.
+    #[arg(long)]
+    accuracy: Option<Accuracy>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Accuracy {
+    /// Test accuracy after the last epoch.
+    Last,
+    /// Test accuracy at the epoch with the best validation accuracy.
+    BestOnValidation,
+    /// The best test accuracy of any epoch: chosen on the test set, hence optimistic.
+    BestOnTest,
+}
+
+impl From<Accuracy> for AccuracyChoice {
+    fn from(accuracy: Accuracy) -> Self {
+        match accuracy {
+            Accuracy::Last => AccuracyChoice::Last,
+            Accuracy::BestOnValidation => AccuracyChoice::BestOnValidation,
+            Accuracy::BestOnTest => AccuracyChoice::BestOnTest,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginVerb {
+    /// List names and summaries by role.
+    #[command(after_help = "\
+Examples:
+  limbeck plugins list
+  limbeck plugins list --kind model
+  limbeck plugins list --json")]
+    List {
+        /// Only those of this role.
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        kind: Option<Role>,
+        /// As a JSON array with every field.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a plugin's summary, citation and default settings; of every role that has the name.
+    #[command(after_help = "\
+Examples:
+  limbeck plugins show crd
+  limbeck plugins show kd --kind distiller")]
+    Show {
+        /// Its name.
+        name: String,
+        /// Only of this role.
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        kind: Option<Role>,
+    },
+}
+
+fn role_parser() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::name))
+        .try_map(|name| Role::ALL.into_iter().find(|role| role.name() == name).ok_or("no such role"))
+}
+
+/// Why the command ends with another code than 0.
+#[derive(Debug)]
+struct Failure {
+    error: Error,
+    code: u8,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = if error.is_usage() { 2 } else { 1 };
+        Failure { error, code }
+    }
+}
+
+impl Failure {
+    /// Whatever goes wrong before a run begins is the configuration's fault: a missing file, damaged data.
+    fn of_configuration(error: Error) -> Self {
+        Failure { error, code: 2 }
+    }
+}
+
+/// Does what the arguments say; the first is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, with code 0. If they cannot be printed, nothing can.
+            let _ = error.print();
+            return code(error.exit_code());
+        }
+    };
+    let result =
+        start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from).and_then(|()| execute(cli.verb));
+    result.unwrap_or_else(|failure| {
+        print_error(&failure.error);
+        ExitCode::from(failure.code)
+    })
+}
+
+fn code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(2))
+}
+
+fn execute(verb: Verb) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::Run(arguments) => run_experiment(&arguments),
+        Verb::Plan(arguments) => {
+            print(&plan(&arguments)?.to_string())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Report(ReportArgs { dir, baseline, accuracy }) => {
+            write_report(&dir, &report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from) })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Plugins { verb: PluginVerb::List { kind, json } } => {
+            print(&if json { listing::list_json(kind)? } else { listing::list(kind) })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Plugins { verb: PluginVerb::Show { name, kind } } => {
+            print(&listing::show(&name, kind)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Doctor => {
+            let diagnosis = doctor::examine();
+            print(&diagnosis.text)?;
+            diagnosis.problems.iter().for_each(|problem| complain(problem));
+            Ok(if diagnosis.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+    }
+}
+
+fn plan(arguments: &ExperimentArgs) -> Result<Plan, Failure> {
+    let device = arguments.device.iter().map(|device| format!("device={device}"));
+    let overrides: Vec<String> = arguments.set.iter().cloned().chain(device).collect();
+    config::load(&arguments.file, &overrides)
+        .and_then(|experiment| Plan::new(experiment, &arguments.file, &arguments.out))
+        .map_err(Failure::of_configuration)
+}
+
+fn run_experiment(arguments: &ExperimentArgs) -> Result<ExitCode, Failure> {
+    let plan = plan(arguments)?;
+    let mut progress = Progress::new();
+    let finished = run::execute(&plan, &mut progress)?;
+    drop(progress);
+    finished.failed.iter().for_each(|failed| complain(&format!("a run failed: {failed}")));
+    write_report(&finished.folder, &report::Options::default())?;
+    Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Writes the report; prints its comparison and, as the last line, where it is.
+fn write_report(folder: &Path, options: &report::Options) -> Result<()> {
+    let report = report::write(folder, options)?;
+    print(&format!("{}\nreport: {}\n", report.comparison, report.path.display()))
+}
+
+/// Prints to the standard output stream. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let text = if text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write", "the standard output stream")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One `error: …` line. If the standard error stream is gone, the exit code has to do.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "error: {message}");
+}
+
+fn print_error(error: &Error) {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text += &format!("\n  caused by: {cause}");
+        source = cause.source();
+    }
+    complain(&text);
+}
+
+/// Starts the log on the standard error stream, above the progress bars.
+fn start_log(options: &LogOptions) -> Result<()> {
+    let level = match options.verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) if !text.trim().is_empty() => EnvFilter::builder().parse(&text).map_err(|error| {
+            Error::plan(format!("{LOG_VARIABLE}={text}: {error}; give a level such as `debug`, or `module=level,…`"))
+        })?,
+        _ => EnvFilter::default().add_directive(level.into()),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
+    // A second start, within a test for example, keeps the first.
+    let _ = match options.log_format {
+        LogFormat::Text => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn commands(command: &clap::Command) -> Vec<clap::Command> {
+        let mut all = vec![command.clone()];
+        command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(|sub| all.extend(commands(sub)));
+        all
+    }
+
+    #[test]
+    fn every_verb_has_help_with_examples() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        let verbs = commands(&command);
+        assert_eq!(verbs.len(), 8);
+        for mut verb in verbs {
+            let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
+            assert!(verb.get_about().is_some(), "{name}");
+            assert!(name == "plugins" || help.contains("Examples:\n  limbeck "), "{help}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let cli = Cli::try_parse_from([
+            "limbeck",
+            "run",
+            "a.toml",
+            "--set",
+            "train.epochs=3",
+            "--set",
+            "name=b",
+            "--device",
+            "cpu",
+            "--out",
+            "r",
+            "-vv",
+        ])
+        .unwrap();
+        assert_eq!(cli.log.verbose, 2);
+        let Verb::Run(arguments) = cli.verb else { panic!("{:?}", cli.verb) };
+        assert_eq!((arguments.file, arguments.out), ("a.toml".into(), "r".into()));
+        assert_eq!((arguments.set.len(), arguments.device.as_deref()), (2, Some("cpu")));
+        let cli = Cli::try_parse_from(["limbeck", "report", "runs/a", "--accuracy", "best_on_validation"]).unwrap();
+        let Verb::Report(arguments) = cli.verb else { panic!("{:?}", cli.verb) };
+        assert_eq!(arguments.accuracy.map(AccuracyChoice::from), Some(AccuracyChoice::BestOnValidation));
+        for option in ["--kind", "--role"] {
+            let cli = Cli::try_parse_from(["limbeck", "plugins", "list", option, "model"]).unwrap();
+            assert!(matches!(
+                cli.verb,
+                Verb::Plugins { verb: PluginVerb::List { kind: Some(Role::Model), json: false } }
+            ));
+        }
+    }
+
+    #[test]
+    fn wrong_use_ends_with_2_and_names_the_nearest() {
+        let error = Cli::try_parse_from(["limbeck", "plugins", "list", "--kind", "modle"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("'model'"), "{error}");
+        assert_eq!(Cli::try_parse_from(["limbeck", "--help"]).unwrap_err().exit_code(), 0);
+        assert_eq!(Cli::try_parse_from(["limbeck", "--version"]).unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn errors_of_use_end_with_2_and_failed_runs_with_1() {
+        assert_eq!(Failure::from(Error::plan("x")).code, 2);
+        assert_eq!(Failure::from(Error::run("x")).code, 1);
+        assert_eq!(Failure::of_configuration(Error::data("x", "y")).code, 2);
+    }
+}

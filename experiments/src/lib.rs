@@ -1,0 +1,45 @@
+//! The `limbeck` command as a library: planning and running experiments, progress, reports.
+//!
+//! A crate with methods of its own makes a command that has them beside the built-in ones:
+//!
+//! ```no_run
+//! // src/main.rs of that crate
+//! # mod my_method {}
+//! use my_method as _; // a crate that is never named registers nothing
+//!
+//! fn main() -> std::process::ExitCode {
+//!     limbeck_experiments::main()
+//! }
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`cli`] | verbs, options, exit codes |
+//! | [`plan`] | what would run, checked before the first batch |
+//! | [`run`] | running what is planned, teachers first |
+//! | [`store`], [`log`] | the folders of runs, and the event log in them |
+//! | [`progress`] | bars on a terminal, lines elsewhere |
+//! | [`report`] | the comparison of runs, as Markdown and CSV |
+//! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
+
+// The built-in plugins: linked for their registration.
+use limbeck_datasets as _;
+use limbeck_distillers as _;
+use limbeck_models as _;
+
+pub mod cli;
+pub mod doctor;
+pub mod listing;
+pub mod log;
+pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod store;
+
+/// The `limbeck` command: reads the arguments of the process and does what they say.
+///
+/// Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration.
+pub fn main() -> std::process::ExitCode {
+    cli::main(std::env::args_os())
+}

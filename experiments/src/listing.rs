@@ -1,0 +1,194 @@
+//! `limbeck plugins`: what is linked into this binary, from the registry alone.
+
+use std::fmt::Write as _;
+
+use limbeck::error::{Error, Result};
+use limbeck::registry::{self, Plugin, Role};
+
+/// A line for each plugin, by role.
+pub fn list(role: Option<Role>) -> String {
+    let plugins = chosen(role);
+    let name_width = plugins.iter().map(|plugin| plugin.name.chars().count()).max().unwrap_or(0);
+    let summary_width = plugins.iter().map(|plugin| plugin.summary.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for role in Role::ALL {
+        let mut of_role = plugins.iter().filter(|plugin| plugin.role == role).peekable();
+        if of_role.peek().is_none() {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "{role}");
+        for Plugin { name, summary, package, .. } in of_role {
+            let _ = writeln!(text, "  {name:name_width$}  {summary:summary_width$}  {package}");
+        }
+    }
+    text
+}
+
+/// The same as a JSON array, for programs.
+///
+/// # Errors
+/// If a default setting cannot be written as JSON.
+pub fn list_json(role: Option<Role>) -> Result<String> {
+    let plugins: Vec<serde_json::Value> = chosen(role)
+        .into_iter()
+        .map(|Plugin { role, name, summary, citation, settings, package, version }| {
+            serde_json::json!({
+                "role": role, "name": name, "summary": summary, "citation": citation,
+                "settings": settings.trim(), "package": package, "version": version,
+            })
+        })
+        .collect();
+    let text = serde_json::to_string_pretty(&plugins);
+    Ok(text.map_err(|error| Error::run(format!("the plugins cannot be written as JSON: {error}")))? + "\n")
+}
+
+/// Everything about the plugins of that name: a name may be taken once in each role.
+///
+/// # Errors
+/// If there is none: the message has the nearest name.
+pub fn show(name: &str, role: Option<Role>) -> Result<String> {
+    let found: Vec<&Plugin> = chosen(role).into_iter().filter(|plugin| plugin.name == name).collect();
+    if !found.is_empty() {
+        return Ok(found.into_iter().map(page).collect::<Vec<String>>().join("\n"));
+    }
+    if let Some(role) = role {
+        return Err(Error::plan(registry::unknown(role, name)));
+    }
+    let hint = match registry::nearest(name, registry::plugins().iter().map(|plugin| plugin.name)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`limbeck plugins list` shows all; is its crate linked?".to_owned(),
+    };
+    Err(Error::plan(format!("unknown plugin `{name}`: {hint}")))
+}
+
+fn chosen(role: Option<Role>) -> Vec<&'static Plugin> {
+    registry::plugins().into_iter().filter(|plugin| role.is_none_or(|role| plugin.role == role)).collect()
+}
+
+fn page(plugin: &Plugin) -> String {
+    let Plugin { role, name, summary, citation, package, version, .. } = plugin;
+    let mut text = format!("{role} {name}\n  {summary}\n");
+    if !citation.is_empty() {
+        let _ = writeln!(text, "  {citation}");
+    }
+    let _ = writeln!(text, "  crate {package} {version}\n\n  in an experiment file, with the default settings:\n");
+    for line in example(plugin).lines() {
+        let _ = writeln!(text, "{}", format!("    {line}").trim_end());
+    }
+    text
+}
+
+/// The plugin's default settings as a table of an experiment file.
+fn example(plugin: &Plugin) -> String {
+    let (name, settings) = (plugin.name, plugin.settings.trim());
+    let table = match plugin.role {
+        Role::Method => return method_example(name, settings),
+        Role::Distiller => "method.NAME.terms.distiller",
+        Role::Critic => "method.NAME.terms.distiller.critic",
+        Role::Negatives => "method.NAME.terms.distiller.negatives",
+        Role::Model => "student.model",
+        Role::Dataset => "dataset",
+        Role::Schedule => "train.schedule",
+        Role::Optimizer => "train.optimizer",
+    };
+    let item = if plugin.role == Role::Distiller { "[[method.NAME.terms]]\nweight = 1.0\n" } else { "" };
+    let text = format!("{item}[{table}]\nkind = {name:?}\n{settings}");
+    // The settings' own tables are below this one.
+    nest(text.trim_end(), table, &format!("[{table}]"))
+}
+
+/// A method's tables, moved to `[method.NAME]`.
+fn method_example(name: &str, settings: &str) -> String {
+    let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let table = if bare { format!("method.{name}") } else { format!("method.{name:?}") };
+    let own = format!("[{table}]");
+    nest(&format!("{own}\n{settings}"), &table, &own)
+}
+
+/// Puts `table` before the names of all tables but `own` and `[[method…`.
+fn nest(text: &str, table: &str, own: &str) -> String {
+    let lines = text.lines().map(|line| {
+        if line == own || line.starts_with("[[method.") {
+            line.to_owned()
+        } else if let Some(rest) = line.strip_prefix("[[") {
+            format!("[[{table}.{rest}")
+        } else if let Some(rest) = line.strip_prefix('[') {
+            format!("[{table}.{rest}")
+        } else {
+            line.to_owned()
+        }
+    });
+    lines.collect::<Vec<String>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plugin_is_listed_once_below_its_role() {
+        let text = list(None);
+        assert_eq!(text.lines().filter(|line| line.starts_with("  ")).count(), registry::plugins().len());
+        let schedules = list(Some(Role::Schedule));
+        assert!(schedules.starts_with("schedule\n  "), "{schedules}");
+        assert!(schedules.contains("  cosine "), "{schedules}");
+        assert!(!schedules.contains("optimizer"), "{schedules}");
+    }
+
+    #[test]
+    fn json_has_every_field() {
+        let text = list_json(Some(Role::Optimizer)).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let sgd = value.as_array().unwrap().iter().find(|plugin| plugin["name"] == "sgd").unwrap();
+        assert_eq!((&sgd["role"], &sgd["package"]), (&"optimizer".into(), &"limbeck".into()));
+        assert!(sgd["settings"].as_str().unwrap().contains("momentum = "), "{sgd}");
+    }
+
+    #[test]
+    fn every_example_is_toml_in_its_place() {
+        for plugin in registry::plugins() {
+            let text = example(plugin);
+            let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{text}\n{error}"));
+            let top = match plugin.role {
+                Role::Model => "student",
+                Role::Dataset => "dataset",
+                Role::Schedule | Role::Optimizer => "train",
+                _ => "method",
+            };
+            assert_eq!(table.keys().collect::<Vec<_>>(), [top], "{text}");
+        }
+    }
+
+    #[test]
+    fn tables_of_a_method_move_below_it() {
+        let settings = "cross_entropy = 1.0\n\n[[terms]]\nweight = 0.8\n[terms.distiller]\nkind = \"crd\"";
+        assert_eq!(
+            method_example("crd+kd", settings),
+            "[method.\"crd+kd\"]\ncross_entropy = 1.0\n\n[[method.\"crd+kd\".terms]]\nweight = 0.8\n\
+             [method.\"crd+kd\".terms.distiller]\nkind = \"crd\""
+        );
+    }
+
+    #[test]
+    fn a_page_has_summary_crate_and_settings() {
+        let text = show("sgd", None).unwrap();
+        assert!(text.starts_with("optimizer sgd\n  "), "{text}");
+        assert!(text.contains(&format!("\n  crate limbeck {}\n", env!("CARGO_PKG_VERSION"))), "{text}");
+        assert!(text.contains("\n    [train.optimizer]\n    kind = \"sgd\"\n    momentum = 0.9"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest() {
+        assert_eq!(show("sdg", None).unwrap_err().to_string(), "unknown plugin `sdg`: did you mean `sgd`?");
+        let error = show("sdg", Some(Role::Optimizer)).unwrap_err();
+        assert_eq!(error.to_string(), "unknown optimizer `sdg`: did you mean `sgd`?");
+        assert!(error.is_usage());
+        assert_eq!(
+            show("entirely-else", None).unwrap_err().to_string(),
+            "unknown plugin `entirely-else`: `limbeck plugins list` shows all; is its crate linked?"
+        );
+    }
+}
