@@ -52,7 +52,7 @@ fn compute(device: Device) -> Result<(), String> {
     let options = (Kind::Float, device);
     let product =
         Tensor::f_ones([16, 16], options).and_then(|ones| ones.f_matmul(&ones)).and_then(|c| c.f_sum(Kind::Double));
-    match product.and_then(|sum| f64::try_from(sum)) {
+    match product.and_then(f64::try_from) {
         Ok(4096.0) => Ok(()),
         Ok(other) => Err(format!("the sum of a product of ones is {other} in place of 4096")),
         Err(error) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),

@@ -130,7 +130,7 @@ pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     match whole {
         0..60 => format!("{:.1} s", seconds.max(0.0)),
-        0..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => {
             let minutes = (whole + 30) / 60;
             format!("{} h {:02} min", minutes / 60, minutes % 60)

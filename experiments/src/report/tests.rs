@@ -149,9 +149,9 @@ fn a_complete_comparison() {
     assert_eq!(
         table.lines().collect::<Vec<_>>()[1..],
         [
-            format!("plain,last,3,3,61,1,81,1,plain,,,,big,-11"),
+            "plain,last,3,3,61,1,81,1,plain,,,,big,-11".to_owned(),
             format!("soft,last,3,3,62,{0},82,{0},plain,1,0.5,3,big,-10", 0.75f64.sqrt()),
-            format!("contrast,last,3,3,62,0,82,0,plain,1,1,3,big,-10"),
+            "contrast,last,3,3,62,0,82,0,plain,1,1,3,big,-10".to_owned(),
         ]
     );
 }
