@@ -151,18 +151,18 @@ impl Plan {
     ///
     /// # Errors
     /// If anything in the experiment cannot be run; the message names the key and the remedy.
-    pub fn new(experiment: Experiment, file: &Path, out: &Path) -> Result<Self> {
+    pub fn new(mut experiment: Experiment, file: &Path, out: &Path) -> Result<Self> {
+        resolve(&mut experiment, file.parent().unwrap_or(Path::new(".")))?;
         let device = experiment.device.resolve()?;
         let threads = experiment.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         tch::set_num_threads(threads as i32);
         let data = Data::new(experiment.dataset.build(device).map_err(|e| e.within("dataset"))?, experiment.validation)?;
-        let base = file.parent().unwrap_or(Path::new("."));
         let teacher_folder = out.join("teachers");
         let teachers = experiment
             .teacher
             .iter()
             .map(|(name, config)| {
-                plan_teacher(&experiment, name, config, &data, base, &teacher_folder)
+                plan_teacher(&experiment, name, config, &data, &teacher_folder)
                     .map_err(|e| e.within(&format!("teacher.{name}")))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -236,6 +236,19 @@ impl Plan {
     }
 }
 
+/// Makes the experiment say all that it means: built-in methods are written out, and weights no longer depend on where
+/// the file lies, since the resolved file lies elsewhere.
+fn resolve(experiment: &mut Experiment, base: &Path) -> Result<()> {
+    let methods = experiment.compare.methods.iter().map(|name| Ok((name.clone(), experiment.method(name)?)));
+    experiment.method = methods.collect::<Result<_>>()?;
+    for teacher in experiment.teacher.values_mut() {
+        if let Some(weights) = &mut teacher.weights {
+            *weights = std::path::absolute(base.join(&*weights)).map_err(Error::io("find", &weights))?;
+        }
+    }
+    Ok(())
+}
+
 fn network(config: &dyn ModelConfig, view: Option<&str>, data: &Data) -> Result<Network> {
     let view = data.dataset.info().view(view)?.name.clone();
     let spec = data.spec(Some(&view))?;
@@ -252,13 +265,12 @@ fn plan_teacher(
     name: &str,
     config: &TeacherConfig,
     data: &Data,
-    base: &Path,
     teacher_folder: &Path,
 ) -> Result<PlannedTeacher> {
     let network = network(&*config.model, config.view.as_deref(), data)?;
     let (weights, identity) = match (&config.weights, &config.train) {
         (Some(path), _) => {
-            let path = base.join(path);
+            let path = path.clone();
             let spec = data.spec(Some(&network.view))?;
             let mut trial = Teacher::new(name, &network.view, &*config.model, &spec, config.precision, Device::Cpu)?;
             trial.load(&path)?;
@@ -352,7 +364,7 @@ impl fmt::Display for Plan {
                 TeacherWeights::File(path) => writeln!(f, "weights {}", path.display())?,
                 TeacherWeights::Trained { folder, progress } => {
                     let epochs = teacher.config.train.as_ref().map_or(0, |train| train.epochs);
-                    writeln!(f, "{epochs} epochs of its own in {} ({progress})", folder.display())?;
+                    writeln!(f, "trained first, {epochs} epochs, in {} ({progress})", folder.display())?;
                 }
             }
         }
@@ -390,7 +402,7 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        writeln!(f, "\n{} cells, one cohort for each of {} seeds:", self.cells.len(), compare.seeds.len())?;
+        writeln!(f, "\ncells ({}), one cohort for each seed:", self.cells.len())?;
         for cell in &self.cells {
             writeln!(f, "  {:<8} {}, seed {}: {}", cell.progress, cell.method, cell.seed, cell.folder.display())?;
         }

@@ -156,7 +156,8 @@ struct Clock {
     device: Device,
     timed: bool,
     data: f64,
-    teacher: f64,
+    /// By teacher: a lane is charged for those that it asks.
+    teachers: IndexMap<String, f64>,
 }
 
 impl Clock {
@@ -307,7 +308,7 @@ impl<'a> Cohort<'a> {
         let timing = config.train.timing_steps;
         // The first steps warm up allocators and kernels: they are not timed.
         let timed = timing > 0 && position.step % timing == timing - 1;
-        let mut clock = Clock { device: config.device, timed, data: 0.0, teacher: 0.0 };
+        let mut clock = Clock { device: config.device, timed, data: 0.0, teachers: IndexMap::new() };
 
         let wanted = self.wanted(lanes);
         let teachers: Vec<&Teacher> =
@@ -324,20 +325,20 @@ impl<'a> Cohort<'a> {
         let batch = config.data.dataset.batch(Split::Train, &rows, &views, Some(draw))?;
         clock.data = clock.since(started);
 
-        let started = Instant::now();
         let mut features: IndexMap<String, Features> = IndexMap::new();
         for teacher in teachers {
+            let started = Instant::now();
             let output = teacher.forward(batch.view(&teacher.view)?, &wanted[&teacher.name])?;
             features.insert(teacher.name.clone(), output);
+            clock.teachers.insert(teacher.name.clone(), clock.since(started));
         }
-        clock.teacher = clock.since(started);
 
         let shared = Shared { batch: &batch, teachers: &features, rows: &positions, steps_per_epoch: self.steps_per_epoch };
-        let share = (clock.data + clock.teacher) / lanes.len() as f64;
+        let share = (clock.data + clock.teachers.values().sum::<f64>()) / lanes.len() as f64;
         for &index in lanes {
             let started = Instant::now();
             let lane = &mut self.berths[index].lane;
-            let result = catch_unwind(AssertUnwindSafe(|| lane.step(&shared, &mut clock, watch)))
+            let result = catch_unwind(AssertUnwindSafe(|| lane.step(&shared, &clock, watch)))
                 .unwrap_or_else(|payload| Err(Error::run(format!("panic: {}", panic_message(payload.as_ref())))));
             lane.book(share + started.elapsed().as_secs_f64());
             if let Err(error) = result {

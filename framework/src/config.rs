@@ -168,12 +168,14 @@ impl<'a> Source<'a> {
             let key = if get(table, &inner).is_some() { inner } else { key.to_owned() };
             (format!("unknown key `{unknown}`: {hint}"), key)
         } else if let (true, [unknown, known @ ..]) = (message.starts_with("unknown variant"), &quoted[..]) {
-            let inner = format!("{key}.kind");
+            let inner = if key.ends_with(".kind") { key.to_owned() } else { format!("{key}.kind") };
             let of_kind = get(table, &inner).and_then(Value::as_str) == Some(unknown);
-            let role = Role::ALL.into_iter().find(|role| {
-                let names = registry::plugins_of(*role);
-                names.len() == known.len() && names.iter().all(|plugin| known.contains(&plugin.name))
-            });
+            // serde lists the kinds that it knows: the role that has them is the one that was asked.
+            let role = Role::ALL
+                .into_iter()
+                .filter(|role| *role != Role::Method)
+                .max_by_key(|role| registry::plugins_of(*role).iter().filter(|p| known.contains(&p.name)).count())
+                .filter(|role| registry::plugins_of(*role).iter().any(|plugin| known.contains(&plugin.name)));
             match (of_kind, role) {
                 (true, Some(role)) => (registry::unknown(role, unknown), inner),
                 _ => {

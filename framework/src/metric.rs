@@ -1,7 +1,7 @@
 //! Metrics: sums that live on the device and are read once in a while, and whole-split accuracy.
 
 use indexmap::IndexMap;
-use tch::{Device, Kind, Tensor, no_grad_guard};
+use tch::{Device, Kind, Reduction, Tensor, no_grad_guard};
 
 use crate::error::{Error, Result};
 use crate::record::Accuracy;
@@ -80,6 +80,11 @@ pub fn right_guesses(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64)
 }
 
+/// The mean cross-entropy of `logits` `[B, C]` with `labels` `[B]`, in nats and in the logits' own precision.
+pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
+    logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
+}
+
 /// Accuracy over a split, batch by batch, summed on the device.
 #[derive(Debug)]
 pub struct AccuracyMeter {
@@ -100,7 +105,7 @@ impl AccuracyMeter {
         let five = logits.size()[1].min(5);
         let (_, guesses) = logits.topk(five, 1, true, true);
         let hits = guesses.eq_tensor(&labels.unsqueeze(1));
-        let loss = logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Sum, -100, 0.0);
+        let loss = logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, -100, 0.0);
         self.sums = &self.sums
             + Tensor::stack(
                 &[

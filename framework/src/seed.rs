@@ -4,6 +4,8 @@
 //! answers, and two lanes of a cohort cannot disturb each other. The mixing function is SplitMix64 (Steele, Lea and
 //! Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014), used as a counter-based generator.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tch::Tensor;
 
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -51,10 +53,16 @@ impl Seed {
         Rng { state: self.0 }
     }
 
-    /// Seeds libtorch's own generators (dropout, parameter initialisation). They are global to the process, and the
-    /// CPU's keeps 32 bits only, so 32 well-mixed bits are what it gets.
-    pub fn seed_libtorch(self) {
+    /// Seeds libtorch's own generators (dropout, parameter initialisation) and keeps every other user of this function
+    /// waiting until the guard is dropped: the generators are global to the process. The CPU's keeps 32 bits of its
+    /// seed only, so 32 well-mixed bits are what it gets.
+    #[must_use]
+    pub(crate) fn seed_libtorch(self) -> MutexGuard<'static, ()> {
+        static GENERATORS: Mutex<()> = Mutex::new(());
+        // A panic while drawing leaves nothing behind: the next user seeds anew.
+        let guard = GENERATORS.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed((mix(self.0) >> 32) as i64);
+        guard
     }
 
     /// One draw per row, on the rows' own device: 62 uniform bits for each element of `rows` (int64, any shape).

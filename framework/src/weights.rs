@@ -215,11 +215,13 @@ pub(crate) fn separate(variables: &[(String, Tensor)]) {
     let _no_grad = no_grad_guard();
     for (_, variable) in variables {
         let mut variable = variable.shallow_clone();
-        let fresh = match variable.dim() {
-            4 => variable.detach().permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]).copy(),
-            _ => variable.detach().contiguous().copy(),
+        // Through a flat copy, so that the strides are the same ones also where a dimension is 1 and any stride would do.
+        let fresh = match variable.size().as_slice() {
+            [o, i, h, w] => {
+                variable.detach().permute([0, 2, 3, 1]).reshape([-1]).copy().view([*o, *h, *w, *i]).permute([0, 3, 1, 2])
+            }
+            shape => variable.detach().reshape([-1]).copy().view(shape),
         };
-        // `copy` keeps strides; a 4-d tensor with a dimension of 1 may count as contiguous either way.
         variable.set_data(&fresh);
     }
 }

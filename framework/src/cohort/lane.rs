@@ -1,5 +1,6 @@
 //! A lane: one student with its method and optimiser, its folder and its place in training.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::distiller::{InitialStage, Step, Terms};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::TrainConfig;
-use crate::metric::{Meter, right_guesses};
+use crate::metric::{Meter, cross_entropy, right_guesses};
 use crate::model::{Features, Mode, Model, ModelSpec, Taps};
 use crate::optim::{FlatParameters, Optimizer, Progress, Variable};
 use crate::record::{Accuracies, EpochAccuracy, EpochRecord, Timing};
@@ -136,8 +137,10 @@ impl Lane {
         train: &TrainConfig,
     ) -> Result<Self> {
         let store = nn::VarStore::new(site.device);
-        Seed::new(seed).stream("student").seed_libtorch();
-        let student = config.student.build(&store.root(), spec)?;
+        let student = {
+            let _drawing = Seed::new(seed).stream("student").seed_libtorch();
+            config.student.build(&store.root(), spec)?
+        };
         let terms = build_terms(&config.method, &TermSite { student: student.signature(), ..site.clone() })?;
         let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
         let mut stages: Vec<StagePlan> = Vec::new();
@@ -243,7 +246,7 @@ impl Lane {
 
     /// The variables that may train in a stage.
     fn candidates(&self, plan: &StagePlan) -> Vec<Variable> {
-        let belongs = |own: &std::collections::BTreeSet<String>, name: &str| {
+        let belongs = |own: &BTreeSet<String>, name: &str| {
             own.iter().any(|prefix| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
         };
         let trains = |owner: Option<usize>, name: &str| match (&plan.initial, owner) {
@@ -271,7 +274,7 @@ impl Lane {
     }
 
     /// One step of training.
-    pub fn step(&mut self, shared: &Shared<'_>, clock: &mut Clock, watch: &mut Watch<'_>) -> Result<()> {
+    pub fn step(&mut self, shared: &Shared<'_>, clock: &Clock, watch: &mut Watch<'_>) -> Result<()> {
         let Some(index) = Some(self.progress.stage).filter(|stage| *stage < self.stages.len()) else {
             return Ok(());
         };
@@ -279,7 +282,7 @@ impl Lane {
         let (stage, stage_name, epochs, step) = (plan.stage, plan.name.clone(), plan.epochs, self.progress.step);
         let epoch = step / shared.steps_per_epoch + 1;
         let here = stage.seed(self.seed).at(step);
-        here.stream("libtorch").seed_libtorch();
+        let _drawing = here.stream("libtorch").seed_libtorch();
 
         let timed = clock.timed();
         let started = Instant::now();
@@ -302,7 +305,7 @@ impl Lane {
             });
         };
         if only.is_none() && self.cross_entropy != 0.0 {
-            let loss = features.logits.cross_entropy_for_logits(&shared.batch.labels);
+            let loss = cross_entropy(&features.logits, &shared.batch.labels);
             add(&mut total, self.cross_entropy, &loss);
             named.push(("cross_entropy".to_owned(), loss));
         }
@@ -402,10 +405,11 @@ impl Lane {
         named.extend(watched);
         self.meter.add(&named, &right, shared.rows.len() as i64)?;
         if timed {
+            let asked: BTreeSet<String> = self.teachers().into_iter().collect();
             let timing = &mut self.progress.timing;
             timing.steps += 1;
             timing.data += clock.data;
-            timing.teacher += clock.teacher;
+            timing.teacher += asked.iter().filter_map(|name| clock.teachers.get(name)).sum::<f64>();
             timing.student += forward + backward;
             timing.loss += loss_forward + after;
             timing.optimizer += optimizer;

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 use crate::error::Result;
 use crate::experiment::Precision;
 use crate::model::{Features, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
+use crate::seed::Seed;
 use crate::weights;
 
 /// A teacher at work: in evaluation mode, without gradients.
@@ -35,6 +36,7 @@ impl Teacher {
         device: Device,
     ) -> Result<Self> {
         let store = nn::VarStore::new(device);
+        let _drawing = Seed::new(0).stream("teacher").seed_libtorch();
         let model = config.build(&store.root(), spec)?;
         Ok(Teacher { name: name.to_owned(), view: view.to_owned(), model, store, precision })
     }

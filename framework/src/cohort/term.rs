@@ -82,7 +82,7 @@ fn build_term(
     };
     let taps = config.distiller.taps(&place)?;
     let store = nn::VarStore::new(site.device);
-    Seed::new(site.seed).stream("term").at(index as u64).stream(teacher).seed_libtorch();
+    let _drawing = Seed::new(site.seed).stream("term").at(index as u64).stream(teacher).seed_libtorch();
     let distiller = config.distiller.build(&place, &store.root())?;
     if let Some(name) = store.variables().keys().find(|name| name.contains("__")) {
         return Err(Error::plan(format!(

@@ -1,0 +1,204 @@
+//! The promises of the cohort: the same bits alone or together, undisturbed or killed and resumed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::record::{EpochRecord, Summary};
+use limbeck_experiments::plan::Plan;
+use limbeck_experiments::{run, store};
+use tempfile::TempDir;
+
+/// A small experiment on the embedded data: 5 steps an epoch, the last of them smaller, all built-in methods.
+fn experiment(methods: &str) -> String {
+    format!(
+        r#"
+format = 1
+name = "small"
+device = "cpu"
+threads = 1
+validation = 60
+
+[dataset]
+kind = "shapes"
+train = 340
+test = 100
+
+[teacher.big]
+model = {{ kind = "resnet14" }}
+[teacher.big.train]
+epochs = 1
+batch = 64
+checkpoint_steps = 2
+
+[student]
+model = {{ kind = "resnet8" }}
+
+[train]
+epochs = 3
+batch = 64
+learning_rate = 0.05
+schedule = {{ kind = "cosine" }}
+checkpoint_steps = 2
+log_steps = 2
+
+[method.crd]
+terms = [{{ weight = 0.8, distiller = {{ kind = "crd", negatives = {{ kind = "other_class", count = 64 }} }} }}]
+
+[method."crd+kd"]
+terms = [
+  {{ weight = 1.0, distiller = {{ kind = "kd" }} }},
+  {{ weight = 0.8, distiller = {{ kind = "crd", critic = {{ kind = "info_nce" }}, negatives = {{ kind = "whole_bank" }} }} }},
+]
+
+[compare]
+methods = [{methods}]
+"#
+    )
+}
+
+const ALL: &str = r#""vanilla", "kd", "crd", "crd+kd""#;
+
+fn execute(text: &str, out: &Path, observer: &mut dyn Observer) -> run::Finished {
+    let experiment = limbeck::config::parse(text, Path::new("small.toml"), &[]).unwrap();
+    let plan = Plan::new(experiment, Path::new("small.toml"), out).unwrap();
+    run::execute(&plan, observer).unwrap()
+}
+
+/// Every student of an experiment: (method, weights, summary).
+fn students(out: &Path) -> Vec<(String, Vec<u8>, Summary)> {
+    let folder = out.join("small");
+    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
+    let read = |cell: &store::CellEntry| {
+        let folder = folder.join(&cell.folder);
+        let weights = fs::read(folder.join("student.safetensors")).unwrap();
+        (cell.method.clone(), weights, store::summary(&folder).unwrap().unwrap())
+    };
+    plan.cells.iter().map(read).collect()
+}
+
+/// What of a history must not depend on the clock.
+fn timeless(history: &[EpochRecord]) -> Vec<EpochRecord> {
+    history.iter().map(|record| EpochRecord { seconds: 0.0, ..record.clone() }).collect()
+}
+
+#[test]
+fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
+    let together = TempDir::new().unwrap();
+    execute(&experiment(ALL), together.path(), &mut ());
+    let students_together = students(together.path());
+    assert_eq!(students_together.len(), 4);
+    let alone = TempDir::new().unwrap();
+    for (method, weights, summary) in &students_together {
+        execute(&experiment(&format!("{method:?}")), alone.path(), &mut ());
+        let (_, weights_alone, summary_alone) = students(alone.path()).remove(0);
+        assert!(*weights == weights_alone, "{method}: the student differs");
+        assert_eq!(timeless(&summary.history), timeless(&summary_alone.history), "{method}");
+        assert_eq!(summary.accuracy, summary_alone.accuracy, "{method}");
+        assert_eq!((summary.lanes, summary_alone.lanes), (4, 1));
+        assert_eq!(summary.samples, [280, 60, 100]);
+    }
+    for pair in students_together.windows(2) {
+        assert!(pair[0].1 != pair[1].1, "{} and {} learned the same", pair[0].0, pair[1].0);
+    }
+}
+
+/// Starts the command on the experiment in `folder`.
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_limbeck-under-test"));
+    command.args(["run", "small.toml"]).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The newest change in a folder: how far a run has come, seen from outside.
+fn checkpoints(folder: &Path) -> usize {
+    let log = |path: PathBuf| fs::read_to_string(path.join("events.jsonl")).unwrap_or_default();
+    let cells = fs::read_dir(folder.join("runs/small/cells")).into_iter().flatten().flatten();
+    let teachers = fs::read_dir(folder.join("runs/teachers")).into_iter().flatten().flatten();
+    cells.chain(teachers).map(|entry| log(entry.path()).matches("\"checkpoint\"").count()).sum()
+}
+
+#[test]
+fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
+    let undisturbed = TempDir::new().unwrap();
+    execute(&experiment(ALL), &undisturbed.path().join("runs"), &mut ());
+
+    let killed = TempDir::new().unwrap();
+    fs::write(killed.path().join("small.toml"), experiment(ALL)).unwrap();
+    // Moments spread over the whole run, in checkpoints seen and then a few milliseconds that fall anywhere in a step.
+    let mut kills = 0;
+    for (seen, delay) in [(1, 13), (4, 71), (9, 3), (17, 49), (25, 29)] {
+        let mut child = command(killed.path()).spawn().unwrap();
+        while checkpoints(killed.path()) < seen && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(Duration::from_millis(delay));
+        if child.try_wait().unwrap().is_none() {
+            child.kill().unwrap();
+            kills += 1;
+        }
+        child.wait().unwrap();
+    }
+    assert_eq!(kills, 5, "the run ended before it could be killed");
+    let output = command(killed.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let (expected, resumed) = (students(&undisturbed.path().join("runs")), students(&killed.path().join("runs")));
+    for ((method, weights, summary), (_, weights_resumed, summary_resumed)) in expected.iter().zip(&resumed) {
+        assert!(weights == weights_resumed, "{method}: the student differs");
+        assert_eq!(timeless(&summary.history), timeless(&summary_resumed.history), "{method}");
+    }
+    // The event log of a killed run has every epoch once.
+    for (method, log) in cell_logs(&killed.path().join("runs")) {
+        let epochs: Vec<u64> = log
+            .iter()
+            .filter_map(|event| if let Event::Epoch(record) = event { Some(record.epoch) } else { None })
+            .collect();
+        assert_eq!(epochs, [1, 2, 3], "{method}");
+        assert!(matches!(log.last(), Some(Event::Ended(_))), "{method}");
+    }
+    // A second call has nothing to do.
+    let before = checkpoints(killed.path());
+    assert!(command(killed.path()).output().unwrap().status.success());
+    assert_eq!(checkpoints(killed.path()), before);
+}
+
+fn cell_logs(out: &Path) -> Vec<(String, Vec<Event>)> {
+    let folder = out.join("small");
+    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
+    let read = |cell: &store::CellEntry| {
+        let text = fs::read_to_string(folder.join(&cell.folder).join("events.jsonl")).unwrap();
+        (cell.method.clone(), text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    };
+    plan.cells.iter().map(read).collect()
+}
+
+/// Counts how often a teacher was trained.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl Observer for Names {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
+        if let Event::Ended(_) = event {
+            self.0.push(lane.name.clone());
+        }
+    }
+}
+
+#[test]
+fn a_teacher_is_trained_once_and_a_changed_setting_trains_only_what_it_concerns() {
+    let out = TempDir::new().unwrap();
+    let run = |text: &str| {
+        let mut names = Names::default();
+        execute(text, out.path(), &mut names);
+        names.0
+    };
+    let text = experiment(r#""vanilla", "kd""#);
+    assert_eq!(run(&text), ["teacher big", "vanilla, seed 0", "kd, seed 0"]);
+    assert_eq!(run(&text), Vec::<String>::new());
+    assert_eq!(run(&text.replace("log_steps = 2", "log_steps = 3")), Vec::<String>::new());
+    let hotter = format!("{text}\n[method.kd]\nterms = [{{ weight = 0.9, distiller = {{ kind = \"kd\", temperature = 2.0 }} }}]\n");
+    assert_eq!(run(&hotter), ["kd, seed 0"]);
+}

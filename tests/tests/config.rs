@@ -1,0 +1,234 @@
+//! What the experiment file may say, and what is answered when it says something else.
+
+use std::path::Path;
+
+use limbeck::config::parse;
+use limbeck_experiments as _;
+
+const GOOD: &str = r#"format = 1
+name = "x"
+
+[dataset]
+kind = "shapes"
+
+[teacher.big]
+model = { kind = "resnet20" }
+[teacher.big.train]
+epochs = 1
+
+[student]
+model = { kind = "resnet8" }
+
+[train]
+epochs = 2
+
+[method.mine]
+cross_entropy = 0.5
+[[method.mine.terms]]
+weight = 2.0
+[method.mine.terms.distiller]
+bank_momentum = 0.4
+critic = { temperature = 0.1, kind = "nce" }
+negatives = { count = 64, kind = "other_class" }
+kind = "crd"
+
+[compare]
+methods = ["vanilla", "kd", "mine"]
+"#;
+
+fn error(text: &str, overrides: &[&str]) -> String {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    parse(text, Path::new("x.toml"), &overrides).unwrap_err().to_string()
+}
+
+fn replaced(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    error(&GOOD.replacen(from, to, 1), &[])
+}
+
+#[test]
+fn a_good_file_survives_being_written_and_read_again() {
+    let experiment = parse(GOOD, Path::new("x.toml"), &[]).unwrap();
+    let written = toml::to_string(&experiment).unwrap();
+    let again = parse(&written, Path::new("x.toml"), &[]).unwrap();
+    assert_eq!(written, toml::to_string(&again).unwrap());
+    assert_eq!(experiment.method["mine"].terms[0].weight, 2.0);
+}
+
+#[test]
+fn overrides_reach_every_value() {
+    let set = ["train.epochs=7", "method.mine.terms[0].weight=1.5", "method.mine.terms[0].distiller.critic.temperature=0.2", "name=y z"];
+    let overrides: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+    let experiment = parse(GOOD, Path::new("x.toml"), &overrides).unwrap();
+    assert_eq!((experiment.train.epochs, experiment.name.as_str()), (7, "y z"));
+    assert_eq!(experiment.method["mine"].terms[0].weight, 1.5);
+    assert!(toml::to_string(&experiment).unwrap().contains("temperature = 0.2"));
+}
+
+#[test]
+fn unknown_keys_at_every_depth() {
+    assert_eq!(
+        replaced("name = \"x\"\n", "name = \"x\"\nepochs = 3\n"),
+        "unknown key `epochs`: known here: format, name, device, threads, validation, dataset, teacher, student, train, method, compare
+  --> x.toml:3:1
+  |
+3 | epochs = 3
+  | ^^^^^^
+  key: epochs"
+    );
+    assert_eq!(
+        replaced("epochs = 2", "epoch = 2"),
+        "unknown key `epoch`: did you mean `epochs`?
+  --> x.toml:16:1
+   |
+16 | epoch = 2
+   | ^^^^^
+  key: train.epoch"
+    );
+    assert_eq!(
+        replaced("bank_momentum = 0.4", "bank_momentun = 0.4"),
+        "unknown key `bank_momentun`: did you mean `bank_momentum`?
+  --> x.toml:23:1
+   |
+23 | bank_momentun = 0.4
+   | ^^^^^^^^^^^^^
+  key: method.mine.terms[0].distiller.bank_momentun"
+    );
+    assert_eq!(
+        replaced("temperature = 0.1", "temperatur = 0.1"),
+        "unknown key `temperatur`: did you mean `temperature`?
+  --> x.toml:24:12
+   |
+24 | critic = { temperatur = 0.1, kind = \"nce\" }
+   |            ^^^^^^^^^^
+  key: method.mine.terms[0].distiller.critic.temperatur"
+    );
+}
+
+#[test]
+fn unknown_kinds_and_names() {
+    assert_eq!(
+        replaced("\"resnet20\"", "\"resnet21\""),
+        "unknown model `resnet21`: did you mean `resnet20`?
+  --> x.toml:8:11
+  |
+8 | model = { kind = \"resnet21\" }
+  |           ^^^^
+  key: teacher.big.model.kind"
+    );
+    assert_eq!(
+        replaced("kind = \"nce\"", "kind = \"wasserstein\""),
+        "unknown critic `wasserstein`: known: info_nce, nce; is its crate linked?
+  --> x.toml:24:31
+   |
+24 | critic = { temperature = 0.1, kind = \"wasserstein\" }
+   |                               ^^^^
+  key: method.mine.terms[0].distiller.critic.kind"
+    );
+    assert_eq!(replaced("\"kd\", \"mine\"", "\"kd\", \"mime\""), "compare.methods: unknown method `mime`: did you mean `mine`?");
+}
+
+#[test]
+fn wrong_types_and_missing_keys() {
+    assert_eq!(
+        replaced("epochs = 2", "epochs = \"two\""),
+        "invalid type: string \"two\", expected u64
+  --> x.toml:16:1
+   |
+16 | epochs = \"two\"
+   | ^^^^^^
+  key: train.epochs"
+    );
+    assert_eq!(
+        replaced("temperature = 0.1", "temperature = true"),
+        "invalid type: boolean `true`, expected f64
+  --> x.toml:24:12
+   |
+24 | critic = { temperature = true, kind = \"nce\" }
+   |            ^^^^^^^^^^^
+  key: method.mine.terms[0].distiller.critic.temperature"
+    );
+    assert_eq!(
+        replaced("model = { kind = \"resnet8\" }", ""),
+        "the key `model` is missing here
+  --> x.toml:12:2
+   |
+12 | [student]
+   |  ^^^^^^^
+  key: student"
+    );
+    assert_eq!(
+        replaced("epochs = 2", "epochs = = 2"),
+        "this is not TOML: extra `=`, expected nothing
+  --> x.toml:16:10
+   |
+16 | epochs = = 2
+   |          ^"
+    );
+}
+
+#[test]
+fn overrides_are_named_as_the_origin() {
+    assert_eq!(
+        error(GOOD, &["train.epoch=3"]),
+        "unknown key `epoch`: did you mean `epochs`?\n  --> --set train.epoch=3\n  key: train.epoch"
+    );
+    assert_eq!(
+        error(GOOD, &["train.epochs=many"]),
+        "invalid type: string \"many\", expected u64\n  --> --set train.epochs=many\n  key: train.epochs"
+    );
+    assert_eq!(
+        error(GOOD, &["method.mine.terms[0].distiller.critic={ kind = \"ncee\" }"]),
+        "unknown critic `ncee`: did you mean `nce`?\n  --> --set method.mine.terms[0].distiller.critic={ kind = \"ncee\" }\n  key: method.mine.terms[0].distiller.critic.kind"
+    );
+    assert_eq!(
+        error(GOOD, &["method.mine.terms[3].weight=1"]),
+        "there is no item [3]: the list has 1 (in `method.mine.terms[3].weight`)\n  --> --set method.mine.terms[3].weight=1"
+    );
+    assert_eq!(error(GOOD, &["epochs"]), "an override is KEY=VALUE\n  --> --set epochs");
+}
+
+#[test]
+fn an_experiment_that_makes_no_sense() {
+    assert_eq!(
+        replaced("format = 1", "format = 2"),
+        "format = 2 is not known to this version of Limbeck, which reads format = 1"
+    );
+    assert_eq!(
+        replaced("[teacher.big.train]\nepochs = 1\n", ""),
+        "teacher.big has neither weights nor a recipe: give `weights = \"….safetensors\"`, or a table [teacher.big.train]"
+    );
+    assert_eq!(replaced("epochs = 2", "epochs = 0"), "train: epochs must be at least 1");
+    assert_eq!(
+        replaced("weight = 2.0", "weight = 2.0\nteachers = [\"bug\"]"),
+        "compare.methods: method.mine.terms[0].teachers: there is no teacher `bug`; the experiment has big"
+    );
+    assert_eq!(
+        replaced("methods = [\"vanilla\", \"kd\", \"mine\"]", "methods = [\"kd\", \"kd\"]"),
+        "compare.methods names \"kd\" twice"
+    );
+    assert_eq!(
+        replaced("methods =", "accuracy = \"best_on_validation\"\nmethods ="),
+        "compare.accuracy = \"best_on_validation\" needs `validation`, the number of samples to hold out"
+    );
+    assert_eq!(
+        replaced("methods =", "baseline = \"crd\"\nmethods ="),
+        "compare.baseline `crd` is not among compare.methods"
+    );
+}
+
+#[test]
+fn the_registry_is_sound_and_every_plugin_documents_its_settings() {
+    limbeck::registry::check().unwrap();
+    for plugin in limbeck::registry::plugins() {
+        assert!(!plugin.summary.is_empty(), "{}", plugin.name);
+        let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with(['#', '[']);
+        if plugin.role != limbeck::registry::Role::Method {
+            for line in plugin.settings.lines().filter(code) {
+                assert!(line.contains('#'), "{} `{}`: a setting without a comment: {line}", plugin.role, plugin.name);
+            }
+        }
+    }
+    let error = limbeck::registry::find(limbeck::registry::Role::Distiller, "kb").unwrap_err();
+    assert_eq!(error.to_string(), "unknown distiller `kb`: did you mean `kd`?");
+}
