@@ -1,6 +1,8 @@
 //! Losses, gradients and states of distillation methods against `golden/losses.json`, through the plugins as the
 //! framework builds them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -89,7 +89,9 @@ impl Critic for LiveNce {
 
     fn loss(&mut self, side: Side, scores: &Scores) -> Result<Terms> {
         let k = negatives_per_anchor(scores);
-        let noise = &k / self.samples;
+        // An anchor may have none where negatives come from the batch.
+        let at_least_one = k.clamp_min(1.0);
+        let noise = &at_least_one / self.samples;
         let ln_z = self.normaliser(side, scores, &k).log();
         let threshold = ln_z + (&noise + EPSILON).log();
         let ln_h = (scores.positive.unsqueeze(1) - &threshold).log_sigmoid();
@@ -99,7 +101,7 @@ impl Critic for LiveNce {
         }
         let offset = (&k * (EPSILON / noise).log1p()).sum(None);
         let loss = (accepted.sum(None) + offset - ln_h.sum(None)) / scores.positive.size()[0] as f64;
-        Ok(Terms::of("nce", loss).metric("mutual_information", (k.log() + ln_h).mean(None)))
+        Ok(Terms::of("nce", loss).metric("mutual_information", (at_least_one.log() + ln_h).mean(None)))
     }
 }
 
@@ -228,6 +230,19 @@ mod tests {
         };
         let (single, double) = (run(Kind::Float), run(Kind::Double));
         assert!((single - double).abs() < 1e-6 * double, "{single} {double}");
+    }
+
+    #[test]
+    fn an_anchor_without_negatives_has_only_its_positive_term() {
+        let mut store = nn::VarStore::new(Device::Cpu);
+        let mut critic = build(&mut store);
+        let _ = store.variables().get_mut("z_v1").unwrap().fill_(40.0);
+        let none = Tensor::zeros([3, 5], (Kind::Bool, Device::Cpu));
+        let scores = scores(Some(none));
+        let loss = critic.loss(Side::Student, &scores).unwrap().losses()[0].1.double_value(&[]);
+        let p = scores.positive.exp() / 40.0;
+        let expected = -(&p / (&p + 1.0 / 50.0 + 1e-7)).log().mean(None).double_value(&[]);
+        assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
     }
 
     #[test]

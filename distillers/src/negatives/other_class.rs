@@ -62,7 +62,7 @@ impl NegativeSamplerConfig for OtherClass {
         for class in 0..classes {
             starts[class + 1] += starts[class];
         }
-        let mut by_class: Vec<i64> = (0..labels.len() as i64).collect();
+        let mut by_class: Vec<u32> = (0..labels.len() as u32).collect();
         by_class.sort_by_key(|row| labels[*row as usize]);
         let labels = labels.iter().map(|label| *label as usize).collect();
         Ok(Box::new(LiveOtherClass { count: self.count, labels, by_class, starts, buffer: Vec::new() }))
@@ -73,7 +73,7 @@ struct LiveOtherClass {
     count: usize,
     labels: Vec<usize>,
     /// All rows, sorted by class: a class is an interval of it.
-    by_class: Vec<i64>,
+    by_class: Vec<u32>,
     /// Where each class's interval starts; one more at the end.
     starts: Vec<usize>,
     buffer: Vec<i64>,
@@ -87,14 +87,18 @@ impl std::fmt::Debug for LiveOtherClass {
 
 impl NegativeSampler for LiveOtherClass {
     fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
-        let own = |row: usize| self.starts[self.labels[row]]..self.starts[self.labels[row] + 1];
-        let others = |row| self.by_class.len() - own(row).len();
-        // Positions count all rows but those of the anchor's class: step over its interval.
-        let place = |row, position| {
-            let own = own(row);
-            self.by_class[if position < own.start { position } else { position + own.len() }]
+        let by_class = &self.by_class;
+        let candidates = |row: usize| {
+            let own = self.starts[self.labels[row]]..self.starts[self.labels[row] + 1];
+            let others = by_class.len() - own.len();
+            // Positions count all rows but those of the anchor's class: step over its interval.
+            let place = move |position| {
+                let skipped = if position < own.start { 0 } else { own.len() };
+                i64::from(by_class[position + skipped])
+            };
+            (others, place)
         };
-        let rows = draw_rows(draw, self.count, &mut self.buffer, others, place);
+        let rows = draw_rows(draw, self.count, &mut self.buffer, candidates);
         Ok(Negatives::new(Candidates::Rows(rows)))
     }
 }

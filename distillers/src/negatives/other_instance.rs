@@ -59,9 +59,9 @@ impl std::fmt::Debug for LiveOtherInstance {
 
 impl NegativeSampler for LiveOtherInstance {
     fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
-        let others = |_| self.samples - 1;
-        let place = |row, position| (if position < row { position } else { position + 1 }) as i64;
-        let rows = draw_rows(draw, self.count, &mut self.buffer, others, place);
+        let others = self.samples - 1;
+        let candidates = |row| (others, move |position| (position + usize::from(position >= row)) as i64);
+        let rows = draw_rows(draw, self.count, &mut self.buffer, candidates);
         Ok(Negatives::new(Candidates::Rows(rows)))
     }
 }
