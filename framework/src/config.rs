@@ -132,25 +132,16 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The place of a key, or of the nearest key above it that the file has; an override wins over the file.
+    /// The override that gave this key its value, or the key's place in the file, or that of the nearest key above it.
     fn locate(&self, key: &str, set: &HashMap<String, String>) -> Origin {
-        let mut key = key;
-        loop {
-            if let Some(text) = set.get(key).or_else(|| set.iter().find(|(k, _)| is_below(k, key)).map(|(_, t)| t))
-                && !self.spans.contains_key(key)
-            {
-                return Origin::Override(text.clone());
-            }
-            if let Some(text) = set.get(key) {
-                return Origin::Override(text.clone());
-            }
-            if let Some(span) = self.spans.get(key) {
-                return self.origin(span.clone());
-            }
-            match key.rfind(['.', '[']) {
-                Some(cut) => key = &key[..cut],
-                None => return self.origin(0..0),
-            }
+        let above = || std::iter::successors(Some(key), |key| key.rfind(['.', '[']).map(|cut| &key[..cut]));
+        if let Some(text) = above().find_map(|key| set.get(key)) {
+            return Origin::Override(text.clone());
+        }
+        let is_below = |other: &str| other.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
+        match (self.spans.get(key), set.iter().find(|(other, _)| is_below(other))) {
+            (None, Some((_, text))) => Origin::Override(text.clone()),
+            _ => self.origin(above().find_map(|key| self.spans.get(key)).cloned().unwrap_or(0..0)),
         }
     }
 
@@ -194,10 +185,6 @@ impl<'a> Source<'a> {
         let origin = self.locate(&key, set);
         Diagnostic { message, key, origin }
     }
-}
-
-fn is_below(key: &str, ancestor: &str) -> bool {
-    key.strip_prefix(ancestor).is_some_and(|rest| rest.starts_with(['.', '[']))
 }
 
 /// The words between backquotes.

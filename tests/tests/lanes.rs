@@ -1,0 +1,255 @@
+//! What happens to one lane and must not happen to the others: initial stages, non-finite losses, panics.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::model::TapRef;
+use limbeck::prelude::*;
+use limbeck::record::Outcome;
+use limbeck_experiments::plan::Plan;
+use limbeck_experiments::{run, store};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+/// Breaks as told: a loss that is NaN, or a panic, at a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Breaking {
+    nan_at: u64,
+    panic_at: u64,
+}
+
+#[typetag::serde(name = "breaking")]
+impl DistillerConfig for Breaking {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        site.logits_only()
+    }
+
+    fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Distiller for Breaking {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        if step.step == self.panic_at {
+            // libtorch refuses the product of shapes that do not fit; tch turns that into a panic.
+            let _ = step.student.logits.matmul(&step.student.logits);
+        }
+        let square = step.student.logits.square().mean(Kind::Float);
+        Ok(Terms::of("square", if step.step == self.nan_at { square * f64::NAN } else { square }))
+    }
+}
+
+/// One epoch of matching projected stage features, student's features only; then one of matching logits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Staged {}
+
+#[typetag::serde(name = "staged")]
+impl DistillerConfig for Staged {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        site.stages(Form::PreActivation)
+    }
+
+    fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        let pair = self.taps(site)?.pairs.pop().ok_or_else(|| Error::plan("no stage"))?;
+        let (from, to) = (pair.student_shape[0], pair.teacher_shape[0]);
+        let connector = nn::conv2d(params / "connector", from, to, 1, Default::default());
+        nn::conv2d(params / "bystander", from, to, 1, Default::default());
+        Ok(Box::new(LiveStaged { connector, groups: site.student.feature_groups(), last: pair.student }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveStaged {
+    connector: nn::Conv2D,
+    groups: Vec<String>,
+    last: TapRef,
+}
+
+impl Distiller for LiveStaged {
+    fn initial_stage(&self) -> Option<InitialStage> {
+        let own = ["connector".to_owned()].into();
+        Some(InitialStage { epochs: 1, learning_rate: Some(0.01), student_groups: self.groups.clone(), own })
+    }
+
+    fn initial_loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        assert_eq!(step.mode, Mode::TrainGroups(&self.groups));
+        let pairs = step.pairs()?;
+        let (_, teacher) = pairs.last().ok_or_else(|| Error::run("no pair"))?;
+        let connected = step.student.tap(&self.last)?.apply(&self.connector);
+        Ok(Terms::of("connected", (connected - *teacher).square().mean(Kind::Float)))
+    }
+
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let difference = &step.student.logits - &step.teacher.logits;
+        Ok(Terms::of("logits", difference.square().mean(Kind::Float)))
+    }
+}
+
+fn experiment(methods: &str, tables: &str) -> String {
+    format!(
+        r#"
+format = 1
+name = "lanes"
+device = "cpu"
+threads = 1
+[dataset]
+kind = "shapes"
+train = 256
+test = 40
+[teacher.big]
+model = {{ kind = "resnet8" }}
+train = {{ epochs = 1 }}
+[student]
+model = {{ kind = "resnet8" }}
+[train]
+epochs = 3
+checkpoint_steps = 2
+log_steps = 4
+{tables}
+[compare]
+methods = [{methods}]
+"#
+    )
+}
+
+const BREAKING: &str = r#"
+[method.nan]
+terms = [{ weight = 0.1, distiller = { kind = "breaking", nan_at = 7, panic_at = 1000 } }]
+[method.panic]
+terms = [{ weight = 0.1, distiller = { kind = "breaking", nan_at = 1000, panic_at = 5 } }]
+"#;
+
+const STAGED: &str = r#"
+[method.staged]
+terms = [{ weight = 0.1, distiller = { kind = "staged" } }]
+"#;
+
+#[derive(Default)]
+struct Seen(Vec<(String, Event)>);
+
+impl Observer for Seen {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
+        self.0.push((lane.name.clone(), event.clone()));
+    }
+}
+
+fn execute(text: &str, out: &Path) -> (run::Finished, Seen) {
+    let experiment = limbeck::config::parse(text, Path::new("lanes.toml"), &[]).unwrap();
+    let plan = Plan::new(experiment, Path::new("lanes.toml"), out).unwrap();
+    let mut seen = Seen::default();
+    (run::execute(&plan, &mut seen).unwrap(), seen)
+}
+
+fn cell(out: &Path, method: &str) -> PathBuf {
+    let folder = out.join("lanes");
+    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
+    folder.join(&plan.cells.iter().find(|cell| cell.method == method).unwrap().folder)
+}
+
+#[test]
+fn a_broken_lane_ends_alone_and_says_where() {
+    let broken = TempDir::new().unwrap();
+    let (finished, _) = execute(&experiment(r#""nan", "vanilla", "panic""#, BREAKING), broken.path());
+    let whole = TempDir::new().unwrap();
+    execute(&experiment(r#""vanilla""#, ""), whole.path());
+
+    let nan = cell(broken.path(), "nan").join("checkpoint.safetensors");
+    let panic = cell(broken.path(), "panic").join("checkpoint.safetensors");
+    assert_eq!(finished.failed.len(), 2);
+    assert_eq!(
+        finished.failed[0],
+        format!(
+            "nan, seed 0: `breaking.square` became non-finite at step 7 (main stage, noticed after step 7); its last good checkpoint is {}",
+            nan.display()
+        )
+    );
+    assert!(finished.failed[1].starts_with("panic, seed 0: panic: "), "{}", finished.failed[1]);
+    assert!(
+        finished.failed[1].ends_with(&format!("(main stage, noticed after step 5); its last good checkpoint is {}", panic.display())),
+        "{}",
+        finished.failed[1]
+    );
+    // The last good checkpoint is from before the bad step.
+    #[derive(Deserialize)]
+    struct At {
+        step: u64,
+    }
+    let at = |path: &Path| limbeck::checkpoint::read::<At>(path.parent().unwrap()).unwrap().unwrap().state.step;
+    assert_eq!((at(&nan), at(&panic)), (6, 4));
+    let summary = store::summary(nan.parent().unwrap()).unwrap().unwrap();
+    assert!(matches!(summary.outcome, Outcome::Failed { .. }) && summary.accuracy.is_none());
+
+    let student = |out: &Path| fs::read(cell(out, "vanilla").join("student.safetensors")).unwrap();
+    assert!(student(broken.path()) == student(whole.path()), "the sound lane was disturbed");
+}
+
+#[test]
+fn an_initial_stage_trains_what_it_says_while_other_lanes_wait_undisturbed() {
+    let together = TempDir::new().unwrap();
+    let (finished, seen) = execute(&experiment(r#""vanilla", "staged""#, STAGED), together.path());
+    assert_eq!(finished.failed, Vec::<String>::new());
+    for method in ["vanilla", "staged"] {
+        let alone = TempDir::new().unwrap();
+        execute(&experiment(&format!("{method:?}"), STAGED), alone.path());
+        let student = |out: &Path| fs::read(cell(out, method).join("student.safetensors")).unwrap();
+        assert!(student(together.path()) == student(alone.path()), "{method}");
+    }
+    let stages: Vec<(&str, &str, Vec<String>)> = seen
+        .0
+        .iter()
+        .filter_map(|(lane, event)| match event {
+            Event::StageStarted { stage, unreached, .. } if !lane.starts_with("teacher") => {
+                Some((lane.as_str(), stage.as_str(), unreached.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    let own = |names: &[&str]| names.iter().map(|name| format!("term.staged.{name}")).collect::<Vec<_>>();
+    assert_eq!(stages[0], ("staged, seed 0", "initial:staged", Vec::new()));
+    assert_eq!(stages[1], ("vanilla, seed 0", "main", Vec::new()));
+    let rest = own(&["bystander.bias", "bystander.weight", "connector.bias", "connector.weight"]);
+    assert_eq!(stages[2], ("staged, seed 0", "main", rest));
+
+    let summary = store::summary(&cell(together.path(), "staged")).unwrap().unwrap();
+    let history: Vec<(&str, u64, f64)> =
+        summary.history.iter().map(|r| (r.stage.as_str(), r.epoch, r.learning_rate)).collect();
+    assert_eq!((history[0], history.len()), (("initial:staged", 1, 0.01), 4));
+    assert!(history[1].0 == "main" && history[1].2 == 0.05);
+    assert!(summary.history[0].test.is_none() && summary.history[3].test.is_some());
+    assert!(summary.history[0].train.contains_key("staged.connected"));
+}
+
+/// Copies the checkpoints of the initial stage, by step.
+struct Keep(PathBuf);
+
+impl Observer for Keep {
+    fn event(&mut self, _lane: &LaneInfo, event: &Event) {
+        if let Event::Checkpoint { stage, step, path } = event
+            && stage == "initial:staged"
+        {
+            fs::copy(path, self.0.join(format!("{step}.safetensors"))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_initial_stage_leaves_the_classifier_and_bystanders_alone() {
+    let out = TempDir::new().unwrap();
+    let text = experiment(r#""staged""#, STAGED).replace("checkpoint_steps = 2", "checkpoint_steps = 1");
+    let experiment = limbeck::config::parse(&text, Path::new("lanes.toml"), &[]).unwrap();
+    let plan = Plan::new(experiment, Path::new("lanes.toml"), out.path()).unwrap();
+    run::execute(&plan, &mut Keep(out.path().to_owned())).unwrap();
+    let at = |step: u64| limbeck::weights::read(&out.path().join(format!("{step}.safetensors"))).unwrap().tensors;
+    let (first, last) = (at(1), at(4));
+    let moved = |name: &str| !first[name].equal(&last[name]);
+    for name in ["student.conv1.weight", "student.layer3.0.conv2.weight", "student.bn1.running_mean", "term.staged.connector.weight"] {
+        assert!(moved(name), "{name} stood still");
+    }
+    for name in ["student.fc.weight", "student.fc.bias", "term.staged.bystander.weight"] {
+        assert!(!moved(name), "{name} moved");
+    }
+}
