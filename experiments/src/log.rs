@@ -48,9 +48,9 @@ impl Observer for EventLog {
 /// The stage and the steps done that an event speaks of.
 fn place(event: &Event) -> Option<(&str, u64)> {
     match event {
-        Event::StageStarted { stage, step, .. } | Event::Step { stage, step, .. } | Event::Checkpoint { stage, step, .. } => {
-            Some((stage, *step))
-        }
+        Event::StageStarted { stage, step, .. }
+        | Event::Step { stage, step, .. }
+        | Event::Checkpoint { stage, step, .. } => Some((stage, *step)),
         Event::Epoch(record) => Some((&record.stage, record.step)),
         Event::Warning { .. } | Event::Ended(_) => None,
     }

@@ -156,7 +156,8 @@ impl Plan {
         let device = experiment.device.resolve()?;
         let threads = experiment.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         tch::set_num_threads(threads as i32);
-        let data = Data::new(experiment.dataset.build(device).map_err(|e| e.within("dataset"))?, experiment.validation)?;
+        let data =
+            Data::new(experiment.dataset.build(device).map_err(|e| e.within("dataset"))?, experiment.validation)?;
         let teacher_folder = out.join("teachers");
         let teachers = experiment
             .teacher
@@ -255,7 +256,10 @@ fn network(config: &dyn ModelConfig, view: Option<&str>, data: &Data) -> Result<
     let built = Teacher::new("", &view, config, &spec, Default::default(), Device::Cpu)?;
     let (signature, parameters) = (built.signature().clone(), built.parameters());
     if signature.classes != spec.classes {
-        return Err(Error::plan(format!("the network tells {} classes apart, the data have {}", signature.classes, spec.classes)));
+        return Err(Error::plan(format!(
+            "the network tells {} classes apart, the data have {}",
+            signature.classes, spec.classes
+        )));
     }
     Ok(Network { kind: config.typetag_name().to_owned(), view, signature, parameters })
 }
@@ -339,7 +343,14 @@ fn thousands(n: i64) -> String {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {} parameters, sees {} {}", self.kind, thousands(self.parameters), self.view, shape(&self.signature.input))
+        write!(
+            f,
+            "{}, {} parameters, sees {} {}",
+            self.kind,
+            thousands(self.parameters),
+            self.view,
+            shape(&self.signature.input)
+        )
     }
 }
 
@@ -410,7 +421,11 @@ impl fmt::Display for Plan {
         if lanes > 1 {
             let steps = epochs * self.data.steps_per_epoch(train.batch) as usize * compare.seeds.len();
             let saved = steps * (lanes - 1) * self.teachers.len();
-            write!(f, "lanes of a cohort share their teachers' forward passes: up to {} saved", thousands(saved as i64))?;
+            write!(
+                f,
+                "lanes of a cohort share their teachers' forward passes: up to {} saved",
+                thousands(saved as i64)
+            )?;
         }
         Ok(())
     }
@@ -422,7 +437,10 @@ pub fn warnings(plan: &Plan) -> Vec<String> {
     for method in &plan.methods {
         for term in method.terms.iter().filter(|term| !term.taps.dropped.is_empty()) {
             let dropped = term.taps.dropped.join(", ");
-            warnings.push(format!("method {}, {}: taps without a partner are not used: {dropped}", method.name, term.label));
+            warnings.push(format!(
+                "method {}, {}: taps without a partner are not used: {dropped}",
+                method.name, term.label
+            ));
         }
     }
     warnings

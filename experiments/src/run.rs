@@ -37,7 +37,8 @@ pub fn execute(plan: &Plan, observer: &mut dyn Observer) -> Result<Finished> {
     store::write_toml(&plan.folder.join(store::EXPERIMENT), &plan.experiment)?;
     store::write_json(&plan.folder.join(store::PLAN), &plan.file())?;
     let environment = environment(plan.device, plan.threads);
-    let open: Vec<&Cell> = plan.cells.iter().filter(|cell| store::progress(&cell.folder) != Progress::Finished).collect();
+    let open: Vec<&Cell> =
+        plan.cells.iter().filter(|cell| store::progress(&cell.folder) != Progress::Finished).collect();
     let mut failed = Vec::new();
     if open.is_empty() {
         return Ok(Finished { folder: plan.folder.clone(), failed });
@@ -51,8 +52,7 @@ pub fn execute(plan: &Plan, observer: &mut dyn Observer) -> Result<Finished> {
         train_teacher(plan, teacher, &environment, &mut observer)
             .map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
     }
-    let teachers =
-        asked.iter().map(|teacher| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
+    let teachers = asked.iter().map(|teacher| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
     for &seed in &plan.experiment.compare.seeds {
         let cells: Vec<&Cell> = open.iter().copied().filter(|cell| cell.seed == seed).collect();
         failed.extend(train_cohort(plan, &cells, seed, &teachers, &environment, &mut observer)?);
@@ -156,7 +156,8 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
 
 fn measure(plan: &Plan, teacher: &Teacher, cache: &Path) -> Result<Accuracy> {
     let rows: Vec<i64> = (0..plan.data.dataset.info().test_labels.len() as i64).collect();
-    let network = |batch: &limbeck::dataset::Batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
+    let network =
+        |batch: &limbeck::dataset::Batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
     let views: Views = [teacher.view.as_str()].into_iter().collect();
     let networks: [Classifier<'_>; 1] = [&network];
     let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &networks, plan.device)?;

@@ -161,10 +161,6 @@ struct Clock {
 }
 
 impl Clock {
-    fn timed(&self) -> bool {
-        self.timed
-    }
-
     fn since(&self, start: Instant) -> f64 {
         if let (true, Device::Cuda(index)) = (self.timed, self.device) {
             tch::Cuda::synchronize(index as i64);
@@ -230,10 +226,10 @@ impl<'a> Cohort<'a> {
         for (index, lane) in lanes.iter().enumerate() {
             fs::create_dir_all(&lane.folder).map_err(Error::io("create", &lane.folder))?;
             let lock = lock(&lane.folder)?;
-            let info =
-                LaneInfo { index, lanes: lanes.len(), name: lane.name.clone(), folder: lane.folder.clone() };
+            let info = LaneInfo { index, lanes: lanes.len(), name: lane.name.clone(), folder: lane.folder.clone() };
             let spec = config.data.spec(Some(&lane.view))?;
-            let placeholder = Signature { input: spec.input, classes: spec.classes, taps: Vec::new(), groups: Vec::new() };
+            let placeholder =
+                Signature { input: spec.input, classes: spec.classes, taps: Vec::new(), groups: Vec::new() };
             let site = TermSite {
                 student: &placeholder,
                 teachers: &teachers,
@@ -241,8 +237,8 @@ impl<'a> Cohort<'a> {
                 device: config.device,
                 seed: config.seed,
             };
-            let mut live = Lane::new(lane, config.seed, info, &spec, &site, config.train)
-                .map_err(|e| e.within(&lane.name))?;
+            let mut live =
+                Lane::new(lane, config.seed, info, &spec, &site, config.train).map_err(|e| e.within(&lane.name))?;
             live.resume(config.environment.threads, steps_per_epoch, watch)?;
             berths.push(Berth { lane: live, method_name: lane.method_name.clone(), outcome: None, _lock: lock });
         }
@@ -311,8 +307,12 @@ impl<'a> Cohort<'a> {
         let mut clock = Clock { device: config.device, timed, data: 0.0, teachers: IndexMap::new() };
 
         let wanted = self.wanted(lanes);
-        let teachers: Vec<&Teacher> =
-            config.teachers.iter().map(|(teacher, _)| teacher).filter(|teacher| wanted.contains_key(&teacher.name)).collect();
+        let teachers: Vec<&Teacher> = config
+            .teachers
+            .iter()
+            .map(|(teacher, _)| teacher)
+            .filter(|teacher| wanted.contains_key(&teacher.name))
+            .collect();
         let views: Views = lanes
             .iter()
             .map(|i| self.berths[*i].lane.view.clone())
@@ -333,7 +333,8 @@ impl<'a> Cohort<'a> {
             clock.teachers.insert(teacher.name.clone(), clock.since(started));
         }
 
-        let shared = Shared { batch: &batch, teachers: &features, rows: &positions, steps_per_epoch: self.steps_per_epoch };
+        let shared =
+            Shared { batch: &batch, teachers: &features, rows: &positions, steps_per_epoch: self.steps_per_epoch };
         let share = (clock.data + clock.teachers.values().sum::<f64>()) / lanes.len() as f64;
         for &index in lanes {
             let started = Instant::now();
@@ -409,8 +410,11 @@ impl<'a> Cohort<'a> {
         let mut evaluations = vec![Evaluation::default(); self.berths.len()];
         if !evaluated.is_empty() {
             let started = Instant::now();
-            let students: Vec<_> =
-                evaluated.iter().map(|i| &self.berths[*i].lane).map(|lane| move |batch: &_| lane.evaluate(batch)).collect();
+            let students: Vec<_> = evaluated
+                .iter()
+                .map(|i| &self.berths[*i].lane)
+                .map(|lane| move |batch: &_| lane.evaluate(batch))
+                .collect();
             let networks: Vec<Classifier<'_>> = students.iter().map(|student| student as Classifier<'_>).collect();
             let views: Views = evaluated.iter().map(|i| self.berths[*i].lane.view.clone()).collect();
             let results = evaluate(self.config.data, &views, &networks, self.config.device)?;
@@ -461,7 +465,12 @@ impl<'a> Cohort<'a> {
             samples: [data.train_rows.len(), data.validation_rows.len(), info.test_labels.len()],
             student: lane.model_kind.clone(),
             view: lane.view.clone(),
-            teachers: config.teachers.iter().map(|(_, record)| record.clone()).filter(|t| used.contains(&t.name)).collect(),
+            teachers: config
+                .teachers
+                .iter()
+                .map(|(_, record)| record.clone())
+                .filter(|t| used.contains(&t.name))
+                .collect(),
             accuracy: if outcome == Outcome::Finished { lane.accuracies() } else { None },
             outcome: outcome.clone(),
             epochs: config.train.epochs,
@@ -489,9 +498,10 @@ fn lock(folder: &Path) -> Result<File> {
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::run(format!("another process is at work in {}: wait for it, or choose another folder with --out", folder.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::run(format!(
+            "another process is at work in {}: wait for it, or choose another folder with --out",
+            folder.display()
+        ))),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
     }
 }

@@ -149,7 +149,8 @@ impl<'a> Source<'a> {
     fn diagnose(&self, key: &str, message: &str, table: &toml::Table, set: &HashMap<String, String>) -> Diagnostic {
         let message = message.lines().next().unwrap_or(message).trim();
         let quoted = backquoted(message);
-        let (message, key) = if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), &quoted[..]) {
+        let (message, key) = if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), &quoted[..])
+        {
             let hint = match registry::nearest(unknown, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => "it takes no keys".to_owned(),
@@ -248,10 +249,13 @@ fn segments(key: &str) -> Result<Vec<Segment>, String> {
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('[') {
             let (number, after) = after.split_once(']').ok_or_else(|| format!("`{key}`: a bracket is not closed"))?;
-            result.push(Segment::Item(number.parse().map_err(|_| format!("`{key}`: `[{number}]` is not the number of an item"))?));
+            result.push(Segment::Item(
+                number.parse().map_err(|_| format!("`{key}`: `[{number}]` is not the number of an item"))?,
+            ));
             rest = after.strip_prefix('.').unwrap_or(after);
         } else if let Some(after) = rest.strip_prefix('"') {
-            let (name, after) = after.split_once('"').ok_or_else(|| format!("`{key}`: a quotation mark is not closed"))?;
+            let (name, after) =
+                after.split_once('"').ok_or_else(|| format!("`{key}`: a quotation mark is not closed"))?;
             result.push(Segment::Name(name.to_owned()));
             rest = after.strip_prefix('.').unwrap_or(after);
         } else {

@@ -322,7 +322,8 @@ impl Experiment {
         if self.compare.seeds.is_empty() {
             return Err(Error::plan("compare.seeds is empty: give at least one seed"));
         }
-        for (key, repeated) in [("methods", repeated(&self.compare.methods)), ("seeds", repeated(&self.compare.seeds))] {
+        for (key, repeated) in [("methods", repeated(&self.compare.methods)), ("seeds", repeated(&self.compare.seeds))]
+        {
             if let Some(value) = repeated {
                 return Err(Error::plan(format!("compare.{key} names {value} twice")));
             }
@@ -333,7 +334,9 @@ impl Experiment {
             return Err(Error::plan(format!("compare.baseline `{baseline}` is not among compare.methods")));
         }
         if self.compare.accuracy == AccuracyChoice::BestOnValidation && self.validation == 0 {
-            return Err(Error::plan("compare.accuracy = \"best_on_validation\" needs `validation`, the number of samples to hold out"));
+            return Err(Error::plan(
+                "compare.accuracy = \"best_on_validation\" needs `validation`, the number of samples to hold out",
+            ));
         }
         for name in &self.compare.methods {
             self.check_method(name).map_err(|e| e.within("compare.methods"))?;
@@ -344,7 +347,10 @@ impl Experiment {
     fn check_method(&self, name: &str) -> Result<()> {
         let method = self.method(name)?;
         if !(method.cross_entropy >= 0.0 && method.cross_entropy.is_finite()) {
-            return Err(Error::plan(format!("method.{name}.cross_entropy must not be negative, not {}", method.cross_entropy)));
+            return Err(Error::plan(format!(
+                "method.{name}.cross_entropy must not be negative, not {}",
+                method.cross_entropy
+            )));
         }
         if method.cross_entropy == 0.0 && method.terms.is_empty() {
             return Err(Error::plan(format!("method.{name} has nothing to minimise: no cross_entropy and no terms")));
@@ -355,7 +361,9 @@ impl Experiment {
                 return Err(Error::plan(format!("{key}.weight must be finite, not {}", term.weight)));
             }
             if self.teacher.is_empty() {
-                return Err(Error::plan(format!("{key} needs a teacher, and the experiment has none: add a table [teacher.NAME]")));
+                return Err(Error::plan(format!(
+                    "{key} needs a teacher, and the experiment has none: add a table [teacher.NAME]"
+                )));
             }
             for teacher in term.teachers.iter().flatten() {
                 if !self.teacher.contains_key(teacher) {

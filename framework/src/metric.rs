@@ -40,7 +40,8 @@ impl Meter {
             self.names = named.iter().map(|(name, _)| name.clone()).collect();
             self.sums = Tensor::zeros([named.len() as i64 + 2], (Kind::Double, self.sums.device()));
         }
-        if self.names.len() != named.len() || self.names.iter().zip(named).any(|(expected, (name, _))| expected != name) {
+        if self.names.len() != named.len() || self.names.iter().zip(named).any(|(expected, (name, _))| expected != name)
+        {
             let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
             return Err(Error::run(format!(
                 "the terms changed within an epoch: {} became {}",
@@ -108,11 +109,7 @@ impl AccuracyMeter {
         let loss = logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, -100, 0.0);
         self.sums = &self.sums
             + Tensor::stack(
-                &[
-                    hits.narrow(1, 0, 1).sum(Kind::Double),
-                    hits.sum(Kind::Double),
-                    loss.to_kind(Kind::Double),
-                ],
+                &[hits.narrow(1, 0, 1).sum(Kind::Double), hits.sum(Kind::Double), loss.to_kind(Kind::Double)],
                 0,
             );
         self.samples += labels.size()[0] as usize;

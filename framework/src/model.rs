@@ -199,7 +199,10 @@ impl Features {
 
     /// Applies `f` to the logits and every tap.
     pub fn map(self, f: impl Fn(&Tensor) -> Tensor) -> Self {
-        Features { logits: f(&self.logits), taps: self.taps.iter().map(|(tap, value)| (tap.clone(), f(value))).collect() }
+        Features {
+            logits: f(&self.logits),
+            taps: self.taps.iter().map(|(tap, value)| (tap.clone(), f(value))).collect(),
+        }
     }
 }
 

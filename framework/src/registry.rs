@@ -237,12 +237,28 @@ macro_rules! plugin {
             }
         }
     };
-    (@role method) => { $crate::registry::Role::Method };
-    (@role distiller) => { $crate::registry::Role::Distiller };
-    (@role critic) => { $crate::registry::Role::Critic };
-    (@role negatives) => { $crate::registry::Role::Negatives };
-    (@role model) => { $crate::registry::Role::Model };
-    (@role dataset) => { $crate::registry::Role::Dataset };
-    (@role schedule) => { $crate::registry::Role::Schedule };
-    (@role optimizer) => { $crate::registry::Role::Optimizer };
+    (@role method) => {
+        $crate::registry::Role::Method
+    };
+    (@role distiller) => {
+        $crate::registry::Role::Distiller
+    };
+    (@role critic) => {
+        $crate::registry::Role::Critic
+    };
+    (@role negatives) => {
+        $crate::registry::Role::Negatives
+    };
+    (@role model) => {
+        $crate::registry::Role::Model
+    };
+    (@role dataset) => {
+        $crate::registry::Role::Dataset
+    };
+    (@role schedule) => {
+        $crate::registry::Role::Schedule
+    };
+    (@role optimizer) => {
+        $crate::registry::Role::Optimizer
+    };
 }

@@ -56,7 +56,6 @@ impl Seed {
     /// Seeds libtorch's own generators (dropout, parameter initialisation) and keeps every other user of this function
     /// waiting until the guard is dropped: the generators are global to the process. The CPU's keeps 32 bits of its
     /// seed only, so 32 well-mixed bits are what it gets.
-    #[must_use]
     pub(crate) fn seed_libtorch(self) -> MutexGuard<'static, ()> {
         static GENERATORS: Mutex<()> = Mutex::new(());
         // A panic while drawing leaves nothing behind: the next user seeds anew.
@@ -136,7 +135,8 @@ mod tests {
     #[test]
     fn streams_and_positions_are_independent_of_each_other() {
         let root = Seed::new(1);
-        let values = [root, root.stream("a"), root.stream("b"), root.at(0), root.at(1), Seed::new(2), root.stream("a").at(0)];
+        let values =
+            [root, root.stream("a"), root.stream("b"), root.at(0), root.at(1), Seed::new(2), root.stream("a").at(0)];
         for (i, a) in values.iter().enumerate() {
             for b in &values[i + 1..] {
                 assert_ne!(a, b);

@@ -74,8 +74,9 @@ pub fn to_bytes(tensors: &[(String, Tensor)], note: Option<&str>) -> Result<Vec<
     let raw = tensors
         .iter()
         .map(|(name, tensor)| {
-            let dtype = dtype_of(tensor.kind())
-                .ok_or_else(|| Error::run(format!("`{name}` is of kind {:?}, which safetensors cannot hold", tensor.kind())))?;
+            let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
+                Error::run(format!("`{name}` is of kind {:?}, which safetensors cannot hold", tensor.kind()))
+            })?;
             let shape: Vec<usize> = tensor.size().iter().map(|n| *n as usize).collect();
             Ok((name, dtype, shape, bytes_of(tensor)))
         })
@@ -99,8 +100,9 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<TensorFile> {
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut tensors = IndexMap::new();
     for (name, view) in file.iter() {
-        let kind = kind_of(view.dtype())
-            .ok_or_else(|| Error::data(path, format!("`{name}` is of type {:?}, which libtorch does not have", view.dtype())))?;
+        let kind = kind_of(view.dtype()).ok_or_else(|| {
+            Error::data(path, format!("`{name}` is of type {:?}, which libtorch does not have", view.dtype()))
+        })?;
         let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
         tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
     }
@@ -217,9 +219,13 @@ pub(crate) fn separate(variables: &[(String, Tensor)]) {
         let mut variable = variable.shallow_clone();
         // Through a flat copy, so that the strides are the same ones also where a dimension is 1 and any stride would do.
         let fresh = match variable.size().as_slice() {
-            [o, i, h, w] => {
-                variable.detach().permute([0, 2, 3, 1]).reshape([-1]).copy().view([*o, *h, *w, *i]).permute([0, 3, 1, 2])
-            }
+            [o, i, h, w] => variable
+                .detach()
+                .permute([0, 2, 3, 1])
+                .reshape([-1])
+                .copy()
+                .view([*o, *h, *w, *i])
+                .permute([0, 3, 1, 2]),
             shape => variable.detach().reshape([-1]).copy().view(shape),
         };
         variable.set_data(&fresh);

@@ -199,6 +199,8 @@ fn a_teacher_is_trained_once_and_a_changed_setting_trains_only_what_it_concerns(
     assert_eq!(run(&text), ["teacher big", "vanilla, seed 0", "kd, seed 0"]);
     assert_eq!(run(&text), Vec::<String>::new());
     assert_eq!(run(&text.replace("log_steps = 2", "log_steps = 3")), Vec::<String>::new());
-    let hotter = format!("{text}\n[method.kd]\nterms = [{{ weight = 0.9, distiller = {{ kind = \"kd\", temperature = 2.0 }} }}]\n");
+    let hotter = format!(
+        "{text}\n[method.kd]\nterms = [{{ weight = 0.9, distiller = {{ kind = \"kd\", temperature = 2.0 }} }}]\n"
+    );
     assert_eq!(run(&hotter), ["kd, seed 0"]);
 }

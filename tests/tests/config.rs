@@ -57,7 +57,12 @@ fn a_good_file_survives_being_written_and_read_again() {
 
 #[test]
 fn overrides_reach_every_value() {
-    let set = ["train.epochs=7", "method.mine.terms[0].weight=1.5", "method.mine.terms[0].distiller.critic.temperature=0.2", "name=y z"];
+    let set = [
+        "train.epochs=7",
+        "method.mine.terms[0].weight=1.5",
+        "method.mine.terms[0].distiller.critic.temperature=0.2",
+        "name=y z",
+    ];
     let overrides: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
     let experiment = parse(GOOD, Path::new("x.toml"), &overrides).unwrap();
     assert_eq!((experiment.train.epochs, experiment.name.as_str()), (7, "y z"));
@@ -125,7 +130,10 @@ fn unknown_kinds_and_names() {
    |                               ^^^^
   key: method.mine.terms[0].distiller.critic.kind"
     );
-    assert_eq!(replaced("\"kd\", \"mine\"", "\"kd\", \"mime\""), "compare.methods: unknown method `mime`: did you mean `mine`?");
+    assert_eq!(
+        replaced("\"kd\", \"mine\"", "\"kd\", \"mime\""),
+        "compare.methods: unknown method `mime`: did you mean `mine`?"
+    );
 }
 
 #[test]

@@ -169,7 +169,8 @@ fn a_broken_lane_ends_alone_and_says_where() {
     );
     assert!(finished.failed[1].starts_with("panic, seed 0: panic: "), "{}", finished.failed[1]);
     assert!(
-        finished.failed[1].ends_with(&format!("(main stage, noticed after step 5); its last good checkpoint is {}", panic.display())),
+        finished.failed[1]
+            .ends_with(&format!("(main stage, noticed after step 5); its last good checkpoint is {}", panic.display())),
         "{}",
         finished.failed[1]
     );
@@ -246,7 +247,12 @@ fn an_initial_stage_leaves_the_classifier_and_bystanders_alone() {
     let at = |step: u64| limbeck::weights::read(&out.path().join(format!("{step}.safetensors"))).unwrap().tensors;
     let (first, last) = (at(1), at(4));
     let moved = |name: &str| !first[name].equal(&last[name]);
-    for name in ["student.conv1.weight", "student.layer3.0.conv2.weight", "student.bn1.running_mean", "term.staged.connector.weight"] {
+    for name in [
+        "student.conv1.weight",
+        "student.layer3.0.conv2.weight",
+        "student.bn1.running_mean",
+        "term.staged.connector.weight",
+    ] {
         assert!(moved(name), "{name} stood still");
     }
     for name in ["student.fc.weight", "student.fc.bias", "term.staged.bystander.weight"] {

@@ -12,7 +12,7 @@ use super::term::{Term, TermSite, build_terms};
 use super::{Clock, LaneConfig, Position, Stage, Watch};
 use crate::checkpoint;
 use crate::dataset::{Batch, Rows};
-use crate::distiller::{InitialStage, Step, Terms};
+use crate::distiller::{InitialStage, Step, TapPairs};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::TrainConfig;
@@ -98,8 +98,13 @@ impl Health {
     }
 
     /// Records the first non-finite value; returns whether the lane is still sound, as a scalar bool on the device.
-    fn check(&mut self, values: &Tensor, step: u64) -> Tensor {
-        let bad = values.isfinite().logical_not();
+    fn check<'v>(&mut self, named: impl Iterator<Item = (&'v str, &'v Tensor)>, step: u64) -> Tensor {
+        let (names, values): (Vec<&str>, Vec<Tensor>) =
+            named.map(|(name, value)| (name, value.detach().to_kind(Kind::Float))).unzip();
+        if self.names.len() != names.len() {
+            self.names = names.into_iter().map(str::to_owned).collect();
+        }
+        let bad = Tensor::stack(&values, 0).isfinite().logical_not();
         let first = bad.any().logical_and(&self.step.lt(0));
         let here = Tensor::full([] as [i64; 0], step as i64, (Kind::Int64, self.step.device()));
         self.term = bad.to_kind(Kind::Int64).argmax(0, false).where_self(&first, &self.term);
@@ -125,6 +130,60 @@ pub(super) struct Shared<'a> {
     pub teachers: &'a IndexMap<String, Features>,
     pub rows: &'a Rows,
     pub steps_per_epoch: u64,
+}
+
+/// Where a step is, for the terms.
+struct Place<'a> {
+    epoch: u64,
+    step: u64,
+    seed: Seed,
+    mode: Mode<'a>,
+    /// The only term at work: that of an initial stage.
+    only: Option<usize>,
+}
+
+impl<'a> Place<'a> {
+    /// The step as one term sees it.
+    fn of(
+        &self,
+        index: usize,
+        teacher: &str,
+        taps: &'a TapPairs,
+        student: &'a Features,
+        shared: &Shared<'a>,
+    ) -> Result<Step<'a>> {
+        let teacher =
+            shared.teachers.get(teacher).ok_or_else(|| Error::run(format!("teacher {teacher} was not asked")))?;
+        Ok(Step {
+            student,
+            teacher,
+            taps,
+            labels: &shared.batch.labels,
+            rows: shared.rows,
+            epoch: self.epoch,
+            step: self.step,
+            seed: self.seed.stream("term").at(index as u64),
+            mode: self.mode,
+        })
+    }
+}
+
+/// What a step minimises.
+struct Objective {
+    /// The weighted sum.
+    total: Tensor,
+    /// Each loss, unweighted.
+    losses: Vec<(String, Tensor)>,
+    /// What is only watched.
+    metrics: Vec<(String, Tensor)>,
+}
+
+impl Objective {
+    /// Everything that is averaged over the epoch: the total under the name `loss`, then losses and metrics.
+    fn reported(&self) -> Vec<(String, Tensor)> {
+        let parts = self.losses.iter().chain(&self.metrics).map(|(name, value)| (name.clone(), value.shallow_clone()));
+        std::iter::once(("loss".to_owned(), self.total.shallow_clone())).chain(parts).collect()
+    }
 }
 
 impl Lane {
@@ -247,15 +306,15 @@ impl Lane {
     /// The variables that may train in a stage.
     fn candidates(&self, plan: &StagePlan) -> Vec<Variable> {
         let belongs = |own: &BTreeSet<String>, name: &str| {
-            own.iter().any(|prefix| name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+            own.iter().any(|prefix| {
+                name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
         };
         let trains = |owner: Option<usize>, name: &str| match (&plan.initial, owner) {
             (None, _) => true,
-            (Some((_, stage)), None) => self
-                .student
-                .signature()
-                .group_of(name)
-                .is_some_and(|group| stage.student_groups.contains(&group.name)),
+            (Some((_, stage)), None) => {
+                self.student.signature().group_of(name).is_some_and(|group| stage.student_groups.contains(&group.name))
+            }
             (Some((index, stage)), Some(term)) => *index == term && belongs(&stage.own, name),
         };
         let mut result = Vec::new();
@@ -275,151 +334,137 @@ impl Lane {
 
     /// One step of training.
     pub fn step(&mut self, shared: &Shared<'_>, clock: &Clock, watch: &mut Watch<'_>) -> Result<()> {
-        let Some(index) = Some(self.progress.stage).filter(|stage| *stage < self.stages.len()) else {
-            return Ok(());
+        let Some(plan) = self.stages.get(self.progress.stage) else { return Ok(()) };
+        let step = self.progress.step;
+        let seed = plan.stage.seed(self.seed).at(step);
+        let _drawing = seed.stream("libtorch").seed_libtorch();
+        let initial = plan.initial.as_ref().map(|(term, stage)| (*term, stage.student_groups.clone()));
+        let mode = initial.as_ref().map_or(Mode::Train, |(_, groups)| Mode::TrainGroups(groups));
+        let place = Place {
+            epoch: step / shared.steps_per_epoch + 1,
+            step,
+            seed,
+            mode,
+            only: initial.as_ref().map(|(term, _)| *term),
         };
-        let plan = &self.stages[index];
-        let (stage, stage_name, epochs, step) = (plan.stage, plan.name.clone(), plan.epochs, self.progress.step);
-        let epoch = step / shared.steps_per_epoch + 1;
-        let here = stage.seed(self.seed).at(step);
-        let _drawing = here.stream("libtorch").seed_libtorch();
 
-        let timed = clock.timed();
         let started = Instant::now();
-        let plan = &self.stages[index];
-        let groups = plan.initial.as_ref().map(|(_, stage)| stage.student_groups.as_slice());
-        let mode = groups.map_or(Mode::Train, Mode::TrainGroups);
         let features = self.student.forward(shared.batch.view(&self.view)?, &self.taps, mode)?;
         let forward = clock.since(started);
 
         let started = Instant::now();
-        let only = plan.initial.as_ref().map(|(index, _)| *index);
-        let mut named: Vec<(String, Tensor)> = Vec::new();
-        let mut watched: Vec<(String, Tensor)> = Vec::new();
-        let mut total: Option<Tensor> = None;
-        let add = |total: &mut Option<Tensor>, weight: f64, value: &Tensor| {
-            let weighted = value * weight;
-            *total = Some(match total.take() {
-                Some(sum) => sum + weighted,
-                None => weighted,
-            });
-        };
-        if only.is_none() && self.cross_entropy != 0.0 {
-            let loss = cross_entropy(&features.logits, &shared.batch.labels);
-            add(&mut total, self.cross_entropy, &loss);
-            named.push(("cross_entropy".to_owned(), loss));
-        }
-        for (i, term) in self.terms.iter_mut().enumerate() {
-            if only.is_some_and(|only| only != i) {
-                continue;
-            }
-            let step = Step {
-                student: &features,
-                teacher: &shared.teachers[&term.teacher],
-                taps: &term.taps,
-                labels: &shared.batch.labels,
-                rows: shared.rows,
-                epoch,
-                step,
-                seed: here.stream("term").at(i as u64),
-                mode,
-            };
-            let result = if only.is_some() { term.distiller.initial_loss(&step) } else { term.distiller.loss(&step) };
-            let terms = Terms::new().absorb(&format!("{}.", term.label), result?);
-            if terms.losses().is_empty() {
-                return Err(Error::run(format!("term {} gave no loss", term.label)));
-            }
-            for (name, loss) in terms.losses() {
-                if loss.numel() != 1 {
-                    return Err(Error::run(format!("`{name}` has shape {:?}, a loss is a scalar", loss.size())));
-                }
-                add(&mut total, term.weight, &loss.reshape([]));
-                named.push((name.clone(), loss.reshape([])));
-            }
-            watched.extend(terms.metrics().iter().map(|(name, value)| (name.clone(), value.shallow_clone())));
-        }
-        let total = total.ok_or_else(|| Error::run("this method has nothing to minimise"))?;
-        if !total.requires_grad() {
-            return Err(Error::run("the loss does not depend on anything that is trained"));
-        }
-        named.insert(0, ("loss".to_owned(), total.detach()));
-        let loss_forward = clock.since(started);
+        let objective = self.objective(&features, shared, &place)?;
+        let losses = clock.since(started);
 
         let started = Instant::now();
-        let (mut gradient, unreached) = match &self.running {
-            Some(running) => {
-                let gradient = running.flat.gradient(&total).map_err(|names| {
-                    Error::run(format!("the loss no longer reaches {}, which trained before", names.join(", ")))
-                })?;
-                (gradient, None)
-            }
-            None => {
-                let (flat, gradient, unreached) = FlatParameters::first(&total, self.candidates(&self.stages[index]))
-                    .ok_or_else(|| Error::run("the loss reaches none of the parameters that this stage trains"))?;
-                let optimizer = self.train.optimizer.build(flat.buffer())?;
-                self.running = Some(RunningStage { flat, optimizer });
-                (gradient, Some(unreached))
-            }
-        };
+        let (gradient, unreached) = self.gradient(&objective.total)?;
         let backward = clock.since(started);
 
         let _no_grad = no_grad_guard();
         let started = Instant::now();
-        // The optimiser's view of health: every loss, and the gradient through its sum.
-        let scalars: Vec<Tensor> =
-            named.iter().map(|(_, v)| v.detach().to_kind(Kind::Float)).chain([gradient.sum(Kind::Float)]).collect();
-        if self.health.names.is_empty() {
-            self.health.names = named.iter().map(|(name, _)| name.clone()).chain(["gradient".to_owned()]).collect();
-            // The total comes first and is non-finite whenever a term is: blame the term.
-            self.health.names.rotate_left(1);
-        }
-        let mut blamed: Vec<&Tensor> = scalars.iter().collect();
-        blamed.rotate_left(1);
-        let sound = self.health.check(&Tensor::stack(&blamed, 0), step);
-        let learning_rate = self.learning_rate(index, step, shared.steps_per_epoch);
-        let rate = Tensor::full([] as [i64; 0], learning_rate, (gradient.kind(), self.device)) * sound.to_kind(gradient.kind());
-        gradient = gradient.where_self(&sound, &gradient.zeros_like());
-        let running = self.running.as_mut().ok_or_else(|| Error::run("no stage is running"))?;
-        running.optimizer.step(running.flat.buffer_mut(), &mut gradient, &rate);
+        self.progress.learning_rate = self.learning_rate(self.progress.stage, step, shared.steps_per_epoch);
+        self.update(gradient, &objective, step)?;
         let optimizer = clock.since(started);
 
         let started = Instant::now();
-        for (i, term) in self.terms.iter_mut().enumerate() {
-            if only.is_none() {
-                term.distiller.after_step(&Step {
-                    student: &features,
-                    teacher: &shared.teachers[&term.teacher],
-                    taps: &term.taps,
-                    labels: &shared.batch.labels,
-                    rows: shared.rows,
-                    epoch,
-                    step,
-                    seed: here.stream("term").at(i as u64),
-                    mode,
-                })?;
+        if place.only.is_none() {
+            for (index, term) in self.terms.iter_mut().enumerate() {
+                term.distiller.after_step(&place.of(index, &term.teacher, &term.taps, &features, shared)?)?;
             }
         }
         let after = clock.since(started);
 
         let right = right_guesses(&features.logits, &shared.batch.labels);
-        named.extend(watched);
-        self.meter.add(&named, &right, shared.rows.len() as i64)?;
-        if timed {
-            let asked: BTreeSet<String> = self.teachers().into_iter().collect();
+        self.meter.add(&objective.reported(), &right, shared.rows.len() as i64)?;
+        if clock.timed {
+            let asked: BTreeSet<&str> = self.terms.iter().map(|term| term.teacher.as_str()).collect();
             let timing = &mut self.progress.timing;
             timing.steps += 1;
             timing.data += clock.data;
-            timing.teacher += asked.iter().filter_map(|name| clock.teachers.get(name)).sum::<f64>();
+            timing.teacher += asked.iter().filter_map(|name| clock.teachers.get(*name)).sum::<f64>();
             timing.student += forward + backward;
-            timing.loss += loss_forward + after;
+            timing.loss += losses + after;
             timing.optimizer += optimizer;
         }
-        self.progress.step += 1;
-        self.progress.learning_rate = learning_rate;
-        if let Some(unreached) = unreached {
-            let steps_per_epoch = shared.steps_per_epoch;
-            watch.tell(&self.info, Event::StageStarted { stage: stage_name, epochs, steps_per_epoch, step, unreached });
+        if let (Some(unreached), Some(plan)) = (unreached, self.stage()) {
+            let (stage, epochs, steps_per_epoch) = (plan.name.clone(), plan.epochs, shared.steps_per_epoch);
+            watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, step, unreached });
         }
+        self.progress.step += 1;
+        Ok(())
+    }
+
+    /// Every loss of the step, and their weighted sum.
+    fn objective(&mut self, features: &Features, shared: &Shared<'_>, place: &Place<'_>) -> Result<Objective> {
+        let mut weighted: Vec<Tensor> = Vec::new();
+        let (mut losses, mut metrics) = (Vec::new(), Vec::new());
+        if place.only.is_none() && self.cross_entropy != 0.0 {
+            let loss = cross_entropy(&features.logits, &shared.batch.labels);
+            weighted.push(&loss * self.cross_entropy);
+            losses.push(("cross_entropy".to_owned(), loss));
+        }
+        for (index, term) in self.terms.iter_mut().enumerate() {
+            if place.only.is_some_and(|only| only != index) {
+                continue;
+            }
+            let step = place.of(index, &term.teacher, &term.taps, features, shared)?;
+            let terms = match place.only {
+                Some(_) => term.distiller.initial_loss(&step)?,
+                None => term.distiller.loss(&step)?,
+            };
+            if terms.losses().is_empty() {
+                return Err(Error::run(format!("term {} gave no loss", term.label)));
+            }
+            for (name, loss) in terms.losses() {
+                if loss.numel() != 1 {
+                    return Err(Error::run(format!(
+                        "`{}.{name}` has shape {:?}, a loss is a scalar",
+                        term.label,
+                        loss.size()
+                    )));
+                }
+                weighted.push(loss.reshape([]) * term.weight);
+                losses.push((format!("{}.{name}", term.label), loss.reshape([])));
+            }
+            metrics.extend(
+                terms.metrics().iter().map(|(name, value)| (format!("{}.{name}", term.label), value.shallow_clone())),
+            );
+        }
+        let total = weighted.into_iter().reduce(|sum, loss| sum + loss);
+        let total = total.ok_or_else(|| Error::run("this method has nothing to minimise"))?;
+        if !total.requires_grad() {
+            return Err(Error::run("the loss does not depend on anything that is trained"));
+        }
+        Ok(Objective { total, losses, metrics })
+    }
+
+    /// The gradient in the order of the flat buffer. A stage's first step finds out what the loss reaches, makes the
+    /// buffer of it, and returns the names of what is left out.
+    fn gradient(&mut self, total: &Tensor) -> Result<(Tensor, Option<Vec<String>>)> {
+        if let Some(running) = &self.running {
+            let lost = |names: Vec<String>| {
+                Error::run(format!("the loss no longer reaches {}, which trained before", names.join(", ")))
+            };
+            return Ok((running.flat.gradient(total).map_err(lost)?, None));
+        }
+        let candidates = self.stage().map(|plan| self.candidates(plan)).unwrap_or_default();
+        let (flat, gradient, unreached) = FlatParameters::first(total, candidates)
+            .ok_or_else(|| Error::run("the loss reaches none of the parameters that this stage trains"))?;
+        let optimizer = self.train.optimizer.build(flat.buffer())?;
+        self.running = Some(RunningStage { flat, optimizer });
+        Ok((gradient, Some(unreached)))
+    }
+
+    /// The optimiser's step; it changes nothing once a loss or the gradient was non-finite.
+    fn update(&mut self, gradient: Tensor, objective: &Objective, step: u64) -> Result<()> {
+        let sum = gradient.sum(Kind::Float);
+        let named = objective.losses.iter().map(|(name, loss)| (name.as_str(), loss));
+        let sound = self.health.check(named.chain([("the gradient", &sum)]), step);
+        let rate = Tensor::full([] as [i64; 0], self.progress.learning_rate, (gradient.kind(), self.device));
+        let rate = rate * sound.to_kind(gradient.kind());
+        let mut gradient = gradient.where_self(&sound, &gradient.zeros_like());
+        let running = self.running.as_mut().ok_or_else(|| Error::run("no stage is running"))?;
+        running.optimizer.step(running.flat.buffer_mut(), &mut gradient, &rate);
         Ok(())
     }
 
@@ -428,8 +473,7 @@ impl Lane {
         if let Some((_, initial)) = &self.stages[stage].initial {
             return initial.learning_rate.unwrap_or(base);
         }
-        let progress =
-            Progress { epoch: step / steps_per_epoch + 1, epochs: self.train.epochs, step, steps_per_epoch };
+        let progress = Progress { epoch: step / steps_per_epoch + 1, epochs: self.train.epochs, step, steps_per_epoch };
         let warmup_steps = self.train.warmup_epochs * steps_per_epoch as f64;
         let warmup = if warmup_steps > 0.0 { ((step + 1) as f64 / warmup_steps).min(1.0) } else { 1.0 };
         base * warmup * self.train.schedule.factor(&progress)
@@ -547,7 +591,9 @@ impl Lane {
         let device = super::device_family(self.device);
         let saved = loaded.state;
         if saved.identity != self.identity {
-            return Err(Error::plan(format!("{folder} belongs to another configuration: choose another folder with --out")));
+            return Err(Error::plan(format!(
+                "{folder} belongs to another configuration: choose another folder with --out"
+            )));
         }
         if (saved.threads, saved.device.as_str()) != (threads, device) {
             return Err(Error::plan(format!(
@@ -576,7 +622,9 @@ impl Lane {
                 .progress
                 .trained
                 .iter()
-                .map(|name| candidates.swap_remove(name).ok_or_else(|| damaged(format!("`{name}` does not train here"))))
+                .map(|name| {
+                    candidates.swap_remove(name).ok_or_else(|| damaged(format!("`{name}` does not train here")))
+                })
                 .collect::<Result<Vec<_>>>()?;
             let flat = FlatParameters::new(trained);
             let optimizer = self.train.optimizer.build(flat.buffer())?;

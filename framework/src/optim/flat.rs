@@ -130,7 +130,9 @@ mod tests {
         let conv = nn::conv2d(vs.root() / "conv", 3, 4, 3, Default::default());
         let linear = nn::linear(vs.root() / "fc", 4, 2, Default::default());
         let input = Tensor::randn([2, 3, 5, 5], (Kind::Float, Device::Cpu));
-        let loss = || input.apply(&conv).mean_dim([2, 3].as_slice(), false, Kind::Float).apply(&linear).square().sum(Kind::Float);
+        let loss = || {
+            input.apply(&conv).mean_dim([2, 3].as_slice(), false, Kind::Float).apply(&linear).square().sum(Kind::Float)
+        };
 
         loss().backward();
         let named = vs.variables();
@@ -138,7 +140,8 @@ mod tests {
         let reference: Vec<Tensor> = names.iter().map(|name| named[*name].grad().copy()).collect();
         let before: Vec<Tensor> = names.iter().map(|name| named[*name].copy().detach()).collect();
 
-        let variables = names.iter().map(|name| Variable { name: (*name).to_owned(), tensor: named[*name].shallow_clone() });
+        let variables =
+            names.iter().map(|name| Variable { name: (*name).to_owned(), tensor: named[*name].shallow_clone() });
         let mut flat = FlatParameters::new(variables.collect());
         for (name, value) in names.iter().zip(&before) {
             assert!(named[*name].equal(value), "{name} keeps its value");

@@ -117,9 +117,7 @@ mod tests {
 
     #[test]
     fn the_papers_schedule_drops_at_epochs_151_181_and_211() {
-        for schedule in
-            [MultiStep::default(), MultiStep { milestones: vec![150.0, 180.0, 210.0], factor: 0.1 }]
-        {
+        for schedule in [MultiStep::default(), MultiStep { milestones: vec![150.0, 180.0, 210.0], factor: 0.1 }] {
             let factor = |epoch| schedule.factor(&at(epoch, 240, 0));
             assert_relative_eq!(factor(150), 1.0);
             assert_relative_eq!(factor(151), 0.1);
