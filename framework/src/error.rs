@@ -75,7 +75,7 @@ impl Error {
         matches!(self, Error::Config(_) | Error::Plan(_) | Error::Device(_))
     }
 
-    /// Puts `context` before the message, keeping the variant: "method.crd.terms[0]: …".
+    /// Puts `context` before the message, keeping the variant: `context: message`.
     pub fn within(self, context: &str) -> Self {
         match self {
             Error::Plan(message) => Error::Plan(format!("{context}: {message}")),

@@ -1,5 +1,7 @@
 //! The promises of the cohort: the same bits alone or together, undisturbed or killed and resumed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

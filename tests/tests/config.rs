@@ -1,5 +1,7 @@
 //! What the experiment file may say, and what is answered when it says something else.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use limbeck::config::parse;

@@ -1,5 +1,7 @@
 //! What happens to one lane and must not happen to the others: initial stages, non-finite losses, panics.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

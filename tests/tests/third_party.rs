@@ -1,5 +1,7 @@
 //! A distiller in a crate of its own, outside the workspace: it registers, plans, trains, resumes and is reported.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
