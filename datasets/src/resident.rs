@@ -205,6 +205,7 @@ impl ImageSet {
         let (height, width, channels) = (size[1], size[2], size[3]);
         let info = DatasetInfo {
             name: name.to_owned(),
+            identity: identity(&[&train, &test], &class_names, augmentation, mean, std),
             class_names,
             train_labels: Arc::from(train.labels.as_slice()),
             test_labels: Arc::from(test.labels.as_slice()),
@@ -219,6 +220,27 @@ impl ImageSet {
         }
     }
 }
+
+/// A digest of everything that a batch is a function of.
+fn identity(parts: &[&Part], class_names: &[String], augmentation: Augmentation, mean: &[f64], std: &[f64]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{class_names:?} {augmentation:?} {mean:?} {std:?}").as_bytes());
+    for part in parts {
+        let pixels = &part.images.inner;
+        hasher.update(format!("{:?} {:?}", pixels.size(), part.labels).as_bytes());
+        for start in (0..pixels.size()[0]).step_by(IDENTITY_CHUNK) {
+            let rows = (pixels.size()[0] - start).min(IDENTITY_CHUNK as i64);
+            let chunk = pixels.narrow(0, start, rows).to_device(Device::Cpu).contiguous();
+            let mut bytes = vec![0; chunk.numel()];
+            chunk.copy_data_u8(&mut bytes, chunk.numel());
+            hasher.update(&bytes);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Images that are digested at a time.
+const IDENTITY_CHUNK: usize = 4096;
 
 impl Dataset for ImageSet {
     fn info(&self) -> &DatasetInfo {

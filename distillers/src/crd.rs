@@ -119,8 +119,11 @@ impl DistillerConfig for Crd {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if self.embedding_width < 1 {
-            return Err(Error::plan(format!("crd: embedding_width must be at least 1, not {}", self.embedding_width)));
+        if !(1..=65_536).contains(&self.embedding_width) {
+            return Err(Error::plan(format!(
+                "crd: embedding_width must be in 1..=65536, not {}",
+                self.embedding_width
+            )));
         }
         if !(0.0..=1.0).contains(&self.bank_momentum) {
             return Err(Error::plan(format!("crd: bank_momentum must be in 0..=1, not {}", self.bank_momentum)));

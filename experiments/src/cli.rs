@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -216,8 +217,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code(error.exit_code());
         }
     };
-    let result =
-        start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from).and_then(|()| execute(cli.verb));
+    let result = start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from);
+    // libtorch's refusals arrive as panics; outside a lane, which ends by its own, one is an error of the whole command.
+    let work = || catch_unwind(AssertUnwindSafe(|| execute(cli.verb))).unwrap_or(Ok(ExitCode::FAILURE));
+    let result = result.and_then(|()| work());
     result.unwrap_or_else(|failure| {
         print_error(&failure.error);
         ExitCode::from(failure.code)

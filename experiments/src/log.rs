@@ -16,16 +16,27 @@ pub const EVENTS: &str = "events.jsonl";
 #[derive(Debug, Default)]
 pub struct EventLog {
     files: HashMap<PathBuf, File>,
+    /// Warnings of lanes that have not said yet where they begin: the log is cut there first.
+    early: Vec<(PathBuf, Event)>,
 }
 
 impl EventLog {
     fn write(&mut self, folder: &Path, event: &Event) -> std::io::Result<()> {
         if !self.files.contains_key(folder) {
             let path = folder.join(EVENTS);
-            if let Event::StageStarted { stage, step, .. } = event {
-                cut(&path, stage, *step)?;
+            match event {
+                Event::Warning { .. } => {
+                    self.early.push((folder.to_owned(), event.clone()));
+                    return Ok(());
+                }
+                Event::StageStarted { stage, step, .. } => cut(&path, stage, *step)?,
+                _ => cut(&path, "", 0)?,
             }
             self.files.insert(folder.to_owned(), OpenOptions::new().create(true).append(true).open(&path)?);
+            let (mine, others) = std::mem::take(&mut self.early).into_iter().partition(|(early, _)| early == folder);
+            self.early = others;
+            let mine: Vec<(PathBuf, Event)> = mine;
+            mine.iter().try_for_each(|(folder, event)| self.write(folder, event))?;
         }
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
@@ -87,6 +98,23 @@ mod tests {
 
     fn started(stage: &str, step: u64) -> Event {
         Event::StageStarted { stage: stage.into(), epochs: 1, steps_per_epoch: 9, step, unreached: Vec::new() }
+    }
+
+    #[test]
+    fn a_warning_before_the_first_stage_does_not_keep_the_log_from_being_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = LaneInfo { index: 0, lanes: 1, name: "x".into(), folder: folder.path().into() };
+        let write = |events: &[Event]| {
+            let mut log = EventLog::default();
+            events.iter().for_each(|event| log.event(&lane, event));
+        };
+        let warning = Event::Warning { message: "an older checkpoint is used".into() };
+        write(&[started("main", 0), checkpoint("main", 2), checkpoint("main", 4)]);
+        write(&[warning.clone(), started("main", 2), checkpoint("main", 4)]);
+        let text = fs::read_to_string(folder.path().join(EVENTS)).unwrap();
+        let read: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let expected = [started("main", 0), checkpoint("main", 2), warning, started("main", 2), checkpoint("main", 4)];
+        assert_eq!(read, expected);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
+use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TrainConfig};
 use limbeck::model::{ModelConfig, Signature};
@@ -78,6 +79,8 @@ pub enum TeacherWeights {
     Trained {
         /// Its run folder.
         folder: PathBuf,
+        /// A digest of its recipe: what its run folder is identified by.
+        recipe: String,
         /// How far it has come.
         progress: Progress,
     },
@@ -100,8 +103,38 @@ pub struct PlannedMethod {
     pub name: String,
     /// Its terms with their weights.
     pub config: MethodConfig,
-    /// Its terms as built, to be looked at.
-    pub terms: Vec<Term>,
+    /// Its terms.
+    pub terms: Vec<PlannedTerm>,
+}
+
+/// A term as planned.
+#[derive(Debug)]
+pub struct PlannedTerm {
+    /// Its name in logs and reports.
+    pub label: String,
+    /// What its loss is multiplied by.
+    pub weight: f64,
+    /// The teacher's name.
+    pub teacher: String,
+    /// The features that it compares.
+    pub taps: TapPairs,
+    /// The number of parameters that are trained beside the student.
+    pub parameters: i64,
+    /// The epochs of its initial stage, if it has one.
+    pub initial_epochs: Option<u64>,
+}
+
+impl From<&Term> for PlannedTerm {
+    fn from(term: &Term) -> Self {
+        PlannedTerm {
+            label: term.label.clone(),
+            weight: term.weight,
+            teacher: term.teacher.clone(),
+            taps: term.taps.clone(),
+            parameters: term.parameters(),
+            initial_epochs: term.initial_stage().map(|stage| stage.epochs),
+        }
+    }
 }
 
 /// One student to be trained.
@@ -125,7 +158,7 @@ pub struct Cell {
 #[derive(Serialize)]
 struct Identity<'a> {
     format: u32,
-    dataset: &'a dyn limbeck::dataset::DatasetConfig,
+    dataset: &'a str,
     validation: usize,
     teachers: Vec<(&'a str, &'a str)>,
     view: &'a str,
@@ -195,7 +228,14 @@ impl Plan {
         let mut cells = Vec::new();
         for method in &self.methods {
             for &seed in &self.experiment.compare.seeds {
-                cells.push(self.cell(method, seed)?);
+                let cell = self.cell(method, seed)?;
+                if let Some(same) = cells.iter().find(|other: &&Cell| other.folder == cell.folder) {
+                    let (one, other) = (&same.method, &cell.method);
+                    return Err(Error::plan(format!(
+                        "the methods `{one}` and `{other}` are the same under one folder name: rename one"
+                    )));
+                }
+                cells.push(cell);
             }
         }
         Ok(cells)
@@ -206,7 +246,7 @@ impl Plan {
         let teachers = self.teachers.iter().filter(|teacher| asked(&teacher.name));
         let identity = store::digest(&Identity {
             format: limbeck::experiment::FORMAT,
-            dataset: &*self.experiment.dataset,
+            dataset: &self.data.dataset.info().identity,
             validation: self.experiment.validation,
             teachers: teachers.map(|teacher| (teacher.name.as_str(), teacher.identity.as_str())).collect(),
             view: &self.student.view,
@@ -218,6 +258,7 @@ impl Plan {
         let name = format!("{}-seed{seed}-{}", store::folder_name(&method.name), store::short(&identity));
         let folder = self.folder.join("cells").join(name);
         let mut resolved = self.experiment.clone();
+        resolved.threads = Some(self.threads);
         resolved.teacher.retain(|name, _| asked(name));
         resolved.method = IndexMap::from([(method.name.clone(), method.config.clone())]);
         resolved.compare =
@@ -284,7 +325,7 @@ fn plan_teacher(
         (None, Some(train)) => {
             let identity = store::digest(&Identity {
                 format: limbeck::experiment::FORMAT,
-                dataset: &*experiment.dataset,
+                dataset: &data.dataset.info().identity,
                 validation: experiment.validation,
                 teachers: Vec::new(),
                 view: &network.view,
@@ -295,7 +336,7 @@ fn plan_teacher(
             })?;
             let folder = teacher_folder.join(format!("{}-{}", network.kind, store::short(&identity)));
             let progress = store::progress(&folder);
-            (TeacherWeights::Trained { folder, progress }, identity)
+            (TeacherWeights::Trained { folder, recipe: identity.clone(), progress }, identity)
         }
         (None, None) => return Err(Error::plan("it has neither weights nor a recipe")),
     };
@@ -320,8 +361,9 @@ fn plan_method(
     let signatures: IndexMap<String, Signature> =
         teachers.iter().map(|teacher| (teacher.name.clone(), teacher.network.signature.clone())).collect();
     let labels: &Arc<[i64]> = &data.labels;
-    let site = TermSite { student: &student.signature, teachers: &signatures, labels, device: Device::Cpu, seed: 0 };
-    let terms = build_terms(&config, &site).map_err(|e| e.within(&format!("method.{name}")))?;
+    let site = TermSite { teachers: &signatures, labels, device: Device::Cpu, seed: 0 };
+    let terms = build_terms(&config, &student.signature, &site).map_err(|e| e.within(&format!("method.{name}")))?;
+    let terms = terms.iter().map(PlannedTerm::from).collect();
     Ok(PlannedMethod { name: name.to_owned(), config, terms })
 }
 
@@ -373,7 +415,7 @@ impl fmt::Display for Plan {
             write!(f, "teacher    {}: {}, ", teacher.name, teacher.network)?;
             match &teacher.weights {
                 TeacherWeights::File(path) => writeln!(f, "weights {}", path.display())?,
-                TeacherWeights::Trained { folder, progress } => {
+                TeacherWeights::Trained { folder, progress, .. } => {
                     let epochs = teacher.config.train.as_ref().map_or(0, |train| train.epochs);
                     writeln!(f, "trained first, {epochs} epochs, in {} ({progress})", folder.display())?;
                 }
@@ -394,12 +436,12 @@ impl fmt::Display for Plan {
             writeln!(f, "\nmethod {}: {} × cross-entropy", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
-                match term.parameters() {
+                match term.parameters {
                     0 => writeln!(f)?,
                     n => writeln!(f, ", {} parameters of its own", thousands(n))?,
                 }
-                if let Some(initial) = term.initial_stage() {
-                    writeln!(f, "      first: an initial stage of {} epochs", initial.epochs)?;
+                if let Some(epochs) = term.initial_epochs {
+                    writeln!(f, "      first: an initial stage of {epochs} epochs")?;
                 }
                 if term.taps.pairs.is_empty() {
                     writeln!(f, "      logits {0} — logits {0}", self.student.signature.classes)?;
@@ -429,21 +471,6 @@ impl fmt::Display for Plan {
         }
         Ok(())
     }
-}
-
-/// Warnings of the plan that belong beside results: taps without a partner.
-pub fn warnings(plan: &Plan) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for method in &plan.methods {
-        for term in method.terms.iter().filter(|term| !term.taps.dropped.is_empty()) {
-            let dropped = term.taps.dropped.join(", ");
-            warnings.push(format!(
-                "method {}, {}: taps without a partner are not used: {dropped}",
-                method.name, term.label
-            ));
-        }
-    }
-    warnings
 }
 
 /// The digest of a file: BLAKE3 in hexadecimal.

@@ -108,7 +108,8 @@ fn train_teacher(
     environment: &Environment,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let (TeacherWeights::Trained { folder, .. }, Some(train)) = (&teacher.weights, &teacher.config.train) else {
+    let (TeacherWeights::Trained { folder, recipe, .. }, Some(train)) = (&teacher.weights, &teacher.config.train)
+    else {
         return Ok(());
     };
     if store::progress(folder) == Progress::Finished {
@@ -117,7 +118,7 @@ fn train_teacher(
     let lane = LaneConfig {
         name: format!("teacher {}", teacher.name),
         folder: folder.clone(),
-        identity: teacher.identity.clone(),
+        identity: recipe.clone(),
         student: Arc::clone(&teacher.config.model),
         view: teacher.network.view.clone(),
         method_name: "teacher".to_owned(),
@@ -139,7 +140,8 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
     let path = weights.path();
     teacher.load(&path)?;
     let digest = plan::file_digest(&path)?;
-    let key = store::digest(&(&digest, &config.model, &network.view, config.precision, &plan.experiment.dataset))?;
+    let key =
+        store::digest(&(&digest, &config.model, &network.view, config.precision, &plan.data.dataset.info().identity))?;
     let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
     let test: Accuracy = if cache.exists() { store::read_json(&cache)? } else { measure(plan, &teacher, &cache)? };
     let record = TeacherRecord {
@@ -161,7 +163,7 @@ fn measure(plan: &Plan, teacher: &Teacher, cache: &Path) -> Result<Accuracy> {
     let views: Views = [teacher.view.as_str()].into_iter().collect();
     let networks: [Classifier<'_>; 1] = [&network];
     let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &networks, plan.device)?;
-    let test = results.into_iter().next().ok_or_else(|| Error::run("no accuracy was measured"))?;
+    let test = results.into_iter().next().ok_or_else(|| Error::run("no accuracy was measured"))??;
     if let Some(folder) = cache.parent() {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     }
@@ -169,12 +171,17 @@ fn measure(plan: &Plan, teacher: &Teacher, cache: &Path) -> Result<Accuracy> {
     Ok(test)
 }
 
-/// The log first, then whoever watches.
+/// The run's own log first, then the program's, then whoever watches.
 struct Both<'a>(EventLog, &'a mut dyn Observer);
 
 impl Observer for Both<'_> {
     fn event(&mut self, lane: &LaneInfo, event: &Event) {
         self.0.event(lane, event);
+        match event {
+            Event::Step { .. } => tracing::debug!(lane = lane.name, ?event),
+            Event::Warning { .. } | Event::Ended(Outcome::Failed { .. }) => tracing::warn!(lane = lane.name, ?event),
+            _ => tracing::info!(lane = lane.name, ?event),
+        }
         self.1.event(lane, event);
     }
 }

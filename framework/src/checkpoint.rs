@@ -15,6 +15,8 @@ use crate::weights;
 pub const NEWEST: &str = "checkpoint.safetensors";
 /// The name of the one before.
 pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
+/// One that was written and not yet moved into its place when the process was killed.
+const STAGED: &str = "checkpoint.safetensors.tmp";
 
 /// What stands in the file beside the tensors.
 #[derive(Serialize, Deserialize)]
@@ -80,7 +82,7 @@ pub fn write<S: Serialize>(folder: &Path, state: &S, tensors: &[(String, Tensor)
 /// If there are checkpoints and none is whole: both are named with what is wrong with them.
 pub fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Loaded<S>>> {
     let mut faults: Vec<String> = Vec::new();
-    for name in [NEWEST, PREVIOUS] {
+    for name in [NEWEST, PREVIOUS, STAGED] {
         let path = folder.join(name);
         if !path.exists() {
             continue;
@@ -160,6 +162,15 @@ mod tests {
         }
         fs::remove_file(&newest).unwrap();
         assert_eq!(read::<u64>(folder.path()).unwrap().unwrap().state, 1);
+    }
+
+    #[test]
+    fn killed_between_the_two_moves_after_damage_the_staged_file_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &3_u64, &tensors(3.0)).unwrap();
+        fs::rename(folder.path().join(NEWEST), folder.path().join(STAGED)).unwrap();
+        fs::write(folder.path().join(PREVIOUS), b"damaged!").unwrap();
+        assert_eq!(read::<u64>(folder.path()).unwrap().unwrap().state, 3);
     }
 
     #[test]

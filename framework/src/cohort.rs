@@ -222,27 +222,30 @@ impl<'a> Cohort<'a> {
         let steps_per_epoch = config.data.steps_per_epoch(config.train.batch);
         let teachers: IndexMap<String, Signature> =
             config.teachers.iter().map(|(t, _)| (t.name.clone(), t.signature().clone())).collect();
-        let mut berths = Vec::new();
+        let site =
+            TermSite { teachers: &teachers, labels: &config.data.labels, device: config.device, seed: config.seed };
+        let (mut berths, mut damaged) = (Vec::new(), Vec::new());
         for (index, lane) in lanes.iter().enumerate() {
             fs::create_dir_all(&lane.folder).map_err(Error::io("create", &lane.folder))?;
             let lock = lock(&lane.folder)?;
             let info = LaneInfo { index, lanes: lanes.len(), name: lane.name.clone(), folder: lane.folder.clone() };
             let spec = config.data.spec(Some(&lane.view))?;
-            let placeholder =
-                Signature { input: spec.input, classes: spec.classes, taps: Vec::new(), groups: Vec::new() };
-            let site = TermSite {
-                student: &placeholder,
-                teachers: &teachers,
-                labels: &config.data.labels,
-                device: config.device,
-                seed: config.seed,
-            };
-            let mut live =
-                Lane::new(lane, config.seed, info, &spec, &site, config.train).map_err(|e| e.within(&lane.name))?;
-            live.resume(config.environment.threads, steps_per_epoch, watch)?;
+            let mut live = Lane::new(lane, info, &spec, &site, config.train).map_err(|e| e.within(&lane.name))?;
+            match live.resume(config.environment, steps_per_epoch, watch) {
+                Err(error) if error.is_usage() => return Err(error),
+                Err(error) => damaged.push((index, error.to_string())),
+                Ok(()) => {}
+            }
+            if live.is_new() {
+                live.dropped().into_iter().for_each(|message| watch.tell(&live.info, Event::Warning { message }));
+            }
             berths.push(Berth { lane: live, method_name: lane.method_name.clone(), outcome: None, _lock: lock });
         }
-        Ok(Cohort { config, berths, steps_per_epoch, order: None, pace: (Instant::now(), 0) })
+        let mut cohort = Cohort { config, berths, steps_per_epoch, order: None, pace: (Instant::now(), 0) };
+        for (index, reason) in damaged {
+            cohort.fail(index, reason, watch)?;
+        }
+        Ok(cohort)
     }
 
     /// The lanes still at work that are furthest behind, with their position.
@@ -274,28 +277,24 @@ impl<'a> Cohort<'a> {
     /// The samples of a step: (positions in the training set, rows of the data set).
     fn rows(&mut self, position: Position) -> (Rows, Rows) {
         let (stage, epoch) = (position.stage, position.step / self.steps_per_epoch + 1);
-        let device = self.config.device;
-        if self.order.as_ref().is_none_or(|order| (order.stage, order.epoch) != (stage, epoch)) {
-            let data = self.config.data;
-            let seed = stage.seed(self.config.seed).stream("order").at(epoch);
-            let positions = seed.rng().permutation(data.train_rows.len());
+        let CohortConfig { device, data, seed, .. } = *self.config;
+        if self.order.as_ref().is_some_and(|order| (order.stage, order.epoch) != (stage, epoch)) {
+            self.order = None;
+        }
+        let order = self.order.get_or_insert_with(|| {
+            let positions = stage.seed(seed).stream("order").at(epoch).rng().permutation(data.train_rows.len());
             let rows: Vec<i64> = positions.iter().map(|position| data.train_rows[*position as usize]).collect();
             let positions_on_device = Tensor::from_slice(&positions).to_device(device);
             let rows_on_device = Tensor::from_slice(&rows).to_device(device);
-            self.order = Some(EpochOrder { stage, epoch, positions, positions_on_device, rows, rows_on_device });
-        }
+            EpochOrder { stage, epoch, positions, positions_on_device, rows, rows_on_device }
+        });
         let batch = self.config.train.batch;
         let start = (position.step % self.steps_per_epoch) as usize * batch;
         let slice = |host: &[i64], device: &Tensor| {
             let end = (start + batch).min(host.len());
             Rows::from_parts(host[start..end].to_vec(), device.narrow(0, start as i64, (end - start) as i64))
         };
-        match &self.order {
-            Some(order) => {
-                (slice(&order.positions, &order.positions_on_device), slice(&order.rows, &order.rows_on_device))
-            }
-            None => (Rows::new(Vec::new(), device), Rows::new(Vec::new(), device)),
-        }
+        (slice(&order.positions, &order.positions_on_device), slice(&order.rows, &order.rows_on_device))
     }
 
     fn step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
@@ -339,11 +338,11 @@ impl<'a> Cohort<'a> {
         for &index in lanes {
             let started = Instant::now();
             let lane = &mut self.berths[index].lane;
-            let result = catch_unwind(AssertUnwindSafe(|| lane.step(&shared, &clock, watch)))
-                .unwrap_or_else(|payload| Err(Error::run(format!("panic: {}", panic_message(payload.as_ref())))));
+            // A panic inside `tch::no_grad` leaves gradients off: every lane turns them on for itself.
+            let result = catch(|| tch::with_grad(|| lane.step(&shared, &clock, watch)));
             lane.book(share + started.elapsed().as_secs_f64());
             if let Err(error) = result {
-                self.fail(index, position, &error.to_string(), watch)?;
+                self.fail_at(index, position, &error, watch)?;
             }
         }
         self.pace.1 += rows.len() as u64;
@@ -376,7 +375,7 @@ impl<'a> Cohort<'a> {
             if self.berths[index].outcome.is_none()
                 && let Err(error) = self.berths[index].lane.verdict()
             {
-                self.fail(index, position, &error.to_string(), watch)?;
+                self.fail_at(index, position, &error, watch)?;
             }
         }
         let sound: Vec<usize> = lanes.iter().copied().filter(|i| self.berths[*i].outcome.is_none()).collect();
@@ -389,13 +388,16 @@ impl<'a> Cohort<'a> {
             }
         }
         if epoch_ends {
-            self.end_epoch(done / self.steps_per_epoch, &sound, watch)?;
+            self.end_epoch(position, &sound, watch)?;
         }
-        for &index in &sound {
+        for index in sound {
             let berth = &mut self.berths[index];
+            if berth.outcome.is_some() {
+                continue;
+            }
             let stage = berth.lane.stage_name();
             if (epoch_ends && berth.lane.end_stage(self.steps_per_epoch)) || saves {
-                let path = berth.lane.save(self.config.environment.threads)?;
+                let path = berth.lane.save(self.config.environment)?;
                 watch.tell(&berth.lane.info, Event::Checkpoint { stage, step: done, path });
             }
             if berth.lane.position().is_none() {
@@ -405,7 +407,8 @@ impl<'a> Cohort<'a> {
         Ok(())
     }
 
-    fn end_epoch(&mut self, epoch: u64, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+    fn end_epoch(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+        let epoch = position.step / self.steps_per_epoch + 1;
         let evaluated: Vec<usize> = lanes.iter().copied().filter(|i| self.berths[*i].lane.evaluates(epoch)).collect();
         let mut evaluations = vec![Evaluation::default(); self.berths.len()];
         if !evaluated.is_empty() {
@@ -420,25 +423,33 @@ impl<'a> Cohort<'a> {
             let results = evaluate(self.config.data, &views, &networks, self.config.device)?;
             let share = started.elapsed().as_secs_f64() / evaluated.len() as f64;
             for (&index, result) in evaluated.iter().zip(results) {
-                evaluations[index] = result;
                 self.berths[index].lane.book(share);
+                match result {
+                    Ok(evaluation) => evaluations[index] = evaluation,
+                    Err(error) => self.fail_at(index, position, &error, watch)?,
+                }
             }
             // Evaluation is no part of the pace of training.
             self.pace = (Instant::now(), 0);
         }
         for &index in lanes {
-            let lane = &mut self.berths[index].lane;
-            let record = lane.end_epoch(epoch, evaluations[index])?;
-            watch.tell(&lane.info, Event::Epoch(record));
+            if self.berths[index].outcome.is_none() {
+                let lane = &mut self.berths[index].lane;
+                let record = lane.end_epoch(epoch, evaluations[index])?;
+                watch.tell(&lane.info, Event::Epoch(record));
+            }
         }
         Ok(())
     }
 
-    fn fail(&mut self, index: usize, position: Position, reason: &str, watch: &mut Watch<'_>) -> Result<()> {
-        let lane = &self.berths[index].lane;
-        let path = lane.info.folder.join(checkpoint::NEWEST);
-        let stage = lane.stage_name();
-        let reason = format!("{reason} ({stage} stage, noticed after step {})", position.step);
+    /// Ends a lane for what happened at a step.
+    fn fail_at(&mut self, index: usize, position: Position, error: &Error, watch: &mut Watch<'_>) -> Result<()> {
+        let stage = self.berths[index].lane.stage_name();
+        self.fail(index, format!("{error} ({stage} stage, noticed after step {})", position.step), watch)
+    }
+
+    fn fail(&mut self, index: usize, reason: String, watch: &mut Watch<'_>) -> Result<()> {
+        let path = self.berths[index].lane.info.folder.join(checkpoint::NEWEST);
         let outcome = Outcome::Failed { reason, checkpoint: path.exists().then_some(path) };
         self.end(index, outcome, watch)
     }
@@ -479,7 +490,7 @@ impl<'a> Cohort<'a> {
             method_parameters: lane.method_parameters(),
             timing: lane.timing(),
             seconds: lane.seconds(),
-            peak_memory: peak_memory(),
+            peak_memory: if config.device == Device::Cpu { peak_memory() } else { None },
             lanes: self.berths.len(),
             environment: config.environment.clone(),
         };
@@ -506,6 +517,12 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// Turns a panic into an error. tch's operators panic on shapes that do not fit, and a lane must not take others along.
+fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(Error::run(format!("panic: {}", panic_message(payload.as_ref())))))
+}
+
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload
         .downcast_ref::<String>()
@@ -516,7 +533,7 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     text.lines().next().unwrap_or(text).to_owned()
 }
 
-/// The process's peak resident memory in bytes, where the system says.
+/// The process's peak resident memory in bytes since it started, where the system says.
 fn peak_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

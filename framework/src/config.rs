@@ -9,7 +9,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Fault};
 use crate::registry::{self, Role};
 
 /// An error in an experiment file or an override.
@@ -92,7 +92,11 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment
             let key = error.path().to_string();
             Box::new(source.diagnose(&key, error.inner().message(), &table, &set))
         })?;
-    experiment.check()?;
+    let at = |fault: Fault| {
+        let origin = source.locate(&fault.key, &set);
+        Box::new(Diagnostic { message: fault.message, key: fault.key, origin })
+    };
+    experiment.check().map_err(at)?;
     Ok(experiment)
 }
 
@@ -289,6 +293,7 @@ fn apply(table: &mut toml::Table, text: &str) -> Result<String, String> {
         .and_then(|mut parsed| parsed.remove("v"))
         .unwrap_or_else(|| Value::String(value.to_owned()));
     let path = segments(key.trim())?;
+    write_out_built_in(table, &path)?;
     let mut normal = String::new();
     for segment in &path {
         normal = match segment {
@@ -302,6 +307,22 @@ fn apply(table: &mut toml::Table, text: &str) -> Result<String, String> {
         *table = root;
     }
     result.map(|()| normal)
+}
+
+/// An override inside a built-in method changes that method: the file says it in full first.
+fn write_out_built_in(table: &mut toml::Table, path: &[Segment]) -> Result<(), String> {
+    let [Segment::Name(method), Segment::Name(name), _, ..] = path else { return Ok(()) };
+    let Some(plugin) = registry::plugins_of(Role::Method).into_iter().find(|plugin| plugin.name == name) else {
+        return Ok(());
+    };
+    if method == "method"
+        && let Value::Table(methods) = table.entry("method").or_insert_with(|| Value::Table(toml::Table::new()))
+        && !methods.contains_key(name)
+    {
+        let settings = plugin.default_table().map_err(|e| e.to_string())?;
+        methods.insert(name.clone(), Value::Table(settings));
+    }
+    Ok(())
 }
 
 fn assign(target: &mut Value, path: &[Segment], value: Value) -> Result<(), String> {

@@ -57,8 +57,11 @@ pub struct ViewInfo {
 /// What a data set says of itself.
 #[derive(Clone, Debug)]
 pub struct DatasetInfo {
-    /// A name for reports: "CIFAR-100".
+    /// A name for reports.
     pub name: String,
+    /// Everything that determines the batches, and nothing else: a digest of the content and the settings that matter, but
+    /// not where the files lie. Runs are identified by it.
+    pub identity: String,
     /// The classes, in the order of the labels.
     pub class_names: Vec<String>,
     /// The label of every row of the training part, on the host: samplers need it there.

@@ -192,6 +192,8 @@ pub struct InitialStage {
     pub student_groups: Vec<String>,
     /// Which of the method's own parameters train, by name or by the name of a module; empty: none.
     pub own: BTreeSet<String>,
+    /// Whether the method has a loss in the main stage too. If not, neither [`Distiller::loss`] nor the teacher is asked.
+    pub then_loss: bool,
 }
 
 /// One step as a method sees it.

@@ -151,31 +151,41 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Checks every number.
+    /// Checks every number, the schedule's and the optimiser's too. `key` is the table that this is.
     ///
     /// # Errors
     /// With the key and its range.
-    pub fn check(&self) -> Result<()> {
-        let positive = [
-            ("epochs", self.epochs),
-            ("batch", self.batch as u64),
-            ("evaluate_epochs", self.evaluate_epochs),
-            ("checkpoint_steps", self.checkpoint_steps),
-            ("log_steps", self.log_steps),
+    pub fn check(&self, key: &str) -> Result<(), Fault> {
+        let fault = |name: &str, message: String| Err(Fault::new(format!("{key}.{name}"), message));
+        let counts = [
+            ("epochs", self.epochs, 1, 1_000_000),
+            ("batch", self.batch as u64, 1, 1 << 20),
+            ("evaluate_epochs", self.evaluate_epochs, 1, u64::MAX),
+            ("checkpoint_steps", self.checkpoint_steps, 1, u64::MAX),
+            ("log_steps", self.log_steps, 1, u64::MAX),
         ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(Error::plan(format!("{key} must be at least 1")));
+        if let Some((name, value, least, most)) =
+            counts.iter().find(|(_, value, least, most)| value < least || value > most)
+        {
+            let range =
+                if *most == u64::MAX { format!("at least {least}") } else { format!("between {least} and {most}") };
+            return fault(name, format!("{name} must be {range}, not {value}"));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return Err(Error::plan(format!("learning_rate must be positive, not {}", self.learning_rate)));
+            return fault("learning_rate", format!("learning_rate must be positive, not {}", self.learning_rate));
         }
         if !(self.warmup_epochs >= 0.0 && self.warmup_epochs <= self.epochs as f64) {
-            return Err(Error::plan(format!(
-                "warmup_epochs must be between 0 and epochs ({}), not {}",
-                self.epochs, self.warmup_epochs
-            )));
+            let message =
+                format!("warmup_epochs must be between 0 and epochs ({}), not {}", self.epochs, self.warmup_epochs);
+            return fault("warmup_epochs", message);
         }
-        self.schedule.check(self.epochs)
+        if let Err(error) = self.schedule.check(self.epochs) {
+            return fault("schedule", error.to_string());
+        }
+        match self.optimizer.build(&tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu))) {
+            Err(error) => fault("optimizer", error.to_string()),
+            Ok(_) => Ok(()),
+        }
     }
 }
 
@@ -282,106 +292,142 @@ impl Experiment {
             .map_err(|e: toml::de::Error| Error::plan(format!("built-in method `{name}`: {}", e.message())))
     }
 
-    /// Checks what can be checked without building anything: numbers, and names that refer to other parts of the file.
+    /// Checks what can be checked without reading data: numbers, and names that refer to other parts of the file.
     ///
     /// # Errors
     /// With the key at fault and the remedy.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<(), Fault> {
+        let fault = |key: &str, message: String| Err(Fault::new(key.to_owned(), message));
         if self.format != FORMAT {
-            return Err(Error::plan(format!(
-                "format = {} is not known to this version of Limbeck, which reads format = {FORMAT}",
-                self.format
-            )));
+            let message =
+                format!("format {} is not known to this version of Limbeck, which reads format {FORMAT}", self.format);
+            return fault("format", message);
         }
         if self.name.is_empty() || self.name.contains(['/', '\\', '\0']) || self.name.starts_with('.') {
-            return Err(Error::plan("name must be usable as the name of a folder"));
+            return fault("name", "the name must be usable as the name of a folder".to_owned());
         }
-        if self.threads == Some(0) {
-            return Err(Error::plan("threads must be at least 1"));
+        if self.name == "teachers" {
+            return fault(
+                "name",
+                "the folder `teachers` is where trained teachers are kept: choose another name".to_owned(),
+            );
         }
-        self.train.check().map_err(|e| e.within("train"))?;
+        if let Some(threads) = self.threads.filter(|threads| !(1..=1024).contains(threads)) {
+            return fault("threads", format!("threads must be between 1 and 1024, not {threads}"));
+        }
+        self.train.check("train")?;
         for (name, teacher) in &self.teacher {
-            match (&teacher.weights, &teacher.train) {
-                (None, None) => {
-                    return Err(Error::plan(format!(
-                        "teacher.{name} has neither weights nor a recipe: give `weights = \"….safetensors\"`, or a table [teacher.{name}.train]"
-                    )));
-                }
-                (Some(_), Some(_)) => {
-                    return Err(Error::plan(format!(
-                        "teacher.{name} has both weights and [teacher.{name}.train]: remove one"
-                    )));
-                }
-                (_, Some(train)) => train.check().map_err(|e| e.within(&format!("teacher.{name}.train")))?,
-                _ => {}
+            teacher.check(name)?;
+        }
+        for name in self.method.keys() {
+            self.check_method(name)?;
+        }
+        self.check_compare()
+    }
+
+    fn check_compare(&self) -> Result<(), Fault> {
+        let CompareConfig { methods, seeds, baseline, accuracy } = &self.compare;
+        let fault = |key: &str, message: String| Err(Fault::new(format!("compare.{key}"), message));
+        if methods.is_empty() {
+            return fault("methods", "there is no method to compare: methods = [\"NAME\", …]".to_owned());
+        }
+        if seeds.is_empty() {
+            return fault("seeds", "there is no seed: give at least one".to_owned());
+        }
+        for (key, twice) in [("methods", repeated(methods)), ("seeds", repeated(seeds))] {
+            if let Some((i, value)) = twice {
+                return fault(&format!("{key}[{i}]"), format!("{value} is named twice"));
             }
         }
-        if self.compare.methods.is_empty() {
-            return Err(Error::plan("compare.methods names no method: for example methods = [\"vanilla\", \"kd\"]"));
-        }
-        if self.compare.seeds.is_empty() {
-            return Err(Error::plan("compare.seeds is empty: give at least one seed"));
-        }
-        for (key, repeated) in [("methods", repeated(&self.compare.methods)), ("seeds", repeated(&self.compare.seeds))]
-        {
-            if let Some(value) = repeated {
-                return Err(Error::plan(format!("compare.{key} names {value} twice")));
+        for (i, name) in methods.iter().enumerate() {
+            if let Err(error) = self.method(name) {
+                return fault(&format!("methods[{i}]"), error.to_string());
             }
+            self.check_method(name)?;
         }
-        if let Some(baseline) = &self.compare.baseline
-            && !self.compare.methods.contains(baseline)
-        {
-            return Err(Error::plan(format!("compare.baseline `{baseline}` is not among compare.methods")));
+        if let Some(baseline) = baseline.as_ref().filter(|baseline| !methods.contains(baseline)) {
+            return fault("baseline", format!("the baseline `{baseline}` is not among compare.methods"));
         }
-        if self.compare.accuracy == AccuracyChoice::BestOnValidation && self.validation == 0 {
-            return Err(Error::plan(
-                "compare.accuracy = \"best_on_validation\" needs `validation`, the number of samples to hold out",
-            ));
-        }
-        for name in &self.compare.methods {
-            self.check_method(name).map_err(|e| e.within("compare.methods"))?;
+        if *accuracy == AccuracyChoice::BestOnValidation && self.validation == 0 {
+            let message = "\"best_on_validation\" needs `validation`, the number of samples to hold out".to_owned();
+            return fault("accuracy", message);
         }
         Ok(())
     }
 
-    fn check_method(&self, name: &str) -> Result<()> {
-        let method = self.method(name)?;
+    fn check_method(&self, name: &str) -> Result<(), Fault> {
+        let table = format!("method.{name}");
+        let fault = |key: &str, message: String| Err(Fault::new(format!("{table}.{key}"), message));
+        let method = self.method(name).map_err(|e| Fault::new(table.clone(), e.to_string()))?;
         if !(method.cross_entropy >= 0.0 && method.cross_entropy.is_finite()) {
-            return Err(Error::plan(format!(
-                "method.{name}.cross_entropy must not be negative, not {}",
-                method.cross_entropy
-            )));
+            return fault("cross_entropy", format!("cross_entropy must not be negative, not {}", method.cross_entropy));
         }
         if method.cross_entropy == 0.0 && method.terms.is_empty() {
-            return Err(Error::plan(format!("method.{name} has nothing to minimise: no cross_entropy and no terms")));
+            let message = format!("method `{name}` has nothing to minimise: no cross_entropy and no terms");
+            return Err(Fault::new(table, message));
         }
         for (i, term) in method.terms.iter().enumerate() {
-            let key = format!("method.{name}.terms[{i}]");
+            let key = |name: &str| format!("terms[{i}]{name}");
             if !term.weight.is_finite() {
-                return Err(Error::plan(format!("{key}.weight must be finite, not {}", term.weight)));
+                return fault(&key(".weight"), format!("the weight must be finite, not {}", term.weight));
             }
             if self.teacher.is_empty() {
-                return Err(Error::plan(format!(
-                    "{key} needs a teacher, and the experiment has none: add a table [teacher.NAME]"
-                )));
+                let message =
+                    format!("method `{name}` needs a teacher, and the experiment has none: add a table [teacher.NAME]");
+                return fault(&key(""), message);
             }
-            for teacher in term.teachers.iter().flatten() {
+            for (j, teacher) in term.teachers.iter().flatten().enumerate() {
                 if !self.teacher.contains_key(teacher) {
                     let names: Vec<&str> = self.teacher.keys().map(String::as_str).collect();
-                    return Err(Error::plan(format!(
-                        "{key}.teachers: there is no teacher `{teacher}`; the experiment has {}",
-                        names.join(", ")
-                    )));
+                    let message = format!("there is no teacher `{teacher}`; the experiment has {}", names.join(", "));
+                    return fault(&key(&format!(".teachers[{j}]")), message);
                 }
             }
             if term.teachers.as_ref().is_some_and(Vec::is_empty) {
-                return Err(Error::plan(format!("{key}.teachers is empty: leave it out to use every teacher")));
+                return fault(&key(".teachers"), "the list is empty: leave it out to use every teacher".to_owned());
             }
         }
         Ok(())
     }
 }
 
-fn repeated<T: PartialEq + std::fmt::Debug>(items: &[T]) -> Option<String> {
-    items.iter().enumerate().find(|(i, item)| items[..*i].contains(item)).map(|(_, item)| format!("{item:?}"))
+impl TeacherConfig {
+    fn check(&self, name: &str) -> Result<(), Fault> {
+        let key = format!("teacher.{name}");
+        match (&self.weights, &self.train) {
+            (None, None) => {
+                let message = format!(
+                    "teacher `{name}` has neither weights nor a recipe: give `weights = \"….safetensors\"`, or a table [{key}.train]"
+                );
+                Err(Fault::new(key, message))
+            }
+            (Some(_), Some(_)) => {
+                let message = format!("teacher `{name}` has both weights and [{key}.train]: remove one");
+                Err(Fault::new(format!("{key}.weights"), message))
+            }
+            (None, Some(train)) => train.check(&format!("{key}.train")),
+            (Some(_), None) => Ok(()),
+        }
+    }
+}
+
+/// A value that makes no sense, with its key: the reader of the file knows the line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The dotted key, as in `method.mine.terms[0].weight`.
+    pub key: String,
+    /// What is wrong, and the remedy.
+    pub message: String,
+}
+
+impl Fault {
+    fn new(key: String, message: String) -> Self {
+        Fault { key, message }
+    }
+}
+
+/// The first item that stands in a list twice, with its second place.
+fn repeated<T: PartialEq + std::fmt::Debug>(items: &[T]) -> Option<(usize, String)> {
+    let twice = items.iter().enumerate().find(|(i, item)| items[..*i].contains(item));
+    twice.map(|(i, item)| (i, format!("{item:?}")))
 }

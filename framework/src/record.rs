@@ -178,7 +178,8 @@ pub struct Summary {
     pub timing: Timing,
     /// Seconds in all, over every resumption.
     pub seconds: f64,
-    /// The process's peak resident memory in bytes, the whole cohort's; absent where the system does not say.
+    /// The process's peak resident memory in bytes when the run ended, whatever it trained before included; absent on a GPU
+    /// and where the system does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
     /// How many lanes the cohort had.

@@ -50,7 +50,8 @@ impl Seed {
 
     /// A generator that starts here.
     pub fn rng(self) -> Rng {
-        Rng { state: self.0 }
+        // Salted: the generator's draws are not the children that `at` gives.
+        Rng { state: mix(self.0 ^ fnv1a("generator")) }
     }
 
     /// Seeds libtorch's own generators (dropout, parameter initialisation) and keeps every other user of this function

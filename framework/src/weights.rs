@@ -203,12 +203,31 @@ pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tenso
     Ok(())
 }
 
-/// Loads a file into all variables of a store, in place.
+/// Loads a file into all variables of a store, in place. PyTorch's `num_batches_tracked` counters, which nothing here
+/// reads, are passed over.
 ///
 /// # Errors
 /// As for [`read`] and [`copy_into`].
 pub fn load_into(store: &nn::VarStore, path: &Path) -> Result<()> {
-    copy_into(&variables(store), &read(path)?.tensors, path)
+    let mut tensors = read(path)?.tensors;
+    tensors.retain(|name, _| !name.ends_with(".num_batches_tracked"));
+    copy_into(&variables(store), &tensors, path)
+}
+
+/// Finds a variable that was registered under a name already taken: libtorch's binding renames it `NAME__1`.
+///
+/// # Errors
+/// With the new name.
+pub(crate) fn check_names(store: &nn::VarStore) -> Result<()> {
+    let renamed = |name: &str| {
+        name.rsplit_once("__").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match store.variables().keys().find(|name| renamed(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::plan(format!(
+            "a parameter was registered twice, and the second became `{name}`: give every parameter a path of its own"
+        ))),
+    }
 }
 
 /// Gives every variable storage of its own, 4-d ones in channels_last order: the layout at the start of a stage, the
@@ -291,6 +310,21 @@ mod tests {
             "w.safetensors: these are not the weights of this network: `conv.weight` has shape [3, 2, 5, 5], expected [3, 2, 3, 3]; \
              `fc.weight` is missing (it has `fc.weights`); `fc.weights` is unexpected"
         );
+    }
+
+    #[test]
+    fn pytorchs_counters_are_passed_over_and_a_name_taken_twice_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let a = network(1);
+        let mut tensors = variables(&a);
+        tensors.push(("bn1.num_batches_tracked".to_owned(), Tensor::from(7_i64)));
+        save(&path, &tensors, None).unwrap();
+        load_into(&network(2), &path).unwrap();
+        check_names(&a).unwrap();
+        nn::linear(a.root() / "fc", 3, 2, Default::default());
+        let message = check_names(&a).unwrap_err().to_string();
+        assert!(message.starts_with("a parameter was registered twice, and the second became `fc."), "{message}");
     }
 
     #[test]

@@ -134,7 +134,12 @@ fn unknown_kinds_and_names() {
     );
     assert_eq!(
         replaced("\"kd\", \"mine\"", "\"kd\", \"mime\""),
-        "compare.methods: unknown method `mime`: did you mean `mine`?"
+        "unknown method `mime`: did you mean `mine`?
+  --> x.toml:29:29
+   |
+29 | methods = [\"vanilla\", \"kd\", \"mime\"]
+   |                             ^^^^^^
+  key: compare.methods[2]"
     );
 }
 
@@ -202,29 +207,87 @@ fn overrides_are_named_as_the_origin() {
 fn an_experiment_that_makes_no_sense() {
     assert_eq!(
         replaced("format = 1", "format = 2"),
-        "format = 2 is not known to this version of Limbeck, which reads format = 1"
+        "format 2 is not known to this version of Limbeck, which reads format 1
+  --> x.toml:1:1
+  |
+1 | format = 2
+  | ^^^^^^
+  key: format"
     );
     assert_eq!(
         replaced("[teacher.big.train]\nepochs = 1\n", ""),
-        "teacher.big has neither weights nor a recipe: give `weights = \"….safetensors\"`, or a table [teacher.big.train]"
+        "teacher `big` has neither weights nor a recipe: give `weights = \"….safetensors\"`, or a table [teacher.big.train]
+  --> x.toml:7:10
+  |
+7 | [teacher.big]
+  |          ^^^
+  key: teacher.big"
     );
-    assert_eq!(replaced("epochs = 2", "epochs = 0"), "train: epochs must be at least 1");
+    assert_eq!(
+        replaced("epochs = 2", "epochs = 0"),
+        "epochs must be between 1 and 1000000, not 0
+  --> x.toml:16:1
+   |
+16 | epochs = 0
+   | ^^^^^^
+  key: train.epochs"
+    );
+    assert_eq!(
+        replaced("epochs = 2", "optimizer = { kind = \"sgd\", momentum = 1.5 }"),
+        "sgd: momentum must be in 0..1, not 1.5
+  --> x.toml:16:1
+   |
+16 | optimizer = { kind = \"sgd\", momentum = 1.5 }
+   | ^^^^^^^^^
+  key: train.optimizer"
+    );
     assert_eq!(
         replaced("weight = 2.0", "weight = 2.0\nteachers = [\"bug\"]"),
-        "compare.methods: method.mine.terms[0].teachers: there is no teacher `bug`; the experiment has big"
+        "there is no teacher `bug`; the experiment has big
+  --> x.toml:22:13
+   |
+22 | teachers = [\"bug\"]
+   |             ^^^^^
+  key: method.mine.terms[0].teachers[0]"
     );
     assert_eq!(
         replaced("methods = [\"vanilla\", \"kd\", \"mine\"]", "methods = [\"kd\", \"kd\"]"),
-        "compare.methods names \"kd\" twice"
+        "\"kd\" is named twice
+  --> x.toml:29:18
+   |
+29 | methods = [\"kd\", \"kd\"]
+   |                  ^^^^
+  key: compare.methods[1]"
     );
     assert_eq!(
         replaced("methods =", "accuracy = \"best_on_validation\"\nmethods ="),
-        "compare.accuracy = \"best_on_validation\" needs `validation`, the number of samples to hold out"
+        "\"best_on_validation\" needs `validation`, the number of samples to hold out
+  --> x.toml:29:1
+   |
+29 | accuracy = \"best_on_validation\"
+   | ^^^^^^^^
+  key: compare.accuracy"
     );
     assert_eq!(
         replaced("methods =", "baseline = \"crd\"\nmethods ="),
-        "compare.baseline `crd` is not among compare.methods"
+        "the baseline `crd` is not among compare.methods
+  --> x.toml:29:1
+   |
+29 | baseline = \"crd\"
+   | ^^^^^^^^
+  key: compare.baseline"
     );
+}
+
+#[test]
+fn overrides_reach_into_built_in_methods() {
+    let overrides = ["method.kd.cross_entropy=0.2", "method.crd+kd.terms[1].distiller.negatives.count=99"];
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    let text = GOOD.replace("\"mine\"]", "\"crd+kd\"]");
+    let experiment = parse(&text, Path::new("x.toml"), &overrides).unwrap();
+    let kd = experiment.method("kd").unwrap();
+    assert_eq!((kd.cross_entropy, kd.terms.len(), kd.terms[0].weight), (0.2, 1, 0.9));
+    assert!(toml::to_string(&experiment.method("crd+kd").unwrap()).unwrap().contains("count = 99"));
 }
 
 #[test]

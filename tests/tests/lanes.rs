@@ -74,7 +74,13 @@ struct LiveStaged {
 impl Distiller for LiveStaged {
     fn initial_stage(&self) -> Option<InitialStage> {
         let own = ["connector".to_owned()].into();
-        Some(InitialStage { epochs: 1, learning_rate: Some(0.01), student_groups: self.groups.clone(), own })
+        Some(InitialStage {
+            epochs: 1,
+            learning_rate: Some(0.01),
+            student_groups: self.groups.clone(),
+            own,
+            then_loss: true,
+        })
     }
 
     fn initial_loss(&mut self, step: &Step<'_>) -> Result<Terms> {

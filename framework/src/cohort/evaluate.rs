@@ -2,7 +2,7 @@
 
 use tch::{Device, Tensor, no_grad_guard};
 
-use super::Data;
+use super::{Data, catch};
 use crate::dataset::{Batch, Rows, Split, Views};
 use crate::error::Result;
 use crate::metric::AccuracyMeter;
@@ -23,10 +23,11 @@ pub struct Evaluation {
 /// A network in evaluation mode: a batch's logits `[B, classes]`.
 pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
 
-/// The accuracy of each network on the given rows of a split, without augmentation.
+/// The accuracy of each network on the given rows of a split, without augmentation. A network that fails or panics fails
+/// alone.
 ///
 /// # Errors
-/// If a batch or a network fails.
+/// If a batch cannot be read.
 pub fn accuracy(
     data: &Data,
     split: Split,
@@ -34,31 +35,42 @@ pub fn accuracy(
     views: &Views,
     networks: &[Classifier<'_>],
     device: Device,
-) -> Result<Vec<Accuracy>> {
+) -> Result<Vec<Result<Accuracy>>> {
     let _no_grad = no_grad_guard();
-    let mut meters: Vec<AccuracyMeter> = networks.iter().map(|_| AccuracyMeter::new(device)).collect();
+    let mut meters: Vec<Result<AccuracyMeter>> = networks.iter().map(|_| Ok(AccuracyMeter::new(device))).collect();
     for chunk in rows.chunks(BATCH) {
         let batch = data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None)?;
-        for (network, meter) in networks.iter().zip(&mut meters) {
-            meter.add(&network(&batch)?, &batch.labels);
+        for (network, state) in networks.iter().zip(&mut meters) {
+            if let Ok(meter) = state {
+                match catch(|| network(&batch)) {
+                    Ok(logits) => meter.add(&logits, &batch.labels),
+                    Err(error) => *state = Err(error),
+                }
+            }
         }
     }
-    meters.iter().map(AccuracyMeter::read).collect()
+    Ok(meters.into_iter().map(|meter| meter?.read()).collect())
 }
 
 /// Test accuracy, and validation accuracy where samples are held out, of each network.
 ///
 /// # Errors
 /// As for [`accuracy`].
-pub fn evaluate(data: &Data, views: &Views, networks: &[Classifier<'_>], device: Device) -> Result<Vec<Evaluation>> {
+pub fn evaluate(
+    data: &Data,
+    views: &Views,
+    networks: &[Classifier<'_>],
+    device: Device,
+) -> Result<Vec<Result<Evaluation>>> {
     let all: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
     let test = accuracy(data, Split::Test, &all, views, networks, device)?;
-    let validation = match data.validation_rows.is_empty() {
-        true => vec![None; networks.len()],
-        false => accuracy(data, Split::Train, &data.validation_rows, views, networks, device)?
-            .into_iter()
-            .map(Some)
-            .collect(),
+    if data.validation_rows.is_empty() {
+        let only = |test: Result<Accuracy>| Ok(Evaluation { validation: None, test: Some(test?) });
+        return Ok(test.into_iter().map(only).collect());
+    }
+    let validation = accuracy(data, Split::Train, &data.validation_rows, views, networks, device)?;
+    let both = |(test, validation): (Result<Accuracy>, Result<Accuracy>)| {
+        Ok(Evaluation { validation: Some(validation?), test: Some(test?) })
     };
-    Ok(test.into_iter().zip(validation).map(|(test, validation)| Evaluation { validation, test: Some(test) }).collect())
+    Ok(test.into_iter().zip(validation).map(both).collect())
 }

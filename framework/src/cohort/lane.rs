@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
-use super::term::{Term, TermSite, build_terms};
+use super::term::{Term, TermSite, build_terms, is_within};
 use super::{Clock, LaneConfig, Position, Stage, Watch};
 use crate::checkpoint;
 use crate::dataset::{Batch, Rows};
@@ -17,9 +17,9 @@ use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::TrainConfig;
 use crate::metric::{Meter, cross_entropy, right_guesses};
-use crate::model::{Features, Mode, Model, ModelSpec, Taps};
+use crate::model::{Features, Mode, Model, ModelSpec, TapRef, Taps};
 use crate::optim::{FlatParameters, Optimizer, Progress, Variable};
-use crate::record::{Accuracies, EpochAccuracy, EpochRecord, Timing};
+use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Timing};
 use crate::seed::Seed;
 use crate::weights;
 
@@ -35,6 +35,8 @@ pub(super) struct Lane {
     student: Box<dyn Model>,
     store: nn::VarStore,
     terms: Vec<Term>,
+    /// Whether each term has a loss in the main stage.
+    main_loss: Vec<bool>,
     taps: Taps,
     train: TrainConfig,
     device: Device,
@@ -69,6 +71,7 @@ struct Saved {
     identity: String,
     threads: usize,
     device: String,
+    libtorch: String,
     stage: usize,
     step: u64,
     /// The variables in the flat buffer, in order; empty before a stage's first step.
@@ -101,7 +104,7 @@ impl Health {
     fn check<'v>(&mut self, named: impl Iterator<Item = (&'v str, &'v Tensor)>, step: u64) -> Tensor {
         let (names, values): (Vec<&str>, Vec<Tensor>) =
             named.map(|(name, value)| (name, value.detach().to_kind(Kind::Float))).unzip();
-        if self.names.len() != names.len() {
+        if self.names != names {
             self.names = names.into_iter().map(str::to_owned).collect();
         }
         let bad = Tensor::stack(&values, 0).isfinite().logical_not();
@@ -138,8 +141,10 @@ struct Place<'a> {
     step: u64,
     seed: Seed,
     mode: Mode<'a>,
-    /// The only term at work: that of an initial stage.
-    only: Option<usize>,
+    /// Whether the stage is an initial one.
+    initial: bool,
+    /// The terms at work, by index.
+    terms: Vec<usize>,
 }
 
 impl<'a> Place<'a> {
@@ -189,7 +194,6 @@ impl Objective {
 impl Lane {
     pub fn new(
         config: &LaneConfig,
-        seed: u64,
         info: LaneInfo,
         spec: &ModelSpec,
         site: &TermSite<'_>,
@@ -197,14 +201,17 @@ impl Lane {
     ) -> Result<Self> {
         let store = nn::VarStore::new(site.device);
         let student = {
-            let _drawing = Seed::new(seed).stream("student").seed_libtorch();
+            let _drawing = Seed::new(site.seed).stream("student").seed_libtorch();
             config.student.build(&store.root(), spec)?
         };
-        let terms = build_terms(&config.method, &TermSite { student: student.signature(), ..site.clone() })?;
+        weights::check_names(&store)?;
+        let terms = build_terms(&config.method, student.signature(), site)?;
         let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
         let mut stages: Vec<StagePlan> = Vec::new();
+        let mut main_loss = vec![true; terms.len()];
         for (index, term) in terms.iter().enumerate() {
             if let Some(initial) = term.initial_stage() {
+                main_loss[index] = initial.then_loss;
                 let name = format!("initial:{}", term.label);
                 let stage = Stage::Initial(stages.len() as u64);
                 stages.push(StagePlan { stage, name, epochs: initial.epochs, initial: Some((index, initial)) });
@@ -213,7 +220,7 @@ impl Lane {
         stages.push(StagePlan { stage: Stage::Main, name: "main".to_owned(), epochs: train.epochs, initial: None });
         let lane = Lane {
             info,
-            seed,
+            seed: site.seed,
             model_kind: config.student.typetag_name().to_owned(),
             view: config.view.clone(),
             identity: config.identity.clone(),
@@ -221,6 +228,7 @@ impl Lane {
             student,
             store,
             terms,
+            main_loss,
             taps,
             train: train.clone(),
             device: site.device,
@@ -252,14 +260,32 @@ impl Lane {
         self.stage().map(|plan| Position { stage: plan.stage, step: self.progress.step })
     }
 
+    /// The terms at work in the current stage, by index: one in an initial stage, else all that have a loss.
+    fn at_work(&self) -> Vec<usize> {
+        match self.stage().and_then(|plan| plan.initial.as_ref()) {
+            Some((term, _)) => vec![*term],
+            None => (0..self.terms.len()).filter(|index| self.main_loss[*index]).collect(),
+        }
+    }
+
     /// The teachers whose features this lane wants in its current stage, with the taps.
-    pub fn wanted(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &crate::model::TapRef>)> {
-        let only = self.stage().and_then(|plan| plan.initial.as_ref()).map(|(index, _)| *index);
-        self.terms
-            .iter()
-            .enumerate()
-            .filter(move |(index, _)| only.is_none_or(|only| only == *index))
-            .map(|(_, term)| (term.teacher.as_str(), term.taps.pairs.iter().map(|pair| &pair.teacher)))
+    pub fn wanted(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &TapRef>)> {
+        self.at_work().into_iter().map(|index| {
+            let term = &self.terms[index];
+            (term.teacher.as_str(), term.taps.pairs.iter().map(|pair| &pair.teacher))
+        })
+    }
+
+    /// What the reader of the results must know of the pairing.
+    pub fn dropped(&self) -> Vec<String> {
+        let dropped = |term: &Term| (term.label.clone(), term.taps.dropped.join(", "));
+        let terms = self.terms.iter().map(dropped).filter(|(_, taps)| !taps.is_empty());
+        terms.map(|(label, taps)| format!("{label}: taps without a partner are not used: {taps}")).collect()
+    }
+
+    /// Whether nothing has been trained yet.
+    pub fn is_new(&self) -> bool {
+        self.progress.stage == 0 && self.progress.step == 0
     }
 
     /// The name of the stage that it is in.
@@ -305,17 +331,14 @@ impl Lane {
 
     /// The variables that may train in a stage.
     fn candidates(&self, plan: &StagePlan) -> Vec<Variable> {
-        let belongs = |own: &BTreeSet<String>, name: &str| {
-            own.iter().any(|prefix| {
-                name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            })
-        };
         let trains = |owner: Option<usize>, name: &str| match (&plan.initial, owner) {
             (None, _) => true,
             (Some((_, stage)), None) => {
                 self.student.signature().group_of(name).is_some_and(|group| stage.student_groups.contains(&group.name))
             }
-            (Some((index, stage)), Some(term)) => *index == term && belongs(&stage.own, name),
+            (Some((index, stage)), Some(term)) => {
+                *index == term && stage.own.iter().any(|module| is_within(name, module))
+            }
         };
         let mut result = Vec::new();
         let mut collect = |owner: Option<usize>, prefix: String, store: &nn::VarStore| {
@@ -340,13 +363,8 @@ impl Lane {
         let _drawing = seed.stream("libtorch").seed_libtorch();
         let initial = plan.initial.as_ref().map(|(term, stage)| (*term, stage.student_groups.clone()));
         let mode = initial.as_ref().map_or(Mode::Train, |(_, groups)| Mode::TrainGroups(groups));
-        let place = Place {
-            epoch: step / shared.steps_per_epoch + 1,
-            step,
-            seed,
-            mode,
-            only: initial.as_ref().map(|(term, _)| *term),
-        };
+        let (epoch, terms) = (step / shared.steps_per_epoch + 1, self.at_work());
+        let place = Place { epoch, step, seed, mode, initial: initial.is_some(), terms };
 
         let started = Instant::now();
         let features = self.student.forward(shared.batch.view(&self.view)?, &self.taps, mode)?;
@@ -367,8 +385,9 @@ impl Lane {
         let optimizer = clock.since(started);
 
         let started = Instant::now();
-        if place.only.is_none() {
-            for (index, term) in self.terms.iter_mut().enumerate() {
+        if !place.initial {
+            for &index in &place.terms {
+                let term = &mut self.terms[index];
                 term.distiller.after_step(&place.of(index, &term.teacher, &term.taps, &features, shared)?)?;
             }
         }
@@ -377,7 +396,7 @@ impl Lane {
         let right = right_guesses(&features.logits, &shared.batch.labels);
         self.meter.add(&objective.reported(), &right, shared.rows.len() as i64)?;
         if clock.timed {
-            let asked: BTreeSet<&str> = self.terms.iter().map(|term| term.teacher.as_str()).collect();
+            let asked: BTreeSet<&str> = place.terms.iter().map(|index| self.terms[*index].teacher.as_str()).collect();
             let timing = &mut self.progress.timing;
             timing.steps += 1;
             timing.data += clock.data;
@@ -398,20 +417,15 @@ impl Lane {
     fn objective(&mut self, features: &Features, shared: &Shared<'_>, place: &Place<'_>) -> Result<Objective> {
         let mut weighted: Vec<Tensor> = Vec::new();
         let (mut losses, mut metrics) = (Vec::new(), Vec::new());
-        if place.only.is_none() && self.cross_entropy != 0.0 {
+        if !place.initial && self.cross_entropy != 0.0 {
             let loss = cross_entropy(&features.logits, &shared.batch.labels);
             weighted.push(&loss * self.cross_entropy);
             losses.push(("cross_entropy".to_owned(), loss));
         }
-        for (index, term) in self.terms.iter_mut().enumerate() {
-            if place.only.is_some_and(|only| only != index) {
-                continue;
-            }
+        for &index in &place.terms {
+            let term = &mut self.terms[index];
             let step = place.of(index, &term.teacher, &term.taps, features, shared)?;
-            let terms = match place.only {
-                Some(_) => term.distiller.initial_loss(&step)?,
-                None => term.distiller.loss(&step)?,
-            };
+            let terms = if place.initial { term.distiller.initial_loss(&step)? } else { term.distiller.loss(&step)? };
             if terms.losses().is_empty() {
                 return Err(Error::run(format!("term {} gave no loss", term.label)));
             }
@@ -479,9 +493,15 @@ impl Lane {
         base * warmup * self.train.schedule.factor(&progress)
     }
 
-    /// Reads the health flag: an error names the step and the term.
+    /// Reads the health flag: an error names the step and the term. The parameters themselves are looked at too, since a
+    /// finite gradient times a learning rate may overflow.
     pub fn verdict(&self) -> Result<()> {
-        self.health.verdict().map_err(Error::run)
+        self.health.verdict().map_err(Error::run)?;
+        let sound = |running: &RunningStage| running.flat.buffer().isfinite().all().int64_value(&[]) != 0;
+        match self.running.as_ref().is_none_or(sound) {
+            true => Ok(()),
+            false => Err(Error::run(format!("the parameters became non-finite by step {}", self.progress.step))),
+        }
     }
 
     /// The event of a step at which the device is read anyway.
@@ -566,14 +586,15 @@ impl Lane {
     }
 
     /// Writes a checkpoint; call only after a sound [`verdict`](Self::verdict).
-    pub fn save(&self, threads: usize) -> Result<PathBuf> {
+    pub fn save(&self, environment: &Environment) -> Result<PathBuf> {
         let mut tensors = self.variables();
         let (names, sums) = self.meter.state();
         tensors.push(("meter".to_owned(), sums.shallow_clone()));
         let mut saved = Saved {
             identity: self.identity.clone(),
-            threads,
+            threads: environment.threads,
             device: super::device_family(self.device).to_owned(),
+            libtorch: environment.libtorch.clone(),
             meter: names.to_vec(),
             ..self.progress.clone()
         };
@@ -585,7 +606,7 @@ impl Lane {
     }
 
     /// Goes on where the newest checkpoint of the folder stands, if there is one.
-    pub fn resume(&mut self, threads: usize, steps_per_epoch: u64, watch: &mut Watch<'_>) -> Result<()> {
+    pub fn resume(&mut self, environment: &Environment, steps_per_epoch: u64, watch: &mut Watch<'_>) -> Result<()> {
         let Some(loaded) = checkpoint::read::<Saved>(&self.info.folder)? else { return Ok(()) };
         let folder = self.info.folder.display();
         let device = super::device_family(self.device);
@@ -595,11 +616,18 @@ impl Lane {
                 "{folder} belongs to another configuration: choose another folder with --out"
             )));
         }
+        let threads = environment.threads;
         if (saved.threads, saved.device.as_str()) != (threads, device) {
             return Err(Error::plan(format!(
                 "{folder} was begun on {} with {} threads and cannot go on exactly on {device} with {threads}: \
                  use --device {} --set threads={}, or another folder with --out",
                 saved.device, saved.threads, saved.device, saved.threads
+            )));
+        }
+        if saved.libtorch != environment.libtorch {
+            return Err(Error::plan(format!(
+                "{folder} was begun with libtorch {} and cannot go on exactly with {}: use that version, or another folder with --out",
+                saved.libtorch, environment.libtorch
             )));
         }
         if let Some(why) = loaded.passed_over {

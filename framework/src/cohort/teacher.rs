@@ -38,6 +38,7 @@ impl Teacher {
         let store = nn::VarStore::new(device);
         let _drawing = Seed::new(0).stream("teacher").seed_libtorch();
         let model = config.build(&store.root(), spec)?;
+        weights::check_names(&store)?;
         Ok(Teacher { name: name.to_owned(), view: view.to_owned(), model, store, precision })
     }
 

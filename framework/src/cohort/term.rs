@@ -5,11 +5,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use tch::{Device, nn};
 
-use crate::distiller::{Distiller, Site, TapPairs};
+use crate::distiller::{Distiller, InitialStage, Site, TapPairs};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, TermConfig};
 use crate::model::Signature;
 use crate::seed::Seed;
+use crate::weights;
 
 /// One distiller of one method for one teacher.
 #[derive(Debug)]
@@ -29,8 +30,6 @@ pub struct Term {
 /// What the terms of a method are built for.
 #[derive(Clone, Debug)]
 pub struct TermSite<'a> {
-    /// The student.
-    pub student: &'a Signature,
     /// The teachers by name, in the order of the experiment.
     pub teachers: &'a IndexMap<String, Signature>,
     /// The label of every training sample, by position.
@@ -45,51 +44,76 @@ pub struct TermSite<'a> {
 ///
 /// # Errors
 /// If a term does not fit its student and teacher: the message names the term and the teacher.
-pub fn build_terms(method: &MethodConfig, site: &TermSite<'_>) -> Result<Vec<Term>> {
+pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'_>) -> Result<Vec<Term>> {
+    // Labels name state and metrics: they depend on the method alone, not on teachers that others ask.
+    let asked = |config: &TermConfig, name: &str| {
+        config.teachers.as_ref().is_none_or(|chosen| chosen.iter().any(|chosen| chosen == name))
+    };
+    let several = site.teachers.keys().filter(|name| method.terms.iter().any(|config| asked(config, name))).count() > 1;
     let mut terms: Vec<Term> = Vec::new();
     for (index, config) in method.terms.iter().enumerate() {
-        for (name, signature) in site.teachers {
-            if config.teachers.as_ref().is_none_or(|chosen| chosen.contains(name)) {
-                let kind = config.distiller.typetag_name();
-                let label = if site.teachers.len() > 1 { format!("{kind}.{name}") } else { kind.to_owned() };
-                let earlier = terms.iter().filter(|term| term.label.split('#').next() == Some(label.as_str())).count();
-                let label = if earlier > 0 { format!("{label}#{}", earlier + 1) } else { label };
-                let term = build_term(config, index, name, signature, label, site)
-                    .map_err(|e| e.within(&format!("terms[{index}] ({kind}, teacher {name})")))?;
-                terms.push(term);
-            }
+        for (name, signature) in site.teachers.iter().filter(|(name, _)| asked(config, name)) {
+            let kind = config.distiller.typetag_name();
+            let label = if several { format!("{kind}.{name}") } else { kind.to_owned() };
+            let earlier = terms.iter().filter(|term| term.label.split('#').next() == Some(label.as_str())).count();
+            let label = if earlier > 0 { format!("{label}#{}", earlier + 1) } else { label };
+            let place = Site {
+                student,
+                teacher: signature,
+                teacher_name: name,
+                labels: site.labels,
+                classes: student.classes,
+                configured_pairs: config.taps.as_deref(),
+                device: site.device,
+            };
+            let seed = Seed::new(site.seed).stream("term").at(index as u64).stream(name);
+            let term = build_term(config, &place, label, seed)
+                .map_err(|e| e.within(&format!("terms[{index}] ({kind}, teacher {name})")))?;
+            terms.push(term);
         }
     }
     Ok(terms)
 }
 
-fn build_term(
-    config: &TermConfig,
-    index: usize,
-    teacher: &str,
-    signature: &Signature,
-    label: String,
-    site: &TermSite<'_>,
-) -> Result<Term> {
-    let place = Site {
-        student: site.student,
-        teacher: signature,
-        teacher_name: teacher,
-        labels: site.labels,
-        classes: site.student.classes,
-        configured_pairs: config.taps.as_deref(),
-        device: site.device,
-    };
-    let taps = config.distiller.taps(&place)?;
+fn build_term(config: &TermConfig, site: &Site<'_>, label: String, seed: Seed) -> Result<Term> {
+    let taps = config.distiller.taps(site)?;
     let store = nn::VarStore::new(site.device);
-    let _drawing = Seed::new(site.seed).stream("term").at(index as u64).stream(teacher).seed_libtorch();
-    let distiller = config.distiller.build(&place, &store.root())?;
-    if let Some(name) = store.variables().keys().find(|name| name.contains("__")) {
+    let distiller = {
+        let _drawing = seed.seed_libtorch();
+        config.distiller.build(site, &store.root())?
+    };
+    weights::check_names(&store)?;
+    if let Some(stage) = distiller.initial_stage() {
+        check_initial_stage(&stage, site.student, &store)?;
+    }
+    Ok(Term { label, weight: config.weight, teacher: site.teacher_name.to_owned(), taps, distiller, store })
+}
+
+/// An initial stage that names something that does not exist would silently not train it.
+fn check_initial_stage(stage: &InitialStage, student: &Signature, store: &nn::VarStore) -> Result<()> {
+    if stage.epochs == 0 {
+        return Err(Error::plan("the initial stage must have at least 1 epoch"));
+    }
+    if let Some(unknown) =
+        stage.student_groups.iter().find(|name| !student.groups.iter().any(|group| group.name == **name))
+    {
+        let groups: Vec<&str> = student.groups.iter().map(|group| group.name.as_str()).collect();
         return Err(Error::plan(format!(
-            "a parameter was registered twice, and libtorch renamed it to `{name}`: give every parameter a path of its own"
+            "the initial stage trains the student's group `{unknown}`, which has {}",
+            groups.join(", ")
         )));
     }
-    Ok(Term { label, weight: config.weight, teacher: teacher.to_owned(), taps, distiller, store })
+    match stage.own.iter().find(|prefix| !store.variables().keys().any(|name| is_within(name, prefix))) {
+        None => Ok(()),
+        Some(unknown) => {
+            Err(Error::plan(format!("the initial stage trains `{unknown}`, which the method did not register")))
+        }
+    }
+}
+
+/// Whether a parameter is the one of that name, or belongs to the module of that name.
+pub(super) fn is_within(parameter: &str, module: &str) -> bool {
+    parameter.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 impl Term {
@@ -99,7 +123,7 @@ impl Term {
     }
 
     /// The stage before the main one, if the method has one.
-    pub fn initial_stage(&self) -> Option<crate::distiller::InitialStage> {
+    pub fn initial_stage(&self) -> Option<InitialStage> {
         self.distiller.initial_stage()
     }
 }

@@ -60,15 +60,15 @@ impl ScheduleConfig for MultiStep {
     }
 
     fn check(&self, epochs: u64) -> Result<()> {
-        if let Some(bad) = self.milestones.iter().find(|m| !(**m > 0.0 && **m <= epochs as f64)) {
+        if let Some(bad) = self.milestones.iter().find(|m| !(**m > 0.0 && **m < (epochs as f64).max(1.0))) {
             return Err(Error::plan(format!(
-                "schedule: milestone {bad} is never reached in {epochs} epochs; give epochs up to {epochs}, or fractions of training below 1"
+                "milestone {bad} is never reached in {epochs} epochs; give epochs below {epochs}, or fractions of training below 1"
             )));
         }
         if self.factor.is_finite() && self.factor > 0.0 {
             Ok(())
         } else {
-            Err(Error::plan(format!("schedule: factor must be positive, not {}", self.factor)))
+            Err(Error::plan(format!("factor must be positive, not {}", self.factor)))
         }
     }
 }
@@ -101,7 +101,7 @@ impl ScheduleConfig for Cosine {
         if (0.0..=1.0).contains(&self.final_factor) {
             Ok(())
         } else {
-            Err(Error::plan(format!("schedule: final_factor must be in 0..=1, not {}", self.final_factor)))
+            Err(Error::plan(format!("final_factor must be in 0..=1, not {}", self.final_factor)))
         }
     }
 }
@@ -141,7 +141,7 @@ mod tests {
         let schedule = MultiStep { milestones: vec![5.0, 150.0], factor: 0.1 };
         assert_eq!(
             schedule.check(10).unwrap_err().to_string(),
-            "schedule: milestone 150 is never reached in 10 epochs; give epochs up to 10, or fractions of training below 1"
+            "milestone 150 is never reached in 10 epochs; give epochs below 10, or fractions of training below 1"
         );
     }
 }
