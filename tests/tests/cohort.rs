@@ -129,9 +129,13 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
 
     let killed = TempDir::new().unwrap();
     fs::write(killed.path().join("small.toml"), experiment(ALL)).unwrap();
-    // Moments spread over the whole run, in checkpoints seen and then a few milliseconds that fall anywhere in a step.
+    // Random moments, spread over the whole run: so many checkpoints seen, and then some milliseconds that fall anywhere.
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+    let mut rng = limbeck::seed::Seed::new(u64::from(seed)).rng();
     let mut kills = 0;
-    for (seen, delay) in [(1, 13), (4, 71), (9, 3), (17, 49), (25, 29)] {
+    for window in 0..5 {
+        let (seen, delay) = (window * 5 + 1 + rng.below(4) as usize, rng.below(60));
+        println!("seed {seed}: after {seen} checkpoints and {delay} ms");
         let mut child = command(killed.path()).spawn().unwrap();
         while checkpoints(killed.path()) < seen && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(2));

@@ -37,14 +37,16 @@ impl Distiller for Breaking {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         if step.step == self.panic_at {
             // libtorch refuses the product of shapes that do not fit; tch turns that into a panic.
-            let _ = step.student.logits.matmul(&step.student.logits);
+            // Under `no_grad` it would leave gradients off for whoever comes next.
+            let _ = tch::no_grad(|| step.student.logits.matmul(&step.student.logits));
         }
         let square = step.student.logits.square().mean(Kind::Float);
         Ok(Terms::of("square", if step.step == self.nan_at { square * f64::NAN } else { square }))
     }
 }
 
-/// One epoch of matching projected stage features, student's features only; then one of matching logits.
+/// One epoch of matching projected stage features, student's features only; then matching logits. Both with noise from
+/// libtorch's own generator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Staged {}
@@ -88,11 +90,11 @@ impl Distiller for LiveStaged {
         let pairs = step.pairs()?;
         let (_, teacher) = pairs.last().ok_or_else(|| Error::run("no pair"))?;
         let connected = step.student.tap(&self.last)?.apply(&self.connector);
-        Ok(Terms::of("connected", (connected - *teacher).square().mean(Kind::Float)))
+        Ok(Terms::of("connected", (&connected - *teacher + connected.rand_like() * 0.1).square().mean(Kind::Float)))
     }
 
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
-        let difference = &step.student.logits - &step.teacher.logits;
+        let difference = &step.student.logits - &step.teacher.logits + step.teacher.logits.rand_like();
         Ok(Terms::of("logits", difference.square().mean(Kind::Float)))
     }
 }
@@ -232,38 +234,93 @@ fn an_initial_stage_trains_what_it_says_while_other_lanes_wait_undisturbed() {
     assert!(summary.history[0].train.contains_key("staged.connected"));
 }
 
-/// Copies the checkpoints of the initial stage, by step.
-struct Keep(PathBuf);
+/// Copies every checkpoint of one lane: stage, step, file.
+struct Keep {
+    folder: PathBuf,
+    kept: Vec<(String, u64, PathBuf)>,
+}
 
 impl Observer for Keep {
-    fn event(&mut self, _lane: &LaneInfo, event: &Event) {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
         if let Event::Checkpoint { stage, step, path } = event
-            && stage == "initial:staged"
+            && lane.name.starts_with("staged")
         {
-            fs::copy(path, self.0.join(format!("{step}.safetensors"))).unwrap();
+            let copy = self.folder.join(format!("{}.safetensors", self.kept.len()));
+            fs::copy(path, &copy).unwrap();
+            self.kept.push((stage.clone(), *step, copy));
         }
     }
 }
 
 #[test]
-fn an_initial_stage_leaves_the_classifier_and_bystanders_alone() {
+fn resumed_from_any_checkpoint_beside_a_fresh_lane_it_ends_with_the_same_bytes() {
     let out = TempDir::new().unwrap();
-    let text = experiment(r#""staged""#, STAGED).replace("checkpoint_steps = 2", "checkpoint_steps = 1");
-    let experiment = limbeck::config::parse(&text, Path::new("lanes.toml"), &[]).unwrap();
-    let plan = Plan::new(experiment, Path::new("lanes.toml"), out.path()).unwrap();
-    run::execute(&plan, &mut Keep(out.path().to_owned())).unwrap();
-    let at = |step: u64| limbeck::weights::read(&out.path().join(format!("{step}.safetensors"))).unwrap().tensors;
-    let (first, last) = (at(1), at(4));
-    let moved = |name: &str| !first[name].equal(&last[name]);
-    for name in [
-        "student.conv1.weight",
-        "student.layer3.0.conv2.weight",
-        "student.bn1.running_mean",
-        "term.staged.connector.weight",
-    ] {
+    let text = experiment(r#""staged", "vanilla""#, STAGED).replace("epochs = 3", "epochs = 2");
+    let mut keep = Keep { folder: out.path().to_owned(), kept: Vec::new() };
+    let plan = |out: &Path| {
+        let experiment = limbeck::config::parse(&text, Path::new("lanes.toml"), &[]).unwrap();
+        Plan::new(experiment, Path::new("lanes.toml"), out).unwrap()
+    };
+    run::execute(&plan(out.path()), &mut keep).unwrap();
+    let places: Vec<(&str, u64)> = keep.kept.iter().map(|(stage, step, _)| (stage.as_str(), *step)).collect();
+    let (first, main) = ("initial:staged", "main");
+    assert_eq!(places, [(first, 2), (first, 4), (main, 2), (main, 4), (main, 6), (main, 8)]);
+
+    // In the initial stage the features and the connector move, the classifier and bystanders do not.
+    let at = |i: usize| limbeck::weights::read(&keep.kept[i].2).unwrap().tensors;
+    let (before, after) = (at(0), at(1));
+    let moved = |name: &str| !before[name].equal(&after[name]);
+    for name in ["student.conv1.weight", "student.bn1.running_mean", "term.staged.connector.weight"] {
         assert!(moved(name), "{name} stood still");
     }
     for name in ["student.fc.weight", "student.fc.bias", "term.staged.bystander.weight"] {
         assert!(!moved(name), "{name} moved");
+    }
+
+    let student = |out: &Path, method: &str| fs::read(cell(out, method).join("student.safetensors")).unwrap();
+    let name = cell(out.path(), "staged").file_name().unwrap().to_owned();
+    for (stage, step, checkpoint) in &keep.kept {
+        let again = TempDir::new().unwrap();
+        let folder = again.path().join("lanes/cells").join(&name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(checkpoint, folder.join("checkpoint.safetensors")).unwrap();
+        run::execute(&plan(again.path()), &mut ()).unwrap();
+        for method in ["staged", "vanilla"] {
+            assert!(student(again.path(), method) == student(out.path(), method), "{method}, from {stage} step {step}");
+        }
+    }
+}
+
+#[test]
+fn teachers_that_others_ask_change_nothing() {
+    let second = r#"
+[teacher.small]
+model = { kind = "resnet8" }
+train = { epochs = 1 }
+seed = 5
+[method.one]
+terms = [{ weight = 0.5, teachers = ["big"], distiller = { kind = "kd" } }]
+[method.two]
+terms = [{ weight = 0.5, distiller = { kind = "kd" } }, { weight = 0.1, teachers = ["small"], distiller = { kind = "staged" } }]
+"#;
+    let together = TempDir::new().unwrap();
+    let (finished, seen) = execute(&experiment(r#""one", "two""#, second), together.path());
+    assert_eq!(finished.failed, Vec::<String>::new());
+    let names = |method: &str| {
+        let summary = store::summary(&cell(together.path(), method)).unwrap().unwrap();
+        let teachers: Vec<String> = summary.teachers.iter().map(|teacher| teacher.name.clone()).collect();
+        (summary.history.last().unwrap().train.keys().cloned().collect::<Vec<_>>(), teachers)
+    };
+    let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(names("one"), (text(&["loss", "cross_entropy", "kd.kl"]), text(&["big"])));
+    let losses = text(&["loss", "cross_entropy", "kd.big.kl", "kd.small.kl", "staged.small.logits"]);
+    assert_eq!(names("two"), (losses, text(&["big", "small"])));
+    assert!(seen.0.iter().any(|(lane, event)| lane == "two, seed 0"
+        && matches!(event, Event::StageStarted { stage, .. } if stage == "initial:staged.small")));
+    for method in ["one", "two"] {
+        let alone = TempDir::new().unwrap();
+        execute(&experiment(&format!("{method:?}"), second), alone.path());
+        let student = |out: &Path| fs::read(cell(out, method).join("student.safetensors")).unwrap();
+        assert!(student(together.path()) == student(alone.path()), "{method}");
     }
 }
