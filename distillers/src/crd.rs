@@ -567,7 +567,7 @@ mod tests {
         };
         assert_eq!(
             build(Crd { embedding_width: 0, ..Crd::default() }),
-            "crd: embedding_width must be at least 1, not 0"
+            "crd: embedding_width must be in 1..=65536, not 0"
         );
         assert_eq!(build(Crd { bank_momentum: 1.5, ..Crd::default() }), "crd: bank_momentum must be in 0..=1, not 1.5");
         assert_eq!(

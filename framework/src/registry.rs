@@ -208,15 +208,34 @@ pub fn check() -> Result<()> {
 
 /// Registers a plugin.
 ///
-/// ```ignore
+/// ```
+/// use limbeck::prelude::*;
+/// use serde::{Deserialize, Serialize};
+///
 /// limbeck::plugin! {
-///     distiller "kd",
-///     summary: "soft targets: the teacher's softened class probabilities",
-///     citation: "Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. arXiv:1503.02531, 2015",
+///     schedule "linear",
+///     summary: "down to nothing in a straight line",
+///     citation: "",
 ///     settings: r#"
-/// temperature = 4.0   # T; both logits are divided by it and the loss is multiplied by T²
+/// from = 1.0   # the share of the base learning rate to begin with
 /// "#,
 /// }
+///
+/// #[derive(Clone, Debug, Serialize, Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Linear {
+///     from: f64,
+/// }
+///
+/// #[typetag::serde(name = "linear")]
+/// impl ScheduleConfig for Linear {
+///     fn factor(&self, progress: &Progress) -> f64 {
+///         self.from * (1.0 - progress.fraction())
+///     }
+/// }
+///
+/// limbeck::registry::check().unwrap();
+/// assert_eq!(limbeck::registry::find(limbeck::registry::Role::Schedule, "linear").unwrap().summary, "down to nothing in a straight line");
 /// ```
 ///
 /// The role is one of `method`, `distiller`, `critic`, `negatives`, `model`, `dataset`, `schedule`, `optimizer`; the name
