@@ -107,14 +107,26 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
     }
 }
 
-/// Starts the command on the experiment in `folder`.
+/// Names the folder to the process that is to be killed.
+const FOLDER: &str = "LIMBECK_TEST_FOLDER";
+
+/// The command in a process of its own: this very program, told to run nothing but the next test.
 fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_limbeck-under-test"));
-    command.args(["run", "small.toml"]).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_command_of_a_process_that_is_killed", "--nocapture"]);
+    command.env(FOLDER, folder).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
-/// The newest change in a folder: how far a run has come, seen from outside.
+#[test]
+fn the_command_of_a_process_that_is_killed() {
+    if std::env::var_os(FOLDER).is_some() {
+        let code = limbeck_experiments::cli::main(["limbeck", "run", "small.toml"].map(Into::into));
+        assert_eq!(code, std::process::ExitCode::SUCCESS);
+    }
+}
+
+/// How many checkpoints the logs in a folder speak of: how far a run has come, seen from outside.
 fn checkpoints(folder: &Path) -> usize {
     let log = |path: PathBuf| fs::read_to_string(path.join("events.jsonl")).unwrap_or_default();
     let cells = fs::read_dir(folder.join("runs/small/cells")).into_iter().flatten().flatten();
