@@ -34,6 +34,7 @@ pub struct Finished {
 pub fn execute(plan: &Plan, observer: &mut dyn Observer) -> Result<Finished> {
     let mut observer = Both(EventLog::default(), observer);
     fs::create_dir_all(&plan.folder).map_err(Error::io("create", &plan.folder))?;
+    let _alone = cohort::lock(&plan.folder)?;
     store::write_toml(&plan.folder.join(store::EXPERIMENT), &plan.experiment)?;
     store::write_json(&plan.folder.join(store::PLAN), &plan.file())?;
     let environment = environment(plan.device, plan.threads);

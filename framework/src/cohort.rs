@@ -503,8 +503,11 @@ impl<'a> Cohort<'a> {
     }
 }
 
-/// One process at a time works in a run folder.
-fn lock(folder: &Path) -> Result<File> {
+/// One process at a time works in a folder, for as long as it holds what this returns.
+///
+/// # Errors
+/// If another process is at work there, or the folder is not writable.
+pub fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     match file.try_lock() {

@@ -324,3 +324,17 @@ terms = [{ weight = 0.5, distiller = { kind = "kd" } }, { weight = 0.1, teachers
         assert!(student(together.path()) == student(alone.path()), "{method}");
     }
 }
+
+#[test]
+fn a_second_process_on_the_same_folder_is_refused_and_writes_nothing() {
+    let out = TempDir::new().unwrap();
+    let experiment = limbeck::config::parse(&experiment(r#""vanilla""#, ""), Path::new("lanes.toml"), &[]).unwrap();
+    let plan = Plan::new(experiment, Path::new("lanes.toml"), out.path()).unwrap();
+    fs::create_dir(&plan.folder).unwrap();
+    let _first = limbeck::cohort::lock(&plan.folder).unwrap();
+    let error = run::execute(&plan, &mut ()).unwrap_err().to_string();
+    let folder = plan.folder.display();
+    let expected = format!("another process is at work in {folder}: wait for it, or choose another folder with --out");
+    assert_eq!(error, expected);
+    assert!(!plan.folder.join(store::EXPERIMENT).exists());
+}
