@@ -222,3 +222,31 @@ fn a_teacher_is_trained_once_and_a_changed_setting_trains_only_what_it_concerns(
     );
     assert_eq!(run(&hotter), ["kd, seed 0"]);
 }
+
+#[test]
+fn warm_up_validation_and_a_teacher_in_sixteen_bits() {
+    let out = TempDir::new().unwrap();
+    let text = experiment(r#""kd""#)
+        .replace("schedule = { kind = \"cosine\" }", "schedule = { kind = \"constant\" }\nwarmup_epochs = 2")
+        .replace("model = { kind = \"resnet14\" }", "model = { kind = \"resnet14\" }\nprecision = \"bfloat16\"");
+    execute(&text, out.path(), &mut ());
+    let (_, _, summary) = students(out.path()).remove(0);
+    // Ten steps of warm-up in epochs of five, then the base rate.
+    let rates: Vec<f64> = summary.history.iter().map(|record| record.learning_rate).collect();
+    assert_eq!(rates, [0.025, 0.05, 0.05]);
+    let accuracy = summary.accuracy.unwrap();
+    let mut best = &summary.history[0];
+    for record in &summary.history {
+        if record.validation.unwrap().top1 > best.validation.unwrap().top1 {
+            best = record;
+        }
+    }
+    let chosen = accuracy.best_on_validation.unwrap();
+    assert_eq!((chosen.epoch, Some(chosen.test)), (best.epoch, best.test));
+    assert_eq!(Some(accuracy.last), summary.history[2].test);
+    // The teacher is measured as it teaches: near its float32 self, and not the same.
+    let folder = fs::read_dir(out.path().join("teachers")).unwrap().flatten().map(|entry| entry.path());
+    let trained = folder.filter_map(|folder| store::summary(&folder).ok().flatten()).next().unwrap();
+    let (half, full) = (summary.teachers[0].test.loss, trained.accuracy.unwrap().last.loss);
+    assert!(half != full && (half - full).abs() < 0.05 * full, "{half} in bfloat16, {full} in float32");
+}
