@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use limbeck::cohort::Stop;
 use limbeck::config;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;
@@ -270,7 +271,7 @@ fn plan(arguments: &ExperimentArgs) -> Result<Plan, Failure> {
 fn run_experiment(arguments: &ExperimentArgs) -> Result<ExitCode, Failure> {
     let plan = plan(arguments)?;
     let mut progress = Progress::new();
-    let finished = run::execute(&plan, &mut progress)?;
+    let finished = run::execute(&plan, &Stop::default(), &mut progress)?;
     drop(progress);
     finished.failed.iter().for_each(|failed| complain(&format!("a run failed: {failed}")));
     write_report(&finished.folder, &report::Options::default())?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use limbeck::cohort::{self, Classifier, CohortConfig, LaneConfig, Teacher};
+use limbeck::cohort::{self, Classifier, CohortConfig, LaneConfig, Stop, Teacher};
 use limbeck::dataset::{Split, Views};
 use limbeck::device::DeviceReport;
 use limbeck::error::{Error, Result};
@@ -25,13 +25,15 @@ pub struct Finished {
     pub folder: PathBuf,
     /// The runs that failed, with the reason: `crd, seed 0: …`.
     pub failed: Vec<String>,
+    /// Whether it was stopped before its end: the same call goes on.
+    pub stopped: bool,
 }
 
 /// Trains what is not finished yet.
 ///
 /// # Errors
 /// If something fails that concerns more than one student: a teacher, a disk, the data.
-pub fn execute(plan: &Plan, observer: &mut dyn Observer) -> Result<Finished> {
+pub fn execute(plan: &Plan, stop: &Stop, observer: &mut dyn Observer) -> Result<Finished> {
     let mut observer = Both(EventLog::default(), observer);
     fs::create_dir_all(&plan.folder).map_err(Error::io("create", &plan.folder))?;
     let _alone = cohort::lock(&plan.folder)?;
@@ -40,9 +42,9 @@ pub fn execute(plan: &Plan, observer: &mut dyn Observer) -> Result<Finished> {
     let environment = environment(plan.device, plan.threads);
     let open: Vec<&Cell> =
         plan.cells.iter().filter(|cell| store::progress(&cell.folder) != Progress::Finished).collect();
-    let mut failed = Vec::new();
+    let mut finished = Finished { folder: plan.folder.clone(), failed: Vec::new(), stopped: false };
     if open.is_empty() {
-        return Ok(Finished { folder: plan.folder.clone(), failed });
+        return Ok(finished);
     }
     let asked: Vec<&PlannedTeacher> = plan
         .teachers
@@ -50,15 +52,26 @@ pub fn execute(plan: &Plan, observer: &mut dyn Observer) -> Result<Finished> {
         .filter(|teacher| open.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name)))
         .collect();
     for teacher in &asked {
-        train_teacher(plan, teacher, &environment, &mut observer)
+        let trained = train_teacher(plan, teacher, &environment, stop, &mut observer)
             .map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
+        if !trained {
+            return Ok(Finished { stopped: true, ..finished });
+        }
     }
     let teachers = asked.iter().map(|teacher| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
     for &seed in &plan.experiment.compare.seeds {
         let cells: Vec<&Cell> = open.iter().copied().filter(|cell| cell.seed == seed).collect();
-        failed.extend(train_cohort(plan, &cells, seed, &teachers, &environment, &mut observer)?);
+        let cohort = train_cohort(plan, &cells, seed, &teachers, &environment, stop, &mut observer)?;
+        finished.failed.extend(cohort.failed);
+        finished.stopped |= cohort.stopped;
     }
-    Ok(Finished { folder: plan.folder.clone(), failed })
+    Ok(finished)
+}
+
+/// What became of a cohort.
+struct CohortEnd {
+    failed: Vec<String>,
+    stopped: bool,
 }
 
 fn train_cohort(
@@ -67,8 +80,9 @@ fn train_cohort(
     seed: u64,
     teachers: &[(Teacher, TeacherRecord)],
     environment: &Environment,
+    stop: &Stop,
     observer: &mut dyn Observer,
-) -> Result<Vec<String>> {
+) -> Result<CohortEnd> {
     let mut lanes = Vec::new();
     for cell in cells {
         fs::create_dir_all(&cell.folder).map_err(Error::io("create", &cell.folder))?;
@@ -90,6 +104,7 @@ fn train_cohort(
         seed,
         device: plan.device,
         environment,
+        stop,
     };
     let outcomes = cohort::run(&config, &lanes, observer)?;
     let failure = |(lane, outcome): (&LaneConfig, Outcome)| match outcome {
@@ -99,22 +114,25 @@ fn train_cohort(
             Some(format!("{}: {reason}; its last good checkpoint is {}", lane.name, path.display()))
         }
     };
-    Ok(lanes.iter().zip(outcomes).filter_map(failure).collect())
+    let stopped = outcomes.iter().any(Option::is_none);
+    let ended = lanes.iter().zip(outcomes).filter_map(|(lane, outcome)| Some((lane, outcome?)));
+    Ok(CohortEnd { failed: ended.filter_map(failure).collect(), stopped })
 }
 
-/// Trains a teacher that has no weights: a cohort of one, by the labels alone.
+/// Trains a teacher that has no weights: a cohort of one, by the labels alone. Returns whether it is there now.
 fn train_teacher(
     plan: &Plan,
     teacher: &PlannedTeacher,
     environment: &Environment,
+    stop: &Stop,
     observer: &mut dyn Observer,
-) -> Result<()> {
+) -> Result<bool> {
     let (TeacherWeights::Trained { folder, recipe, .. }, Some(train)) = (&teacher.weights, &teacher.config.train)
     else {
-        return Ok(());
+        return Ok(true);
     };
     if store::progress(folder) == Progress::Finished {
-        return Ok(());
+        return Ok(true);
     }
     let lane = LaneConfig {
         name: format!("teacher {}", teacher.name),
@@ -126,10 +144,11 @@ fn train_teacher(
         method: plan::vanilla(),
     };
     let seed = teacher.config.seed;
-    let config = CohortConfig { data: &plan.data, teachers: &[], train, seed, device: plan.device, environment };
-    match cohort::run(&config, &[lane], observer)?.into_iter().next() {
+    let config = CohortConfig { data: &plan.data, teachers: &[], train, seed, device: plan.device, environment, stop };
+    match cohort::run(&config, &[lane], observer)?.into_iter().flatten().next() {
         Some(Outcome::Failed { reason, .. }) => Err(Error::run(reason)),
-        _ => Ok(()),
+        Some(Outcome::Finished) => Ok(true),
+        None => Ok(false),
     }
 }
 

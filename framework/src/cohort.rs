@@ -10,6 +10,7 @@
 
 mod evaluate;
 mod lane;
+mod stop;
 mod teacher;
 mod term;
 
@@ -23,6 +24,7 @@ use indexmap::IndexMap;
 use tch::{Device, Tensor};
 
 pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
+pub use stop::{Limit, Stop};
 pub use teacher::Teacher;
 pub use term::{Term, TermSite, build_terms};
 
@@ -98,6 +100,8 @@ pub struct CohortConfig<'a> {
     pub device: Device,
     /// The surroundings, for the summaries.
     pub environment: &'a Environment,
+    /// Ends training before its time.
+    pub stop: &'a Stop,
 }
 
 /// One lane.
@@ -199,13 +203,19 @@ struct EpochOrder {
 
 /// Trains every lane to its end, resuming those that were begun. Lanes that are finished are left alone.
 ///
+/// Returns what became of each; nothing for lanes that [`Stop`] ended early, each with a checkpoint at its last step.
+///
 /// # Errors
 /// If the cohort as a whole cannot go on: a folder cannot be written, a batch cannot be read, a teacher fails. What
 /// happens to one lane ends that lane and is in its [`Outcome`].
-pub fn run(config: &CohortConfig<'_>, lanes: &[LaneConfig], observer: &mut dyn Observer) -> Result<Vec<Outcome>> {
+pub fn run(
+    config: &CohortConfig<'_>,
+    lanes: &[LaneConfig],
+    observer: &mut dyn Observer,
+) -> Result<Vec<Option<Outcome>>> {
     let mut cohort = Cohort::new(config, lanes, &mut Watch(observer))?;
     cohort.train(&mut Watch(observer))?;
-    Ok(cohort.berths.into_iter().filter_map(|berth| berth.outcome).collect())
+    Ok(cohort.berths.into_iter().map(|berth| berth.outcome).collect())
 }
 
 struct Cohort<'a> {
@@ -262,8 +272,12 @@ impl<'a> Cohort<'a> {
 
     fn train(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         while let Some((position, lanes)) = self.next() {
+            if self.config.stop.is_due() {
+                return self.interrupt(watch);
+            }
             self.step(position, &lanes, watch)?;
             self.after_step(position, &lanes, watch)?;
+            self.config.stop.count((position.step + 1).is_multiple_of(self.steps_per_epoch));
         }
         // A lane that was killed between its last checkpoint and its summary arrives here without a step.
         for index in 0..self.berths.len() {
@@ -271,6 +285,27 @@ impl<'a> Cohort<'a> {
                 self.finish(index, watch)?;
             }
         }
+        Ok(())
+    }
+
+    /// Writes a checkpoint of every lane that is still at work, where it stands.
+    fn interrupt(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+        for index in 0..self.berths.len() {
+            let lane = &self.berths[index].lane;
+            let (Some(position), None) = (lane.position(), &self.berths[index].outcome) else { continue };
+            match lane.verdict() {
+                Err(error) => self.fail_at(index, position, &error, watch)?,
+                Ok(()) if lane.is_new() => {}
+                Ok(()) => self.save(index, lane.stage_name(), position.step, watch)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&self, index: usize, stage: String, step: u64, watch: &mut Watch<'_>) -> Result<()> {
+        let lane = &self.berths[index].lane;
+        let path = lane.save(self.config.environment)?;
+        watch.tell(&lane.info, Event::Checkpoint { stage, step, path });
         Ok(())
     }
 
@@ -397,10 +432,9 @@ impl<'a> Cohort<'a> {
             }
             let stage = berth.lane.stage_name();
             if (epoch_ends && berth.lane.end_stage(self.steps_per_epoch)) || saves {
-                let path = berth.lane.save(self.config.environment)?;
-                watch.tell(&berth.lane.info, Event::Checkpoint { stage, step: done, path });
+                self.save(index, stage, done, watch)?;
             }
-            if berth.lane.position().is_none() {
+            if self.berths[index].lane.position().is_none() {
                 self.finish(index, watch)?;
             }
         }

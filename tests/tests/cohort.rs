@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use limbeck::cohort::{Limit, Stop};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::record::{EpochRecord, Summary};
 use limbeck_experiments::plan::Plan;
@@ -66,7 +67,7 @@ const ALL: &str = r#""vanilla", "kd", "crd", "crd+kd""#;
 fn execute(text: &str, out: &Path, observer: &mut dyn Observer) -> run::Finished {
     let experiment = limbeck::config::parse(text, Path::new("small.toml"), &[]).unwrap();
     let plan = Plan::new(experiment, Path::new("small.toml"), out).unwrap();
-    run::execute(&plan, observer).unwrap()
+    run::execute(&plan, &Stop::default(), observer).unwrap()
 }
 
 /// Every student of an experiment: (method, weights, summary).
@@ -104,6 +105,31 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
     }
     for pair in students_together.windows(2) {
         assert!(pair[0].1 != pair[1].1, "{} and {} learned the same", pair[0].0, pair[1].0);
+    }
+}
+
+#[test]
+fn stopped_again_and_again_it_ends_with_the_same_bytes() {
+    let undisturbed = TempDir::new().unwrap();
+    execute(&experiment(ALL), undisturbed.path(), &mut ());
+    let stopped = TempDir::new().unwrap();
+    let experiment = limbeck::config::parse(&experiment(ALL), Path::new("small.toml"), &[]).unwrap();
+    let mut calls = 0;
+    let mut call = |limit| {
+        let plan = Plan::new(experiment.clone(), Path::new("small.toml"), stopped.path()).unwrap();
+        calls += 1;
+        run::execute(&plan, &Stop::new(Some(limit)), &mut ()).unwrap().stopped
+    };
+    // The teacher takes 5 steps, the students 15: in the middle of an epoch, then at its end, then to the end.
+    assert!(call(Limit::Steps(3)), "the teacher is half trained");
+    assert!(call(Limit::Steps(5)), "two steps of the teacher, three of the students");
+    assert!(call(Limit::Epochs(1)));
+    assert!(call(Limit::Steps(7)));
+    assert!(!call(Limit::Steps(1000)));
+    assert_eq!(calls, 5);
+    for (one, other) in students(undisturbed.path()).iter().zip(students(stopped.path())) {
+        assert!(one.1 == other.1, "{}: the student differs", one.0);
+        assert_eq!(timeless(&one.2.history), timeless(&other.2.history), "{}", one.0);
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use limbeck::cohort::Stop;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::model::TapRef;
 use limbeck::prelude::*;
@@ -151,7 +152,7 @@ fn execute(text: &str, out: &Path) -> (run::Finished, Seen) {
     let experiment = limbeck::config::parse(text, Path::new("lanes.toml"), &[]).unwrap();
     let plan = Plan::new(experiment, Path::new("lanes.toml"), out).unwrap();
     let mut seen = Seen::default();
-    (run::execute(&plan, &mut seen).unwrap(), seen)
+    (run::execute(&plan, &Stop::default(), &mut seen).unwrap(), seen)
 }
 
 fn cell(out: &Path, method: &str) -> PathBuf {
@@ -261,7 +262,7 @@ fn resumed_from_any_checkpoint_beside_a_fresh_lane_it_ends_with_the_same_bytes()
         let experiment = limbeck::config::parse(&text, Path::new("lanes.toml"), &[]).unwrap();
         Plan::new(experiment, Path::new("lanes.toml"), out).unwrap()
     };
-    run::execute(&plan(out.path()), &mut keep).unwrap();
+    run::execute(&plan(out.path()), &Stop::default(), &mut keep).unwrap();
     let places: Vec<(&str, u64)> = keep.kept.iter().map(|(stage, step, _)| (stage.as_str(), *step)).collect();
     let (first, main) = ("initial:staged", "main");
     assert_eq!(places, [(first, 2), (first, 4), (main, 2), (main, 4), (main, 6), (main, 8)]);
@@ -284,7 +285,7 @@ fn resumed_from_any_checkpoint_beside_a_fresh_lane_it_ends_with_the_same_bytes()
         let folder = again.path().join("lanes/cells").join(&name);
         fs::create_dir_all(&folder).unwrap();
         fs::copy(checkpoint, folder.join("checkpoint.safetensors")).unwrap();
-        run::execute(&plan(again.path()), &mut ()).unwrap();
+        run::execute(&plan(again.path()), &Stop::default(), &mut ()).unwrap();
         for method in ["staged", "vanilla"] {
             assert!(student(again.path(), method) == student(out.path(), method), "{method}, from {stage} step {step}");
         }
@@ -332,7 +333,7 @@ fn a_second_process_on_the_same_folder_is_refused_and_writes_nothing() {
     let plan = Plan::new(experiment, Path::new("lanes.toml"), out.path()).unwrap();
     fs::create_dir(&plan.folder).unwrap();
     let _first = limbeck::cohort::lock(&plan.folder).unwrap();
-    let error = run::execute(&plan, &mut ()).unwrap_err().to_string();
+    let error = run::execute(&plan, &Stop::default(), &mut ()).unwrap_err().to_string();
     let folder = plan.folder.display();
     let expected = format!("another process is at work in {folder}: wait for it, or choose another folder with --out");
     assert_eq!(error, expected);
