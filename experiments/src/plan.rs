@@ -12,8 +12,9 @@ use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TrainConfig};
 use limbeck::model::{ModelConfig, Signature};
+use limbeck::precision::Precision;
 use serde::Serialize;
-use tch::Device;
+use tch::{Device, Kind, nn};
 
 use crate::store::{self, CellEntry, PlanFile, Progress};
 
@@ -163,6 +164,8 @@ struct Identity<'a> {
     teachers: Vec<(&'a str, &'a str)>,
     view: &'a str,
     student: &'a dyn ModelConfig,
+    #[serde(skip_serializing_if = "Precision::is_float32")]
+    precision: Precision,
     train: TrainConfig,
     method: &'a MethodConfig,
     seed: u64,
@@ -196,12 +199,14 @@ impl Plan {
             .teacher
             .iter()
             .map(|(name, config)| {
-                plan_teacher(&experiment, name, config, &data, &teacher_folder)
+                plan_teacher(&experiment, name, config, &data, &teacher_folder, device)
                     .map_err(|e| e.within(&format!("teacher.{name}")))
             })
             .collect::<Result<Vec<_>>>()?;
         let student = network(&*experiment.student.model, experiment.student.view.as_deref(), &data)
             .map_err(|e| e.within("student"))?;
+        experiment.train.check_rates(&student.signature).map_err(|e| e.within("train"))?;
+        experiment.student.precision.check(device).map_err(|e| e.within("student"))?;
         let methods = experiment
             .compare
             .methods
@@ -251,6 +256,7 @@ impl Plan {
             teachers: teachers.map(|teacher| (teacher.name.as_str(), teacher.identity.as_str())).collect(),
             view: &self.student.view,
             student: &*self.experiment.student.model,
+            precision: self.experiment.student.precision,
             train: decisive(&self.experiment.train),
             method: &method.config,
             seed,
@@ -294,7 +300,7 @@ fn resolve(experiment: &mut Experiment, base: &Path) -> Result<()> {
 fn network(config: &dyn ModelConfig, view: Option<&str>, data: &Data) -> Result<Network> {
     let view = data.dataset.info().view(view)?.name.clone();
     let spec = data.spec(Some(&view))?;
-    let built = Teacher::new("", &view, config, &spec, Default::default(), Device::Cpu)?;
+    let built = Teacher::new("", &view, config, &spec, Precision::Float32, false, Device::Cpu)?;
     let (signature, parameters) = (built.signature().clone(), built.parameters());
     if signature.classes != spec.classes {
         return Err(Error::plan(format!(
@@ -311,18 +317,26 @@ fn plan_teacher(
     config: &TeacherConfig,
     data: &Data,
     teacher_folder: &Path,
+    device: Device,
 ) -> Result<PlannedTeacher> {
     let network = network(&*config.model, config.view.as_deref(), data)?;
+    config.precision.check(device)?;
+    if config.fold_batch_norm {
+        let store = nn::VarStore::new(Device::Cpu);
+        config.model.build(&store.root(), &data.spec(Some(&network.view))?)?.fold_batch_norm(Kind::Float)?;
+    }
     let (weights, identity) = match (&config.weights, &config.train) {
         (Some(path), _) => {
             let path = path.clone();
             let spec = data.spec(Some(&network.view))?;
-            let mut trial = Teacher::new(name, &network.view, &*config.model, &spec, config.precision, Device::Cpu)?;
+            let mut trial =
+                Teacher::new(name, &network.view, &*config.model, &spec, Precision::Float32, false, Device::Cpu)?;
             trial.load(&path)?;
             let digest = file_digest(&path)?;
             (TeacherWeights::File(path), digest)
         }
         (None, Some(train)) => {
+            train.check_rates(&network.signature).map_err(|e| e.within("train"))?;
             let identity = store::digest(&Identity {
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,
@@ -330,6 +344,7 @@ fn plan_teacher(
                 teachers: Vec::new(),
                 view: &network.view,
                 student: &*config.model,
+                precision: Precision::Float32,
                 train: decisive(train),
                 method: &vanilla(),
                 seed: config.seed,
@@ -340,9 +355,14 @@ fn plan_teacher(
         }
         (None, None) => return Err(Error::plan("it has neither weights nor a recipe")),
     };
-    // The precision in which it teaches is part of what a student sees.
-    let identity = store::digest(&(&identity, config.precision, &network.kind, &network.view))?;
+    let identity = store::digest(&(&identity, arithmetic(config), &network.kind, &network.view))?;
     Ok(PlannedTeacher { name: name.to_owned(), config: config.clone(), network, weights, identity })
+}
+
+/// The arithmetic in which a teacher teaches is part of what a student sees.
+pub(crate) fn arithmetic(config: &TeacherConfig) -> String {
+    let folded = if config.fold_batch_norm { ", folded" } else { "" };
+    format!("{}{folded}", config.precision.name())
 }
 
 /// How a teacher is trained: by the labels alone.
@@ -412,7 +432,7 @@ impl fmt::Display for Plan {
             info.classes()
         )?;
         for teacher in &self.teachers {
-            write!(f, "teacher    {}: {}, ", teacher.name, teacher.network)?;
+            write!(f, "teacher    {}: {}, {}, ", teacher.name, teacher.network, arithmetic(&teacher.config))?;
             match &teacher.weights {
                 TeacherWeights::File(path) => writeln!(f, "weights {}", path.display())?,
                 TeacherWeights::Trained { folder, progress, .. } => {
@@ -421,7 +441,7 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        writeln!(f, "student    {}", self.student)?;
+        writeln!(f, "student    {}, {}", self.student, self.experiment.student.precision.name())?;
         writeln!(
             f,
             "training   {} epochs of {} steps, batch {}, learning rate {}, {} threads on {}",

@@ -11,6 +11,7 @@ use limbeck::device::DeviceReport;
 use limbeck::error::{Error, Result};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::model::Taps;
+use limbeck::precision::Precision;
 use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
 use tch::Device;
 
@@ -92,6 +93,7 @@ fn train_cohort(
             folder: cell.folder.clone(),
             identity: cell.identity.clone(),
             student: Arc::clone(&plan.experiment.student.model),
+            precision: plan.experiment.student.precision,
             view: plan.student.view.clone(),
             method_name: cell.method.clone(),
             method: plan.experiment.method(&cell.method)?,
@@ -139,6 +141,7 @@ fn train_teacher(
         folder: folder.clone(),
         identity: recipe.clone(),
         student: Arc::clone(&teacher.config.model),
+        precision: Precision::Float32,
         view: teacher.network.view.clone(),
         method_name: "teacher".to_owned(),
         method: plan::vanilla(),
@@ -156,12 +159,25 @@ fn train_teacher(
 fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, TeacherRecord)> {
     let PlannedTeacher { name, config, network, weights, .. } = planned;
     let spec = plan.data.spec(Some(&network.view))?;
-    let mut teacher = Teacher::new(name, &network.view, &*config.model, &spec, config.precision, plan.device)?;
+    let mut teacher = Teacher::new(
+        name,
+        &network.view,
+        &*config.model,
+        &spec,
+        config.precision,
+        config.fold_batch_norm,
+        plan.device,
+    )?;
     let path = weights.path();
     teacher.load(&path)?;
     let digest = plan::file_digest(&path)?;
-    let key =
-        store::digest(&(&digest, &config.model, &network.view, config.precision, &plan.data.dataset.info().identity))?;
+    let key = store::digest(&(
+        &digest,
+        &config.model,
+        &network.view,
+        plan::arithmetic(config),
+        &plan.data.dataset.info().identity,
+    ))?;
     let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
     let test: Accuracy = if cache.exists() { store::read_json(&cache)? } else { measure(plan, &teacher, &cache)? };
     let record = TeacherRecord {
@@ -171,6 +187,8 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
         weights: path,
         digest,
         parameters: network.parameters,
+        precision: config.precision,
+        folded: config.fold_batch_norm,
         test,
     };
     Ok((teacher, record))

@@ -32,7 +32,7 @@ use crate::checkpoint;
 use crate::dataset::{Dataset, Rows, Split, Views, hold_out};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
-use crate::experiment::{MethodConfig, TrainConfig};
+use crate::experiment::{MethodConfig, Precision, TrainConfig};
 use crate::model::{Features, ModelConfig, ModelSpec, Signature, TapRef, Taps};
 use crate::record::{Environment, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
 use crate::seed::Seed;
@@ -115,6 +115,8 @@ pub struct LaneConfig {
     pub identity: String,
     /// The student's network.
     pub student: Arc<dyn ModelConfig>,
+    /// The arithmetic in which it computes.
+    pub precision: Precision,
     /// What it sees.
     pub view: String,
     /// The method's name.
@@ -447,6 +449,7 @@ impl<'a> Cohort<'a> {
         let mut evaluations = vec![Evaluation::default(); self.berths.len()];
         if !evaluated.is_empty() {
             let started = Instant::now();
+            evaluated.iter().for_each(|i| self.berths[*i].lane.swap_average());
             let students: Vec<_> = evaluated
                 .iter()
                 .map(|i| &self.berths[*i].lane)
@@ -455,6 +458,7 @@ impl<'a> Cohort<'a> {
             let networks: Vec<Classifier<'_>> = students.iter().map(|student| student as Classifier<'_>).collect();
             let views: Views = evaluated.iter().map(|i| self.berths[*i].lane.view.clone()).collect();
             let results = evaluate(self.config.data, &views, &networks, self.config.device)?;
+            evaluated.iter().for_each(|i| self.berths[*i].lane.swap_average());
             let share = started.elapsed().as_secs_f64() / evaluated.len() as f64;
             for (&index, result) in evaluated.iter().zip(results) {
                 self.berths[index].lane.book(share);
@@ -489,7 +493,7 @@ impl<'a> Cohort<'a> {
     }
 
     fn finish(&mut self, index: usize, watch: &mut Watch<'_>) -> Result<()> {
-        let lane = &self.berths[index].lane;
+        let lane = &mut self.berths[index].lane;
         lane.export()?;
         checkpoint::remove_previous(&lane.info.folder)?;
         self.end(index, Outcome::Finished, watch)
@@ -509,6 +513,8 @@ impl<'a> Cohort<'a> {
             dataset: info.name.clone(),
             samples: [data.train_rows.len(), data.validation_rows.len(), info.test_labels.len()],
             student: lane.model_kind.clone(),
+            precision: lane.precision,
+            averaged: config.train.average.is_some(),
             view: lane.view.clone(),
             teachers: config
                 .teachers

@@ -10,8 +10,9 @@ use crate::dataset::DatasetConfig;
 use crate::device::DeviceSpec;
 use crate::distiller::DistillerConfig;
 use crate::error::{Error, Result};
-use crate::model::{ModelConfig, TapRef};
-use crate::optim::{MultiStep, OptimizerConfig, ScheduleConfig, Sgd};
+use crate::model::{ModelConfig, Signature, TapRef};
+use crate::optim::{AverageConfig, MultiStep, OptimizerConfig, ScheduleConfig, Sgd};
+pub use crate::precision::Precision;
 use crate::registry::{self, Role};
 
 /// The version of the file format that this framework reads.
@@ -64,9 +65,12 @@ pub struct TeacherConfig {
     /// Its weights (safetensors), relative to the experiment file. Absent: it is trained first, by `train`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// The arithmetic of its forward pass.
+    /// The arithmetic of its forward pass. Its outputs are float32 in any case.
     #[serde(default)]
     pub precision: Precision,
+    /// Whether each BatchNorm is folded into the convolution before it: faster, and the features differ in the last digits.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fold_batch_norm: bool,
     /// How it is trained if it has no weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<TrainConfig>,
@@ -84,27 +88,9 @@ pub struct StudentConfig {
     pub view: Option<String>,
     /// The network.
     pub model: Arc<dyn ModelConfig>,
-}
-
-/// The arithmetic of a teacher's forward pass. Its outputs are float32 in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    Float32,
-    /// 16 bits with the exponent of float32: faster where the processor has it, about three digits.
-    Bfloat16,
-}
-
-impl Precision {
-    /// libtorch's name for it.
-    pub fn kind(self) -> tch::Kind {
-        match self {
-            Precision::Float32 => tch::Kind::Float,
-            Precision::Bfloat16 => tch::Kind::BFloat16,
-        }
-    }
+    /// The arithmetic of its forward and backward pass. Its weights, the losses and the optimiser are float32 in any case.
+    #[serde(default, skip_serializing_if = "Precision::is_float32")]
+    pub precision: Precision,
 }
 
 /// How a network is trained. The defaults are the CIFAR-100 protocol of the CRD paper.
@@ -123,6 +109,20 @@ pub struct TrainConfig {
     pub schedule: Arc<dyn ScheduleConfig>,
     /// The optimiser.
     pub optimizer: Arc<dyn OptimizerConfig>,
+    /// Factors on the learning rate by group, in every stage: `heads` is what a method trains beside the student, `features`
+    /// every feature module of the student, and a name of the student's own groups goes before that.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub rates: IndexMap<String, f64>,
+    /// The largest L2 norm of the gradient of everything that is trained; a larger one is scaled down to it (Pascanu, Mikolov,
+    /// Bengio. On the difficulty of training recurrent neural networks. ICML 2013, algorithm 1). Absent: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Steps whose mean gradient makes one update of the optimiser; the last update of a stage takes what is left.
+    #[serde(skip_serializing_if = "is_one")]
+    pub accumulate: u64,
+    /// An exponential moving average of the student, in the main stage: what is evaluated and exported then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average: Option<AverageConfig>,
     /// Epochs between evaluations on validation and test; the last epoch is always evaluated.
     pub evaluate_epochs: u64,
     /// Steps between checkpoints; there is always one at the end.
@@ -142,6 +142,10 @@ impl Default for TrainConfig {
             warmup_epochs: 0.0,
             schedule: Arc::new(MultiStep::default()),
             optimizer: Arc::new(Sgd::default()),
+            rates: IndexMap::new(),
+            clip_norm: None,
+            accumulate: 1,
+            average: None,
             evaluate_epochs: 1,
             checkpoint_steps: 500,
             log_steps: 50,
@@ -160,6 +164,7 @@ impl TrainConfig {
         let counts = [
             ("epochs", self.epochs, 1, 1_000_000),
             ("batch", self.batch as u64, 1, 1 << 20),
+            ("accumulate", self.accumulate, 1, 1 << 20),
             ("evaluate_epochs", self.evaluate_epochs, 1, u64::MAX),
             ("checkpoint_steps", self.checkpoint_steps, 1, u64::MAX),
             ("log_steps", self.log_steps, 1, u64::MAX),
@@ -179,6 +184,15 @@ impl TrainConfig {
                 format!("warmup_epochs must be between 0 and epochs ({}), not {}", self.epochs, self.warmup_epochs);
             return fault("warmup_epochs", message);
         }
+        if let Some((group, factor)) = self.rates.iter().find(|(_, factor)| !(**factor >= 0.0 && factor.is_finite())) {
+            return fault(&format!("rates.{group}"), format!("a factor must not be negative, not {factor}"));
+        }
+        if let Some(norm) = self.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
+            return fault("clip_norm", format!("clip_norm must be positive, not {norm}"));
+        }
+        if let Some(Err(error)) = self.average.map(|average| average.check()) {
+            return fault("average.decay", error.to_string());
+        }
         if let Err(error) = self.schedule.check(self.epochs) {
             return fault("schedule", error.to_string());
         }
@@ -187,6 +201,47 @@ impl TrainConfig {
             Ok(_) => Ok(()),
         }
     }
+}
+
+impl TrainConfig {
+    /// Checks that every name in `rates` is a group: `heads`, `features`, or one of the student's own.
+    ///
+    /// # Errors
+    /// With the nearest name.
+    pub fn check_rates(&self, student: &Signature) -> Result<()> {
+        let own = student.groups.iter().map(|group| group.name.as_str());
+        let names: Vec<&str> = [HEADS, FEATURES].into_iter().chain(own).collect();
+        match self.rates.keys().find(|name| !names.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => {
+                let near = registry::nearest(name, names.iter().copied());
+                let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+                Err(Error::plan(format!("rates.{name}: there is no such group, but {}{near}", names.join(", "))))
+            }
+        }
+    }
+
+    /// The factor on the learning rate of a parameter of the student, or of what a method trains beside it (`None`).
+    pub(crate) fn rate_of(&self, student: &Signature, parameter: Option<&str>) -> f64 {
+        let factor = |name: &str| self.rates.get(name).copied();
+        let Some(parameter) = parameter else { return factor(HEADS).unwrap_or(1.0) };
+        let group = student.group_of(parameter);
+        let features = group.filter(|group| group.feature).and_then(|_| factor(FEATURES));
+        group.and_then(|group| factor(&group.name)).or(features).unwrap_or(1.0)
+    }
+}
+
+/// The group of everything that methods train beside the student.
+const HEADS: &str = "heads";
+/// The group of all of the student's feature modules.
+const FEATURES: &str = "features";
+
+fn is_one(value: &u64) -> bool {
+    *value == 1
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A method: cross-entropy with the labels plus weighted terms.

@@ -14,6 +14,7 @@ pub mod metric;
 pub mod model;
 pub mod negatives;
 pub mod optim;
+pub mod precision;
 pub mod record;
 pub mod registry;
 pub mod seed;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use crate::error::{Error, Result};
 
@@ -43,6 +43,16 @@ pub trait Model: fmt::Debug + Send {
     /// # Errors
     /// If `want` names a tap that the signature does not have. Planning has checked this, so a loop never sees it.
     fn forward(&self, input: &Tensor, want: &Taps, mode: Mode<'_>) -> Result<Features>;
+
+    /// Folds each BatchNorm into the convolution before it, where there is nothing between them that a tap shows. Called on a
+    /// frozen teacher with its weights loaded, without gradients; what comes is [`Mode::Eval`] only, and gives the same
+    /// logits and taps up to rounding. New weights are of kind `kind`; the registered ones stay as they are.
+    ///
+    /// # Errors
+    /// If the network does not know how to.
+    fn fold_batch_norm(&mut self, _kind: Kind) -> Result<()> {
+        Err(Error::plan("this network does not fold its BatchNorm: remove `fold_batch_norm`"))
+    }
 }
 
 /// The two values of a layer at which a feature can be taken.

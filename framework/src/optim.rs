@@ -1,5 +1,7 @@
 //! Optimisers and learning-rate schedules, all on one flat buffer of parameters.
 
+mod adamw;
+mod average;
 mod flat;
 mod schedule;
 mod sgd;
@@ -8,6 +10,8 @@ use std::fmt;
 
 use tch::Tensor;
 
+pub use adamw::AdamW;
+pub use average::{Average, AverageConfig};
 pub use flat::{FlatParameters, Variable};
 pub use schedule::{Constant, Cosine, MultiStep};
 pub use sgd::Sgd;
@@ -28,8 +32,9 @@ pub trait OptimizerConfig: fmt::Debug + Send + Sync {
 pub trait Optimizer: fmt::Debug + Send {
     /// One update. `parameters` and `gradient` are `[P]`; called without gradients.
     ///
-    /// `gradient` may be changed in place. `learning_rate` is a scalar tensor on the device, 0 once the lane has met a
-    /// non-finite loss (the gradient is 0 then, too): multiply every change of the parameters by it.
+    /// `gradient` may be changed in place. `learning_rate` is a tensor on the device, a scalar or, where groups have rates
+    /// of their own, `[P]`. It is 0 once the lane has met a non-finite loss (the gradient is 0 then, too): multiply every
+    /// change of the parameters by it.
     fn step(&mut self, parameters: &mut Tensor, gradient: &mut Tensor, learning_rate: &Tensor);
 
     /// What must be saved, by name. The tensors share storage with the optimiser: loading copies into them.

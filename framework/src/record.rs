@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::precision::Precision;
+
 /// The version of [`Summary`]'s format.
 pub const SUMMARY_FORMAT: u32 = 1;
 
@@ -119,6 +121,12 @@ pub struct TeacherRecord {
     pub digest: String,
     /// The number of its parameters.
     pub parameters: i64,
+    /// The arithmetic in which it teaches.
+    #[serde(default, skip_serializing_if = "Precision::is_float32")]
+    pub precision: Precision,
+    /// Whether its BatchNorm was folded into its convolutions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub folded: bool,
     /// Its accuracy on the test split, measured before the run in the precision that it teaches in.
     pub test: Accuracy,
 }
@@ -156,6 +164,12 @@ pub struct Summary {
     pub samples: [usize; 3],
     /// The kind of the student's network.
     pub student: String,
+    /// The arithmetic of the student's passes.
+    #[serde(default, skip_serializing_if = "Precision::is_float32")]
+    pub precision: Precision,
+    /// Whether what was evaluated and exported is the moving average of its weights.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub averaged: bool,
     /// What the student saw.
     pub view: String,
     /// The teachers.

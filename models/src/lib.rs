@@ -18,4 +18,5 @@
 //! Inputs and weights arrive in channels_last memory and should stay so: avoid `contiguous` and `view` on maps. A value
 //! that was handed to the [`Recorder`](limbeck::model::Recorder) must not be changed in place afterwards.
 
+mod conv_bn;
 pub mod resnet;

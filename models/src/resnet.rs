@@ -19,8 +19,9 @@
 
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::nn::init::{FanInOut, NonLinearity, NormalOrUniform};
-use tch::nn::{Init, Module, ModuleT};
+use tch::nn::{Init, Module};
+
+use crate::conv_bn::ConvBn;
 
 const CITATION: &str = "He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016, arXiv:1512.03385";
 
@@ -89,8 +90,7 @@ impl Plan {
         });
         Ok(ResNet {
             signature,
-            conv1: conv(path / "conv1", spec.input[0], stem, 3, 1),
-            bn1: batch_norm(path / "bn1", stem),
+            stem: ConvBn::new(path / "conv1", path / "bn1", spec.input[0], stem, 3, 1),
             stages: stages.collect(),
             fc: linear(path / "fc", last, spec.classes),
         })
@@ -141,8 +141,7 @@ impl Plan {
 #[derive(Debug)]
 struct ResNet {
     signature: Signature,
-    conv1: nn::Conv2D,
-    bn1: nn::BatchNorm,
+    stem: ConvBn,
     stages: Vec<Vec<BasicBlock>>,
     fc: nn::Linear,
 }
@@ -161,7 +160,7 @@ impl Model for ResNet {
             x
         };
 
-        let sum = self.bn1.forward_t(&self.conv1.forward(input), mode.trains("stem"));
+        let sum = self.stem.forward(input, mode.trains("stem"));
         let mut x = activate(&mut record, "stem", sum);
         for (name, blocks) in STAGES.into_iter().zip(&self.stages) {
             let Some((last, first)) = blocks.split_last() else { continue };
@@ -175,16 +174,20 @@ impl Model for ResNet {
         record.output("pooled", &pooled);
         record.finish(self.fc.forward(&pooled))
     }
+
+    fn fold_batch_norm(&mut self, kind: Kind) -> Result<()> {
+        self.stem.fold(kind);
+        self.stages.iter_mut().flatten().for_each(|block| block.fold(kind));
+        Ok(())
+    }
 }
 
 /// Two 3×3 convolutions beside a shortcut; the ReLU behind their sum is the caller's.
 #[derive(Debug)]
 struct BasicBlock {
-    conv1: nn::Conv2D,
-    bn1: nn::BatchNorm,
-    conv2: nn::Conv2D,
-    bn2: nn::BatchNorm,
-    downsample: Option<(nn::Conv2D, nn::BatchNorm)>,
+    first: ConvBn,
+    second: ConvBn,
+    downsample: Option<ConvBn>,
 }
 
 impl BasicBlock {
@@ -192,23 +195,28 @@ impl BasicBlock {
         let project = stride != 1 || from != to;
         let projection = path / "downsample";
         BasicBlock {
-            conv1: conv(path / "conv1", from, to, 3, stride),
-            bn1: batch_norm(path / "bn1", to),
-            conv2: conv(path / "conv2", to, to, 3, 1),
-            bn2: batch_norm(path / "bn2", to),
-            downsample: project.then(|| (conv(&projection / 0, from, to, 1, stride), batch_norm(&projection / 1, to))),
+            first: ConvBn::new(path / "conv1", path / "bn1", from, to, 3, stride),
+            second: ConvBn::new(path / "conv2", path / "bn2", to, to, 3, 1),
+            downsample: project.then(|| ConvBn::new(&projection / 0, &projection / 1, from, to, 1, stride)),
         }
     }
 
     /// The sum of residual and shortcut: a new tensor, which the caller may change in place.
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        let hidden = relu(self.bn1.forward_t(&self.conv1.forward(x), train), false);
-        let mut sum = self.bn2.forward_t(&self.conv2.forward(&hidden), train);
+        let hidden = relu(self.first.forward(x, train), false);
+        let mut sum = self.second.forward(&hidden, train);
         sum += match &self.downsample {
-            Some((conv, bn)) => bn.forward_t(&conv.forward(x), train),
+            Some(projection) => projection.forward(x, train),
             None => x.shallow_clone(),
         };
         sum
+    }
+
+    fn fold(&mut self, kind: Kind) {
+        [Some(&mut self.first), Some(&mut self.second), self.downsample.as_mut()]
+            .into_iter()
+            .flatten()
+            .for_each(|layer| layer.fold(kind));
     }
 }
 
@@ -225,20 +233,6 @@ fn stage(path: &nn::Path<'_>, blocks: usize, from: i64, to: i64, stride: i64) ->
 /// addition needs its output to compute its gradient, and ReLU needs only its own.
 fn relu(mut x: Tensor, keep: bool) -> Tensor {
     if keep { x.relu() } else { x.relu_() }
-}
-
-/// A convolution without bias that keeps the resolution up to its stride. He initialisation over the outputs.
-fn conv(path: nn::Path<'_>, from: i64, to: i64, kernel: i64, stride: i64) -> nn::Conv2D {
-    let ws_init =
-        Init::Kaiming { dist: NormalOrUniform::Normal, fan: FanInOut::FanOut, non_linearity: NonLinearity::ReLU };
-    let config = nn::ConvConfig { stride, padding: kernel / 2, bias: false, ws_init, ..Default::default() };
-    nn::conv2d(path, from, to, kernel, config)
-}
-
-/// A BatchNorm that starts as the identity; tch's own default draws its weights.
-fn batch_norm(path: nn::Path<'_>, channels: i64) -> nn::BatchNorm {
-    let config = nn::BatchNormConfig { ws_init: Init::Const(1.0), ..Default::default() };
-    nn::batch_norm2d(path, channels, config)
 }
 
 /// A linear layer, uniform in ±1/√from as PyTorch's; tch's own default is √6 times as wide.
@@ -353,6 +347,33 @@ mod tests {
             (logits.detach(), gradients)
         };
         assert_eq!(run(Taps::all(model.signature())), run(Taps::none()));
+    }
+
+    #[test]
+    fn folded_batch_norm_changes_no_tap_beyond_rounding() {
+        let (vs, mut model) = build(&ResNet14 {}, [3, 16, 16], 10);
+        let _no_grad = tch::no_grad_guard();
+        for (name, mut t) in vs.variables() {
+            match name.rsplit('.').next() {
+                Some("running_var") => drop(t.uniform_(0.5, 1.5)),
+                Some("running_mean" | "bias") => drop(t.uniform_(-0.5, 0.5)),
+                Some("weight") if t.dim() == 1 => drop(t.uniform_(0.5, 1.5)),
+                _ => {}
+            }
+        }
+        let (input, want) = (batch([3, 16, 16]), Taps::all(model.signature()));
+        let plain = model.forward(&input, &want, Mode::Eval).unwrap();
+        model.fold_batch_norm(Kind::Float).unwrap();
+        let folded = model.forward(&input, &want, Mode::Eval).unwrap();
+        let distance = |a: &Tensor, b: &Tensor| ((a - b).norm() / a.norm()).double_value(&[]);
+        assert!(distance(&plain.logits, &folded.logits) < 1e-5);
+        for tap in want.iter() {
+            let error = distance(plain.tap(tap).unwrap(), folded.tap(tap).unwrap());
+            assert!(error < 1e-5, "{tap}: {error}");
+        }
+        model.fold_batch_norm(Kind::Float).unwrap();
+        let again = model.forward(&input, &want, Mode::Eval).unwrap();
+        assert_eq!(folded.logits, again.logits, "a second call has nothing left to fold");
     }
 
     #[test]

@@ -255,11 +255,26 @@ impl Observer for Keep {
 
 #[test]
 fn resumed_from_any_checkpoint_beside_a_fresh_lane_it_ends_with_the_same_bytes() {
+    resumes_exactly(&experiment(r#""staged", "vanilla""#, STAGED).replace("epochs = 3", "epochs = 2"));
+}
+
+#[test]
+fn with_everything_that_moves_it_resumes_exactly_too() {
+    // Updates at steps 2, 5 and 7 of the eight: checkpoints fall between them.
+    let train = "epochs = 2\nlearning_rate = 0.01\noptimizer = { kind = \"adamw\" }\naccumulate = 3\nclip_norm = 0.5\n\
+                 average = { decay = 0.9 }\nrates = { heads = 2.0, features = 0.5, stage3 = 1.5 }";
+    let text = experiment(r#""staged", "vanilla""#, STAGED)
+        .replace("epochs = 3", train)
+        .replace("[train]", "precision = \"mixed\"\n[train]")
+        .replace("train = { epochs = 1 }", "train = { epochs = 1 }\nfold_batch_norm = true\nprecision = \"bfloat16\"");
+    resumes_exactly(&text);
+}
+
+fn resumes_exactly(text: &str) {
     let out = TempDir::new().unwrap();
-    let text = experiment(r#""staged", "vanilla""#, STAGED).replace("epochs = 3", "epochs = 2");
     let mut keep = Keep { folder: out.path().to_owned(), kept: Vec::new() };
     let plan = |out: &Path| {
-        let experiment = limbeck::config::parse(&text, Path::new("lanes.toml"), &[]).unwrap();
+        let experiment = limbeck::config::parse(text, Path::new("lanes.toml"), &[]).unwrap();
         Plan::new(experiment, Path::new("lanes.toml"), out).unwrap()
     };
     run::execute(&plan(out.path()), &Stop::default(), &mut keep).unwrap();

@@ -1,6 +1,7 @@
 //! Reports of hand-made runs. The texts are pinned: `report/tests/*.md`.
 
 use indexmap::IndexMap;
+use limbeck::precision::Precision;
 use limbeck::record::{Accuracy, Environment, EpochAccuracy, EpochRecord, Timing};
 
 use super::*;
@@ -62,6 +63,8 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
         dataset: "Shapes".to_owned(),
         samples: [3800, 200, 2000],
         student: "resnet8".to_owned(),
+        precision: Precision::Float32,
+        averaged: false,
         view: "image".to_owned(),
         teachers: vec![TeacherRecord {
             name: "big".to_owned(),
@@ -70,6 +73,8 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
             weights: "big.safetensors".into(),
             digest: "00ff".to_owned(),
             parameters: 855_770,
+            precision: Precision::Float32,
+            folded: false,
             test: accuracy(72.0),
         }],
         outcome: Outcome::Finished,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use limbeck::experiment::{MethodConfig, Precision};
+use limbeck::experiment::{MethodConfig, Precision, TrainConfig};
 use limbeck::record::{Environment, Summary, TeacherRecord, Timing};
 use serde::Serialize;
 
@@ -52,13 +52,9 @@ fn setting(study: &Study) -> String {
         item("data set", data);
     }
     for teacher in &study.teachers {
-        item(&format!("teacher `{}`", teacher.name), describe_teacher(study, teacher));
+        item(&format!("teacher `{}`", teacher.name), describe_teacher(teacher));
     }
-    for student in distinct(
-        study
-            .summaries()
-            .map(|s| format!("{} (view {}), {} parameters", s.student, s.view, count(s.student_parameters))),
-    ) {
+    for student in distinct(study.summaries().map(describe_student)) {
         item("student", student);
     }
     for method in &study.methods {
@@ -75,6 +71,9 @@ fn setting(study: &Study) -> String {
     item("training", format!("{}, batches of {}", plural(train.epochs, "epoch"), train.batch));
     item("learning rate", format!("{}, schedule {}{warmup}", train.learning_rate, settings(&*train.schedule)));
     item("optimiser", settings(&*train.optimizer));
+    for (name, value) in refinements(train) {
+        item(name, value);
+    }
     let seeds: Vec<String> = experiment.compare.seeds.iter().map(u64::to_string).collect();
     item(if seeds.len() == 1 { "seed" } else { "seeds" }, seeds.join(", "));
     let environments = distinct(study.summaries().map(|summary| environment(&summary.environment)));
@@ -99,19 +98,52 @@ fn data_set(summary: &Summary) -> String {
     format!("{}, {train} training samples, {held_out} held out for validation, {test} test samples", summary.dataset)
 }
 
-fn describe_teacher(study: &Study, teacher: &TeacherRecord) -> String {
-    let precision = match study.experiment.teacher.get(&teacher.name).map(|config| config.precision) {
-        Some(Precision::Bfloat16) => ", in bfloat16",
-        _ => "",
-    };
+fn describe_teacher(teacher: &TeacherRecord) -> String {
     format!(
-        "{} (view {}), {} parameters{precision}, measured on the test split: {:.2} % top-1, {:.2} % top-5",
+        "{} (view {}), {} parameters{}{}, measured on the test split: {:.2} % top-1, {:.2} % top-5",
         teacher.model,
         teacher.view,
         count(teacher.parameters),
+        in_precision(teacher.precision),
+        if teacher.folded { ", BatchNorm folded" } else { "" },
         teacher.test.top1,
         teacher.test.top5
     )
+}
+
+fn describe_student(summary: &Summary) -> String {
+    format!(
+        "{} (view {}), {} parameters{}{}",
+        summary.student,
+        summary.view,
+        count(summary.student_parameters),
+        in_precision(summary.precision),
+        if summary.averaged { "; what is evaluated is the moving average of its weights" } else { "" }
+    )
+}
+
+/// Said only where it is not the default.
+fn in_precision(precision: Precision) -> String {
+    if precision.is_float32() { String::new() } else { format!(", in {}", precision.name()) }
+}
+
+/// What of the training is set beyond the usual.
+fn refinements(train: &TrainConfig) -> Vec<(&'static str, String)> {
+    let mut said = Vec::new();
+    if train.accumulate > 1 {
+        said.push(("updates", format!("one from the mean gradient of {} batches", train.accumulate)));
+    }
+    if let Some(norm) = train.clip_norm {
+        said.push(("gradient", format!("scaled down to a norm of at most {norm}")));
+    }
+    if let Some(average) = train.average {
+        said.push(("moving average", format!("decay {}", average.decay)));
+    }
+    if !train.rates.is_empty() {
+        let factors: Vec<String> = train.rates.iter().map(|(group, factor)| format!("{group} × {factor}")).collect();
+        said.push(("learning rates by group", factors.join(", ")));
+    }
+    said
 }
 
 /// `0.1 cross-entropy + 0.9 kd (temperature = 4.0)`

@@ -15,10 +15,10 @@ use crate::dataset::{Batch, Rows};
 use crate::distiller::{InitialStage, Step, TapPairs};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
-use crate::experiment::TrainConfig;
+use crate::experiment::{Precision, TrainConfig};
 use crate::metric::{Meter, cross_entropy, right_guesses};
-use crate::model::{Features, Mode, Model, ModelSpec, TapRef, Taps};
-use crate::optim::{FlatParameters, Optimizer, Progress, Variable};
+use crate::model::{Features, Mode, Model, ModelSpec, Signature, TapRef, Taps};
+use crate::optim::{Average, FlatParameters, Optimizer, Progress, Variable};
 use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Timing};
 use crate::seed::Seed;
 use crate::weights;
@@ -33,7 +33,10 @@ pub(super) struct Lane {
     identity: String,
     cross_entropy: f64,
     student: Box<dyn Model>,
+    pub precision: Precision,
     store: nn::VarStore,
+    /// The moving average of the student, if the training asks for one.
+    average: Option<Average>,
     terms: Vec<Term>,
     /// Whether each term has a loss in the main stage.
     main_loss: Vec<bool>,
@@ -63,6 +66,31 @@ struct StagePlan {
 struct RunningStage {
     flat: FlatParameters,
     optimizer: Box<dyn Optimizer>,
+    /// `[P]`: factors on the learning rate, where groups have rates of their own.
+    rates: Option<Tensor>,
+    /// `[P]`: the sum of the gradients since the last update, where several steps make one.
+    accumulated: Option<Tensor>,
+}
+
+/// Names in a checkpoint begin with this where they are the running stage's.
+const STAGE_STATE: &str = "stage.";
+
+impl RunningStage {
+    fn new(flat: FlatParameters, train: &TrainConfig, student: &Signature) -> Result<Self> {
+        let optimizer = train.optimizer.build(flat.buffer())?;
+        let rate = |name: &str| train.rate_of(student, name.strip_prefix("student."));
+        let rates = if train.rates.is_empty() { None } else { Some(flat.spread(rate)) };
+        let accumulated = if train.accumulate > 1 { Some(flat.buffer().zeros_like()) } else { None };
+        Ok(RunningStage { flat, optimizer, rates, accumulated })
+    }
+
+    /// What moves with the stage, by its name in the checkpoint; loading copies into these tensors.
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let optimizer =
+            self.optimizer.state().into_iter().map(|(name, t)| (format!("{STAGE_STATE}optimizer.{name}"), t));
+        let accumulated = self.accumulated.iter().map(|t| (format!("{STAGE_STATE}accumulated"), t.shallow_clone()));
+        optimizer.chain(accumulated).collect()
+    }
 }
 
 /// The state of a lane that is not a tensor.
@@ -205,6 +233,8 @@ impl Lane {
             config.student.build(&store.root(), spec)?
         };
         weights::check_names(&store)?;
+        train.check_rates(student.signature())?;
+        config.precision.check(site.device)?;
         let terms = build_terms(&config.method, student.signature(), site)?;
         let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
         let mut stages: Vec<StagePlan> = Vec::new();
@@ -226,6 +256,8 @@ impl Lane {
             identity: config.identity.clone(),
             cross_entropy: config.method.cross_entropy,
             student,
+            precision: config.precision,
+            average: train.average.map(|config| Average::new(config, &weights::variables(&store))),
             store,
             terms,
             main_loss,
@@ -355,6 +387,16 @@ impl Lane {
         result
     }
 
+    /// The student's logits and taps, float32, computed in its own precision.
+    fn forward(&self, batch: &Batch, want: &Taps, mode: Mode<'_>) -> Result<Features> {
+        self.precision.select(self.device)?;
+        let autocast = self.precision.autocast(self.device)?;
+        let features = self.student.forward(batch.view(&self.view)?, want, mode)?;
+        let cast = autocast.is_some();
+        drop(autocast);
+        Ok(if cast { features.map(|value| value.to_kind(Kind::Float)) } else { features })
+    }
+
     /// One step of training.
     pub fn step(&mut self, shared: &Shared<'_>, clock: &Clock, watch: &mut Watch<'_>) -> Result<()> {
         let Some(plan) = self.stages.get(self.progress.stage) else { return Ok(()) };
@@ -367,7 +409,7 @@ impl Lane {
         let place = Place { epoch, step, seed, mode, initial: initial.is_some(), terms };
 
         let started = Instant::now();
-        let features = self.student.forward(shared.batch.view(&self.view)?, &self.taps, mode)?;
+        let features = self.forward(shared.batch, &self.taps, mode)?;
         let forward = clock.since(started);
 
         let started = Instant::now();
@@ -381,7 +423,8 @@ impl Lane {
         let _no_grad = no_grad_guard();
         let started = Instant::now();
         self.progress.learning_rate = self.learning_rate(self.progress.stage, step, shared.steps_per_epoch);
-        self.update(gradient, &objective, step)?;
+        let sound = self.examine(&gradient, &objective, step);
+        self.update(gradient, &sound, step, shared.steps_per_epoch)?;
         let optimizer = clock.since(started);
 
         let started = Instant::now();
@@ -464,21 +507,45 @@ impl Lane {
         let candidates = self.stage().map(|plan| self.candidates(plan)).unwrap_or_default();
         let (flat, gradient, unreached) = FlatParameters::first(total, candidates)
             .ok_or_else(|| Error::run("the loss reaches none of the parameters that this stage trains"))?;
-        let optimizer = self.train.optimizer.build(flat.buffer())?;
-        self.running = Some(RunningStage { flat, optimizer });
+        self.running = Some(RunningStage::new(flat, &self.train, self.student.signature())?);
         Ok((gradient, Some(unreached)))
     }
 
-    /// The optimiser's step; it changes nothing once a loss or the gradient was non-finite.
-    fn update(&mut self, gradient: Tensor, objective: &Objective, step: u64) -> Result<()> {
+    /// Records the first non-finite loss or gradient; returns whether there was none so far, as a scalar on the device.
+    fn examine(&mut self, gradient: &Tensor, objective: &Objective, step: u64) -> Tensor {
         let sum = gradient.sum(Kind::Float);
         let named = objective.losses.iter().map(|(name, loss)| (name.as_str(), loss));
-        let sound = self.health.check(named.chain([("the gradient", &sum)]), step);
+        self.health.check(named.chain([("the gradient", &sum)]), step)
+    }
+
+    /// The optimiser's update, if one is due; it changes nothing once a loss or the gradient was non-finite.
+    fn update(&mut self, gradient: Tensor, sound: &Tensor, step: u64, steps_per_epoch: u64) -> Result<()> {
+        let every = self.train.accumulate;
+        let plan = self.stages.get(self.progress.stage).ok_or_else(|| Error::run("no stage is running"))?;
+        let running = self.running.as_mut().ok_or_else(|| Error::run("no stage is running"))?;
+        let gathered = step % every + 1;
+        let due = gathered == every || step + 1 == plan.epochs * steps_per_epoch;
+        let mut gradient = gradient.where_self(sound, &gradient.zeros_like());
+        if let Some(sum) = &mut running.accumulated {
+            let _ = sum.g_add_(&gradient);
+            if !due {
+                return Ok(());
+            }
+            gradient = &*sum / gathered as f64;
+            let _ = sum.zero_();
+        }
+        if let Some(limit) = self.train.clip_norm {
+            // ε as in PyTorch's clip_grad_norm_.
+            let scale = ((gradient.norm() + 1e-6).reciprocal() * limit).clamp_max(1.0);
+            let _ = gradient.g_mul_(&scale);
+        }
         let rate = Tensor::full([] as [i64; 0], self.progress.learning_rate, (gradient.kind(), self.device));
         let rate = rate * sound.to_kind(gradient.kind());
-        let mut gradient = gradient.where_self(&sound, &gradient.zeros_like());
-        let running = self.running.as_mut().ok_or_else(|| Error::run("no stage is running"))?;
+        let rate = running.rates.as_ref().map_or_else(|| rate.shallow_clone(), |factors| factors * &rate);
         running.optimizer.step(running.flat.buffer_mut(), &mut gradient, &rate);
+        if let (Some(average), Stage::Main) = (&mut self.average, plan.stage) {
+            average.update(&weights::variables(&self.store), step / every);
+        }
         Ok(())
     }
 
@@ -556,7 +623,7 @@ impl Lane {
 
     /// The student's logits, in evaluation mode.
     pub fn evaluate(&self, batch: &Batch) -> Result<Tensor> {
-        Ok(self.student.forward(batch.view(&self.view)?, &Taps::none(), Mode::Eval)?.logits)
+        Ok(self.forward(batch, &Taps::none(), Mode::Eval)?.logits)
     }
 
     /// The three accuracies of the history.
@@ -600,8 +667,9 @@ impl Lane {
         };
         if let Some(running) = &self.running {
             saved.trained = running.flat.variables().iter().map(|variable| variable.name.clone()).collect();
-            tensors.extend(running.optimizer.state().into_iter().map(|(name, t)| (format!("optimizer.{name}"), t)));
+            tensors.extend(running.state());
         }
+        tensors.extend(self.average.iter().map(|average| ("average".to_owned(), average.state())));
         checkpoint::write(&self.info.folder, &saved, &tensors)
     }
 
@@ -636,8 +704,13 @@ impl Lane {
         let damaged = |what: String| Error::data(&loaded.path, what);
         let mut tensors = loaded.tensors;
         let meter = tensors.swap_remove("meter").ok_or_else(|| damaged("it has no meter".to_owned()))?;
+        if let Some(average) = &self.average {
+            let saved = tensors.swap_remove("average").ok_or_else(|| damaged("it has no average".to_owned()))?;
+            let expected = [("average".to_owned(), average.state())];
+            weights::copy_into(&expected, &IndexMap::from([("average".to_owned(), saved)]), &loaded.path)?;
+        }
         let (state, own): (IndexMap<_, _>, IndexMap<_, _>) =
-            tensors.into_iter().partition(|(name, _)| name.starts_with("optimizer."));
+            tensors.into_iter().partition(|(name, _)| name.starts_with(STAGE_STATE));
         weights::copy_into(&self.variables(), &own, &loaded.path)?;
         weights::separate(&self.variables());
         self.meter = Meter::restore(saved.meter.clone(), &meter, self.device);
@@ -654,12 +727,9 @@ impl Lane {
                     candidates.swap_remove(name).ok_or_else(|| damaged(format!("`{name}` does not train here")))
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let flat = FlatParameters::new(trained);
-            let optimizer = self.train.optimizer.build(flat.buffer())?;
-            let expected: Vec<(String, Tensor)> =
-                optimizer.state().into_iter().map(|(name, t)| (format!("optimizer.{name}"), t)).collect();
-            weights::copy_into(&expected, &state, &loaded.path)?;
-            self.running = Some(RunningStage { flat, optimizer });
+            let running = RunningStage::new(FlatParameters::new(trained), &self.train, self.student.signature())?;
+            weights::copy_into(&running.state(), &state, &loaded.path)?;
+            self.running = Some(running);
         }
         if let Some(plan) = self.stage() {
             let (stage, epochs, step) = (plan.name.clone(), plan.epochs, self.progress.step);
@@ -671,10 +741,19 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes the student's weights alone.
-    pub fn export(&self) -> Result<PathBuf> {
+    /// Exchanges the student and its moving average, if there is one: before and after whatever is done with the average.
+    pub fn swap_average(&mut self) {
+        if let Some(average) = &mut self.average {
+            average.swap(&weights::variables(&self.store));
+        }
+    }
+
+    /// Writes the student's weights alone; its average's, if there is one.
+    pub fn export(&mut self) -> Result<PathBuf> {
         let path = self.info.folder.join(super::STUDENT);
-        weights::save(&path, &weights::variables(&self.store), None)?;
-        Ok(path)
+        self.swap_average();
+        let saved = weights::save(&path, &weights::variables(&self.store), None);
+        self.swap_average();
+        saved.map(|()| path)
     }
 }

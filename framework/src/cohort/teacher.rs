@@ -20,36 +20,43 @@ pub struct Teacher {
     model: Box<dyn Model>,
     store: nn::VarStore,
     precision: Precision,
+    fold_batch_norm: bool,
 }
 
 impl Teacher {
     /// Builds the network; its weights are still random.
     ///
     /// # Errors
-    /// If the network cannot be built for that input.
+    /// If the network cannot be built for that input, or the device does not have that precision.
     pub fn new(
         name: &str,
         view: &str,
         config: &dyn ModelConfig,
         spec: &ModelSpec,
         precision: Precision,
+        fold_batch_norm: bool,
         device: Device,
     ) -> Result<Self> {
+        precision.check(device)?;
         let store = nn::VarStore::new(device);
         let _drawing = Seed::new(0).stream("teacher").seed_libtorch();
         let model = config.build(&store.root(), spec)?;
         weights::check_names(&store)?;
-        Ok(Teacher { name: name.to_owned(), view: view.to_owned(), model, store, precision })
+        Ok(Teacher { name: name.to_owned(), view: view.to_owned(), model, store, precision, fold_batch_norm })
     }
 
-    /// Loads the weights and casts them to the teacher's precision.
+    /// Loads the weights, folds BatchNorm if that is asked for, and casts them to the teacher's precision.
     ///
     /// # Errors
-    /// If the file is not this network's.
+    /// If the file is not this network's, or the network cannot fold.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         weights::load_into(&self.store, path)?;
         self.store.freeze();
-        self.store.set_kind(self.precision.kind());
+        if self.fold_batch_norm {
+            let _no_grad = no_grad_guard();
+            self.model.fold_batch_norm(self.precision.weights())?;
+        }
+        self.store.set_kind(self.precision.weights());
         weights::separate(&weights::variables(&self.store));
         Ok(())
     }
@@ -70,10 +77,14 @@ impl Teacher {
     /// If a tap does not exist.
     pub fn forward(&self, input: &Tensor, want: &Taps) -> Result<Features> {
         let _no_grad = no_grad_guard();
-        let features = self.model.forward(&input.to_kind(self.precision.kind()), want, Mode::Eval)?;
+        let device = self.store.device();
+        self.precision.select(device)?;
+        let autocast = if self.precision == Precision::Mixed { self.precision.autocast(device)? } else { None };
+        let features = self.model.forward(&input.to_kind(self.precision.weights()), want, Mode::Eval)?;
+        drop(autocast);
         Ok(match self.precision {
-            Precision::Float32 => features,
-            Precision::Bfloat16 => features.map(|value| value.to_kind(Kind::Float)),
+            Precision::Float32 | Precision::Tf32 => features,
+            Precision::Bfloat16 | Precision::Mixed => features.map(|value| value.to_kind(Kind::Float)),
         })
     }
 }

@@ -26,7 +26,7 @@ fn channels_last(shape: &[i64]) -> bool {
 }
 
 /// The tensor's elements in the order of the buffer.
-fn flatten(tensor: &Tensor) -> Tensor {
+pub(super) fn flatten(tensor: &Tensor) -> Tensor {
     if channels_last(&tensor.size()) { tensor.permute([0, 2, 3, 1]).reshape([-1]) } else { tensor.reshape([-1]) }
 }
 
@@ -85,6 +85,17 @@ impl FlatParameters {
     /// The buffer `[P]`, to be updated in place.
     pub fn buffer_mut(&mut self) -> &mut Tensor {
         &mut self.buffer
+    }
+
+    /// A value for each parameter of the buffer, `[P]`: what `of` gives for its variable's name.
+    pub fn spread(&self, of: impl Fn(&str) -> f64) -> Tensor {
+        let options = (self.buffer.kind(), self.buffer.device());
+        let pieces: Vec<Tensor> = self
+            .variables
+            .iter()
+            .map(|variable| Tensor::full([variable.tensor.numel() as i64], of(&variable.name), options))
+            .collect();
+        Tensor::cat(&pieces, 0)
     }
 
     /// The variables in the order of the buffer.

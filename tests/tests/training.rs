@@ -1,0 +1,167 @@
+//! What the settings of training do to the numbers: averages, clipping, accumulation, rates by group, precision.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use indexmap::IndexMap;
+use limbeck::cohort::Stop;
+use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::tch::{Kind, Tensor};
+use limbeck_experiments::plan::Plan;
+use limbeck_experiments::{run, store};
+use tempfile::TempDir;
+
+/// Four steps of one student, with plain SGD: what moves in a step is learning rate × gradient.
+fn experiment(student: &str, train: &str, method: &str) -> String {
+    format!(
+        r#"
+format = 1
+name = "training"
+device = "cpu"
+threads = 1
+[dataset]
+kind = "shapes"
+train = 256
+test = 40
+[teacher.big]
+model = {{ kind = "resnet8" }}
+train = {{ epochs = 1 }}
+[student]
+model = {{ kind = "resnet8" }}
+{student}
+[train]
+epochs = 1
+learning_rate = 0.5
+schedule = {{ kind = "constant" }}
+optimizer = {{ kind = "sgd", momentum = 0.0, weight_decay = 0.0 }}
+checkpoint_steps = 1
+{train}
+[method.crd]
+terms = [{{ weight = 0.8, distiller = {{ kind = "crd", negatives = {{ kind = "other_class", count = 32 }} }} }}]
+[compare]
+methods = ["{method}"]
+"#
+    )
+}
+
+/// The state after each step.
+#[derive(Default)]
+struct States(Vec<IndexMap<String, Tensor>>);
+
+impl Observer for States {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
+        if let Event::Checkpoint { path, .. } = event
+            && !lane.name.starts_with("teacher")
+        {
+            self.0.push(limbeck::weights::read(path).unwrap().tensors);
+        }
+    }
+}
+
+/// The states after the four steps, and the student that is exported.
+fn train(text: &str) -> (Vec<IndexMap<String, Tensor>>, IndexMap<String, Tensor>) {
+    let out = TempDir::new().unwrap();
+    let experiment = limbeck::config::parse(text, Path::new("training.toml"), &[]).unwrap();
+    let plan = Plan::new(experiment, Path::new("training.toml"), out.path()).unwrap();
+    let mut states = States::default();
+    let finished = run::execute(&plan, &Stop::default(), &mut states).unwrap();
+    assert_eq!(finished.failed, Vec::<String>::new());
+    let student = plan.cells[0].folder.join("student.safetensors");
+    assert!(fs::exists(plan.cells[0].folder.join(store::CELL)).unwrap());
+    (states.0, limbeck::weights::read(&student).unwrap().tensors)
+}
+
+/// The L2 norm of what changed between two states, over the parameters of a name that begins so.
+fn moved(before: &IndexMap<String, Tensor>, after: &IndexMap<String, Tensor>, prefix: &str) -> f64 {
+    let parameter = |name: &str| name.starts_with(prefix) && !name.contains("running_") && !name.contains("memory");
+    before
+        .iter()
+        .filter(|(name, value)| parameter(name) && value.kind() == Kind::Float)
+        .map(|(name, value)| (value - &after[name]).square().sum(Kind::Double).double_value(&[]))
+        .sum::<f64>()
+        .sqrt()
+}
+
+#[test]
+fn a_clipped_gradient_has_the_norm_that_was_asked_for() {
+    let (states, _) = train(&experiment("", "clip_norm = 0.01", "vanilla"));
+    for pair in states.windows(2) {
+        approx::assert_relative_eq!(moved(&pair[0], &pair[1], "student."), 0.5 * 0.01, max_relative = 1e-3);
+    }
+    let (free, _) = train(&experiment("", "", "vanilla"));
+    let (wide, _) = train(&experiment("", "clip_norm = 1e6", "vanilla"));
+    assert_eq!(moved(&free[3], &wide[3], "student."), 0.0, "a limit that is not reached changes nothing");
+}
+
+#[test]
+fn accumulated_steps_make_one_update_of_their_mean() {
+    let (states, _) = train(&experiment("", "accumulate = 3", "vanilla"));
+    let steps: Vec<bool> = states.windows(2).map(|pair| moved(&pair[0], &pair[1], "student.") > 0.0).collect();
+    // After steps 1, 2, 3 and 4: the third updates, and the last takes what is left.
+    assert_eq!(steps, [false, true, true]);
+    assert!(states[0]["stage.accumulated"].norm().double_value(&[]) > 0.0);
+    assert_eq!(states[2]["stage.accumulated"].norm().double_value(&[]), 0.0);
+    // Up to the first update the weights stand still, so the mean is that of the gradients at one point.
+    let sum = states[1]["stage.accumulated"].norm().double_value(&[]);
+    let update = moved(&states[1], &states[2], "student.") / 0.5;
+    assert!(update < sum && update > 0.1 * sum, "the mean of three is shorter than the sum of two: {update}, {sum}");
+}
+
+#[test]
+fn groups_have_rates_of_their_own() {
+    let (one, _) = train(&experiment("", "", "crd"));
+    let (none, _) = train(&experiment("", "rates = { features = 0.0, heads = 0.0 }", "crd"));
+    let (stage, _) = train(&experiment("", "rates = { features = 0.0, stage2 = 1.0, heads = 2.0 }", "crd"));
+    for prefix in ["student.conv1", "student.layer1", "student.layer2", "student.fc", "term.crd"] {
+        assert!(moved(&one[0], &one[1], prefix) > 0.0, "{prefix}");
+        let expected = prefix == "student.fc";
+        assert_eq!(moved(&none[0], &none[1], prefix) > 0.0, expected, "{prefix}, features and heads at 0");
+        let expected = ["student.layer2", "student.fc", "term.crd"].contains(&prefix);
+        assert_eq!(moved(&stage[0], &stage[1], prefix) > 0.0, expected, "{prefix}, stage2 before features");
+    }
+    let text = experiment("", "rates = { stage9 = 0.0 }", "vanilla");
+    let experiment = limbeck::config::parse(&text, Path::new("training.toml"), &[]).unwrap();
+    let error = Plan::new(experiment, Path::new("training.toml"), Path::new("out")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "train: rates.stage9: there is no such group, but heads, features, stem, stage1, stage2, stage3, classifier; \
+         did you mean `stage1`?"
+    );
+}
+
+#[test]
+fn the_average_is_what_is_exported() {
+    let (states, exported) = train(&experiment("", "average = { decay = 0.3 }", "vanilla"));
+    assert_eq!(states.len(), 4);
+    for (name, value) in &exported {
+        let at = |step: usize| &states[step][&format!("student.{name}")];
+        let mut average = at(0).copy();
+        for step in 1..4 {
+            let kept = ((1.0 + step as f64) / (10.0 + step as f64)).min(0.3);
+            average = average * kept + at(step) * (1.0 - kept);
+        }
+        let distance = (value - &average).abs().max().double_value(&[]);
+        assert!(distance < 1e-5, "{name}: {distance}");
+        assert!(value != at(3) || name.ends_with("running_mean"), "{name} is not the last weights");
+    }
+}
+
+#[test]
+fn a_mixed_student_is_near_the_float32_one_and_keeps_float32_weights() {
+    let (exact, _) = train(&experiment("", "learning_rate = 0.05", "crd").replacen("learning_rate = 0.5\n", "", 1));
+    for precision in ["mixed", "bfloat16"] {
+        let student = format!("precision = {precision:?}");
+        let text = experiment(&student, "learning_rate = 0.05", "crd").replacen("learning_rate = 0.5\n", "", 1);
+        let (mixed, exported) = train(&text);
+        assert!(exported.values().all(|value| value.kind() == Kind::Float));
+        let own = moved(&exact[0], &exact[3], "student.");
+        let between = moved(&exact[3], &mixed[3], "student.");
+        assert!(between > 0.0 && between < 0.5 * own, "{precision}: {between} apart, {own} moved");
+    }
+    let text = experiment("precision = \"tf32\"", "", "vanilla");
+    let experiment = limbeck::config::parse(&text, Path::new("training.toml"), &[]).unwrap();
+    let error = Plan::new(experiment, Path::new("training.toml"), Path::new("out")).unwrap_err();
+    assert_eq!(error.to_string(), "student: precision \"tf32\" is a GPU's: use \"float32\", or \"mixed\" for speed");
+}
