@@ -4,6 +4,17 @@
 //! |---|---|---|
 //! | [`vanilla`] | method `vanilla` | the labels alone: what distillation is compared with |
 //! | [`kd`] | distiller `kd`, method `kd` | soft targets |
+//! | [`lskd`] | distiller and method `lskd` | soft targets of standardised logits |
+//! | [`dkd`] | distiller and method `dkd` | decoupled soft targets |
+//! | [`dist`] | distiller and method `dist` | correlation with the teacher's probabilities |
+//! | [`fitnet`] | distiller and method `fitnet` | hints from a middle layer |
+//! | [`at`] | distiller and method `at` | attention maps |
+//! | [`nst`] | distiller and method `nst` | the distribution of the channels' patterns |
+//! | [`sp`] | distiller and method `sp` | similarities within a batch |
+//! | [`cc`] | distiller and method `cc` | correlations of neighbours in a batch |
+//! | [`vid`] | distiller and method `vid` | variational information |
+//! | [`rkd`] | distiller and method `rkd` | distances and angles among samples |
+//! | [`pkt`] | distiller and method `pkt` | conditional probabilities of samples |
 //! | [`crd`] | distiller `crd`, methods `crd`, `crd+kd` | contrastive representation distillation: critic × sampler × bank |
 //! | [`critics::nce`] | critic `nce` | binary noise-contrastive estimation, the loss of the CRD paper |
 //! | [`critics::info_nce`] | critic `info_nce` | which of K + 1 is the positive |
@@ -24,12 +35,26 @@
 //! 3. `#[typetag::serde(name = "…")] impl DistillerConfig` (or `CriticConfig`, `NegativeSamplerConfig`), which builds the
 //!    live object. Whatever that object learns or remembers is a tensor registered on `params`, changed in place.
 
+pub mod at;
 pub mod bank;
+pub mod cc;
+mod conv_reg;
 pub mod crd;
 pub mod critics;
+pub mod dist;
+pub mod dkd;
+pub mod fitnet;
 pub mod kd;
+mod layers;
+pub mod lskd;
 pub mod negatives;
+pub mod nst;
+pub mod pkt;
+pub mod rkd;
+pub mod sp;
+mod tensor;
 pub mod vanilla;
+pub mod vid;
 
 #[cfg(test)]
 mod fixture;
@@ -54,6 +79,22 @@ mod tests {
         };
         assert_eq!(weights("vanilla"), (1.0, vec![]));
         assert_eq!(weights("kd"), (0.1, vec![("kd".to_owned(), 0.9)]));
+        let published = [
+            ("fitnet", 100.0),
+            ("at", 1000.0),
+            ("sp", 3000.0),
+            ("cc", 0.02),
+            ("vid", 1.0),
+            ("rkd", 1.0),
+            ("pkt", 30_000.0),
+            ("nst", 50.0),
+            ("dkd", 1.0),
+            ("dist", 1.0),
+        ];
+        for (name, weight) in published {
+            assert_eq!(weights(name), (1.0, vec![(name.to_owned(), weight)]));
+        }
+        assert_eq!(weights("lskd"), (0.1, vec![("lskd".to_owned(), 9.0)]));
         assert_eq!(weights("crd"), (1.0, vec![("crd".to_owned(), 0.8)]));
         assert_eq!(weights("crd+kd"), (1.0, vec![("kd".to_owned(), 1.0), ("crd".to_owned(), 0.8)]));
     }

@@ -192,7 +192,7 @@ mod tests {
         }
         assert_eq!(x.matmul(&weight).kind(), Kind::Float);
         // Another value of the weight is what the next pass sees.
-        tch::no_grad(|| weight.shallow_clone().fill_(2.0));
+        let _ = tch::no_grad(|| weight.shallow_clone().fill_(2.0));
         let _autocast = Precision::Mixed.autocast(Device::Cpu).unwrap();
         let product = x.matmul(&weight).double_value(&[0, 0]);
         assert!((product - 8.0 / 3.0).abs() < 0.02, "{product}");

@@ -2,6 +2,8 @@
 
 use limbeck::prelude::*;
 
+use crate::layers::linear;
+
 /// Divides each vector along the last dimension by its Euclidean norm. There is no ε: a vector of zeros becomes NaN.
 pub fn unit_rows(vectors: &Tensor) -> Tensor {
     vectors / vectors.square().sum_dim_intlist(-1, true, None).sqrt()
@@ -26,13 +28,7 @@ impl CosineHeads {
         if !(temperature > 0.0 && temperature.is_finite()) {
             return Err(Error::plan(format!("{critic}: temperature must be positive, not {temperature}")));
         }
-        let head = |side: Side, name: &str| {
-            let width = site.width(side);
-            let bound = 1.0 / (width as f64).sqrt();
-            let init = nn::Init::Uniform { lo: -bound, up: bound };
-            let config = nn::LinearConfig { ws_init: init, bs_init: Some(init), bias: true };
-            nn::linear(params / name / "linear", width, site.embedding_width, config)
-        };
+        let head = |side: Side, name: &str| linear(params / name / "linear", site.width(side), site.embedding_width);
         Ok(CosineHeads {
             student: head(Side::Student, "embed_s"),
             teacher: head(Side::Teacher, "embed_t"),

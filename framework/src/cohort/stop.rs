@@ -118,7 +118,7 @@ mod tests {
         stop.request();
         assert!(stop.is_due());
         let stop = Stop::new(Some(Limit::Epochs(2)));
-        [false, true, false].map(|ends| stop.count(ends));
+        [false, true, false].into_iter().for_each(|ends| stop.count(ends));
         assert!(!stop.is_due());
         stop.count(true);
         assert!(stop.is_due());

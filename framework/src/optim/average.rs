@@ -20,6 +20,8 @@ pub struct AverageConfig {
 }
 
 impl AverageConfig {
+    /// Checks the setting.
+    ///
     /// # Errors
     /// If the decay is out of range.
     pub fn check(&self) -> Result<()> {

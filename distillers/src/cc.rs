@@ -1,0 +1,92 @@
+//! `cc`: correlation congruence.
+//!
+//! Peng, Jin, Liu, Zhou, Wu, Liu, Zhang, Liu. *Correlation Congruence for Knowledge Distillation*. ICCV 2019,
+//! arXiv:1904.01802; in the form that the benchmark of the CRD paper uses.
+//!
+//! Both pooled features pass a linear layer of their own, trained with the student. With δ_i = |sᵢ − tᵢ| (element by
+//! element) of the embedded sample i,
+//!
+//! L = 1 / (B − 1) · Σᵢ ⟨δᵢ, δᵢ₊₁⟩.
+//!
+//! *Taps*: the pooled features. *Cost*: O(B · D). *State*: two linear layers. *Published weight*: 0.02, beside a
+//! cross-entropy of 1: the method `cc`.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::linear;
+
+limbeck::plugin! {
+    method "cc",
+    summary: "cross-entropy and correlation congruence",
+    citation: "Peng et al. Correlation Congruence for Knowledge Distillation. ICCV 2019, arXiv:1904.01802",
+    settings: r#"
+cross_entropy = 1.0   # the weight of the cross-entropy with the labels
+terms = [{ weight = 0.02, distiller = { kind = "cc" } }]
+"#,
+}
+
+limbeck::plugin! {
+    distiller "cc",
+    summary: "correlation congruence: how differences of neighbours in a batch go together",
+    citation: "Peng et al. Correlation Congruence for Knowledge Distillation. ICCV 2019, arXiv:1904.01802",
+    settings: r#"
+embedding_width = 128   # D: what both features are embedded into
+"#,
+}
+
+/// Correlation congruence.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cc {
+    /// D: what both features are embedded into.
+    pub embedding_width: i64,
+}
+
+impl Default for Cc {
+    fn default() -> Self {
+        Cc { embedding_width: 128 }
+    }
+}
+
+#[typetag::serde(name = "cc")]
+impl DistillerConfig for Cc {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        site.pooled()
+    }
+
+    fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        if self.embedding_width < 1 {
+            return Err(Error::plan(format!("cc: embedding_width must be at least 1, not {}", self.embedding_width)));
+        }
+        let taps = self.taps(site)?;
+        let pair = taps.single()?;
+        let embed = |name: &str, shape: &[i64]| {
+            let path = params / name;
+            linear(path / "linear", shape.iter().product(), self.embedding_width)
+        };
+        Ok(Box::new(LiveCc {
+            embed_student: embed("embed_s", &pair.student_shape),
+            embed_teacher: embed("embed_t", &pair.teacher_shape),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveCc {
+    embed_student: nn::Linear,
+    embed_teacher: nn::Linear,
+}
+
+impl Distiller for LiveCc {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let (student, teacher) = step.pair()?;
+        let s = student.flatten(1, -1).apply(&self.embed_student);
+        let t = teacher.flatten(1, -1).apply(&self.embed_teacher);
+        let delta = (s - t).abs();
+        // A batch of one has no neighbours: the sum over them is 0.
+        let pairs = step.batch() - 1;
+        let sum = (delta.narrow(0, 0, pairs) * delta.narrow(0, 1, pairs)).sum(None::<Kind>);
+        Ok(Terms::of("congruence", sum / pairs.max(1) as f64))
+    }
+}

@@ -1,0 +1,100 @@
+//! `fitnet`: hints from a middle layer.
+//!
+//! Romero, Ballas, Kahou, Chassang, Gatta, Bengio. *FitNets: Hints for Thin Deep Nets*. ICLR 2015, arXiv:1412.6550,
+//! equation 3; trained jointly with the labels, as the benchmark of the CRD paper does.
+//!
+//! A convolutional regressor r (convolution, BatchNorm, ReLU) takes the student's hint layer to the teacher's shape:
+//!
+//! L = mean (r(s) − t)².
+//!
+//! The convolution depends on the heights: half, 3×3 with stride 2; twice, a transposed 4×4 with stride 2; a student's map
+//! that is higher, or as high, a kernel of 1 + difference without padding.
+//!
+//! *Taps*: the stage `hint_layer` of both. *Cost*: one convolution. *State*: the regressor. *Published weight*: 100, beside
+//! a cross-entropy of 1: the method `fitnet`.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::conv_reg::ConvReg;
+use crate::tensor::only_maps;
+
+limbeck::plugin! {
+    method "fitnet",
+    summary: "cross-entropy and a hint from a middle layer",
+    citation: "Romero, Ballas, Kahou, Chassang, Gatta, Bengio. FitNets: Hints for Thin Deep Nets. ICLR 2015, arXiv:1412.6550",
+    settings: r#"
+cross_entropy = 1.0   # the weight of the cross-entropy with the labels
+terms = [{ weight = 100.0, distiller = { kind = "fitnet" } }]
+"#,
+}
+
+limbeck::plugin! {
+    distiller "fitnet",
+    summary: "hints: a regression from the student's middle layer to the teacher's",
+    citation: "Romero, Ballas, Kahou, Chassang, Gatta, Bengio. FitNets: Hints for Thin Deep Nets. ICLR 2015, arXiv:1412.6550, equation 3",
+    settings: r#"
+hint_layer = 2   # which tap, counted from the stem (0) to the last stage
+"#,
+}
+
+/// Hints from a middle layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FitNet {
+    /// Which tap, counted from the stem (0) to the last stage.
+    pub hint_layer: usize,
+}
+
+impl Default for FitNet {
+    fn default() -> Self {
+        FitNet { hint_layer: 2 }
+    }
+}
+
+impl FitNet {
+    fn hint<'a>(&self, side: &str, signature: &'a Signature) -> Result<&'a [TapInfo]> {
+        let maps = signature.taps.len().saturating_sub(1);
+        if self.hint_layer >= maps {
+            let names: Vec<&str> = signature.taps[..maps].iter().map(|tap| tap.name.as_str()).collect();
+            return Err(Error::plan(format!(
+                "fitnet: hint_layer {} does not exist, the {side} has 0 to {} ({})",
+                self.hint_layer,
+                maps.saturating_sub(1),
+                names.join(", ")
+            )));
+        }
+        Ok(&signature.taps[self.hint_layer..=self.hint_layer])
+    }
+}
+
+#[typetag::serde(name = "fitnet")]
+impl DistillerConfig for FitNet {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        let (student, teacher) = (self.hint("student", site.student)?, self.hint("teacher", site.teacher)?);
+        let taps = only_maps("fitnet", site.pair(student, teacher, Form::Output)?)?;
+        let pair = taps.single()?;
+        ConvReg::check("fitnet", &pair.student_shape, &pair.teacher_shape)?;
+        Ok(taps)
+    }
+
+    fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        let taps = self.taps(site)?;
+        let pair = taps.single()?;
+        let regressor = ConvReg::new("fitnet", params, &pair.student_shape, &pair.teacher_shape)?;
+        Ok(Box::new(LiveFitNet { regressor }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveFitNet {
+    regressor: ConvReg,
+}
+
+impl Distiller for LiveFitNet {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let (student, teacher) = step.pair()?;
+        let hint = self.regressor.forward(student).relu();
+        Ok(Terms::of("hint", (hint - teacher).square().mean(None::<Kind>)))
+    }
+}
