@@ -23,7 +23,7 @@ limbeck::plugin! {
     citation: "Zagoruyko, Komodakis. Paying More Attention to Attention. ICLR 2017, arXiv:1612.03928",
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1000.0, distiller = { kind = "at" } }]
+terms = [{ weight = 1000.0, distiller = { kind = "at", p = 2.0 } }]
 "#,
 }
 

@@ -22,7 +22,7 @@ limbeck::plugin! {
     citation: "Peng et al. Correlation Congruence for Knowledge Distillation. ICCV 2019, arXiv:1904.01802",
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 0.02, distiller = { kind = "cc" } }]
+terms = [{ weight = 0.02, distiller = { kind = "cc", embedding_width = 128 } }]
 "#,
 }
 

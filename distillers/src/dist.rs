@@ -24,7 +24,7 @@ limbeck::plugin! {
     citation: "Huang, You, Wang, Qian, Xu. Knowledge Distillation from A Stronger Teacher. NeurIPS 2022, arXiv:2205.10536",
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "dist" } }]
+terms = [{ weight = 1.0, distiller = { kind = "dist", beta = 1.0, gamma = 1.0, tau = 4.0 } }]
 "#,
 }
 

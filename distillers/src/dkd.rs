@@ -23,7 +23,7 @@ limbeck::plugin! {
     citation: "Zhao, Cui, Song, Qiu, Liang. Decoupled Knowledge Distillation. CVPR 2022, arXiv:2203.08679",
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "dkd", warmup_epochs = 20 } }]
+terms = [{ weight = 1.0, distiller = { kind = "dkd", alpha = 1.0, beta = 8.0, temperature = 4.0, warmup_epochs = 20 } }]
 "#,
 }
 

@@ -25,7 +25,7 @@ limbeck::plugin! {
     citation: "Romero, Ballas, Kahou, Chassang, Gatta, Bengio. FitNets: Hints for Thin Deep Nets. ICLR 2015, arXiv:1412.6550",
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 100.0, distiller = { kind = "fitnet" } }]
+terms = [{ weight = 100.0, distiller = { kind = "fitnet", hint_layer = 2 } }]
 "#,
 }
 

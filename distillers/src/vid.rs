@@ -27,7 +27,7 @@ limbeck::plugin! {
     citation: "Ahn, Hu, Damianou, Lawrence, Dai. Variational Information Distillation for Knowledge Transfer. CVPR 2019, arXiv:1904.05835",
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "vid" } }]
+terms = [{ weight = 1.0, distiller = { kind = "vid", initial_variance = 5.0, epsilon = 1e-5 } }]
 "#,
 }
 
