@@ -10,6 +10,10 @@
 //! | [`fitnet`] | distiller and method `fitnet` | hints from a middle layer |
 //! | [`at`] | distiller and method `at` | attention maps |
 //! | [`nst`] | distiller and method `nst` | the distribution of the channels' patterns |
+//! | [`ab`] | distiller and method `ab` | activation boundaries, in an initial stage |
+//! | [`ft`] | distiller and method `ft` | factors of an autoencoder, after an initial stage |
+//! | [`fsp`] | distiller and method `fsp` | flow matrices, in an initial stage |
+//! | [`kdsvd`] | distiller and method `kdsvd` | singular vectors |
 //! | [`sp`] | distiller and method `sp` | similarities within a batch |
 //! | [`cc`] | distiller and method `cc` | correlations of neighbours in a batch |
 //! | [`vid`] | distiller and method `vid` | variational information |
@@ -35,6 +39,7 @@
 //! 3. `#[typetag::serde(name = "…")] impl DistillerConfig` (or `CriticConfig`, `NegativeSamplerConfig`), which builds the
 //!    live object. Whatever that object learns or remembers is a tensor registered on `params`, changed in place.
 
+pub mod ab;
 pub mod at;
 pub mod bank;
 pub mod cc;
@@ -44,7 +49,10 @@ pub mod critics;
 pub mod dist;
 pub mod dkd;
 pub mod fitnet;
+pub mod fsp;
+pub mod ft;
 pub mod kd;
+pub mod kdsvd;
 mod layers;
 pub mod lskd;
 pub mod negatives;
@@ -88,6 +96,10 @@ mod tests {
             ("rkd", 1.0),
             ("pkt", 30_000.0),
             ("nst", 50.0),
+            ("ab", 1.0),
+            ("ft", 200.0),
+            ("fsp", 50.0),
+            ("kdsvd", 1.0),
             ("dkd", 1.0),
             ("dist", 1.0),
         ];

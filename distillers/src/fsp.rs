@@ -1,0 +1,121 @@
+//! `fsp`: the flow of the solution procedure.
+//!
+//! Yim, Joo, Bae, Kim. *A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning*.
+//! CVPR 2017, equations 1 and 2.
+//!
+//! The flow matrix of two consecutive maps is the mean over space of the outer products of their channels,
+//! G = 1 / (H·W) · Σ_hw f_i ⊗ f_{i+1}; of two heights, the larger is adaptively average-pooled first. In an initial stage,
+//!
+//! L = Σ_i mean (Gᵢˢ − Gᵢᵗ)²
+//!
+//! trains the student's feature modules; then the labels alone train all of it.
+//!
+//! *Taps*: the stem and the stages, with as many channels on both sides. *Cost*: O(B · Cᵢ · Cᵢ₊₁ · H · W), in the initial
+//! stage alone. *State*: none. *Published*: 30 epochs at the experiment's learning rate; its weight of 50 in the benchmark of
+//! the CRD paper multiplies nothing, since the main stage has no loss of this method: the method `fsp`.
+
+use std::collections::BTreeSet;
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::tensor::{match_heights, only_maps};
+
+limbeck::plugin! {
+    method "fsp",
+    summary: "flow matrices in an initial stage, then cross-entropy",
+    citation: "Yim, Joo, Bae, Kim. A Gift from Knowledge Distillation. CVPR 2017",
+    settings: r#"
+cross_entropy = 1.0   # the weight of the cross-entropy with the labels
+terms = [{ weight = 50.0, distiller = { kind = "fsp", initial_epochs = 30 } }]
+"#,
+}
+
+limbeck::plugin! {
+    distiller "fsp",
+    summary: "flow matrices: how channels of consecutive maps go together",
+    citation: "Yim, Joo, Bae, Kim. A Gift from Knowledge Distillation. CVPR 2017, equations 1 and 2",
+    settings: r#"
+initial_epochs = 30   # the length of the initial stage, which is all that it has
+"#,
+}
+
+/// Flow matrices.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fsp {
+    /// The length of the initial stage, which is all that it has.
+    pub initial_epochs: u64,
+}
+
+impl Default for Fsp {
+    fn default() -> Self {
+        Fsp { initial_epochs: 30 }
+    }
+}
+
+#[typetag::serde(name = "fsp")]
+impl DistillerConfig for Fsp {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        fn maps(taps: &[TapInfo]) -> &[TapInfo] {
+            &taps[..taps.len().saturating_sub(1)]
+        }
+        let taps = only_maps("fsp", site.pair(maps(&site.student.taps), maps(&site.teacher.taps), Form::Output)?)?;
+        if taps.pairs.len() < 2 {
+            return Err(Error::plan("fsp needs at least two consecutive pairs of taps"));
+        }
+        for pair in &taps.pairs {
+            let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
+            if s != t {
+                return Err(Error::plan(format!(
+                    "fsp needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: choose \
+                     networks of one width, or other taps with `taps`",
+                    pair.student, pair.teacher
+                )));
+            }
+        }
+        Ok(taps)
+    }
+
+    fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        Ok(Box::new(LiveFsp { epochs: self.initial_epochs, groups: site.student.feature_groups() }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveFsp {
+    epochs: u64,
+    groups: Vec<String>,
+}
+
+/// `[B, C, H, W]`, `[B, D, …]` → `[B, C, D]`
+fn flow(lower: &Tensor, upper: &Tensor) -> Tensor {
+    let (lower, upper) = match_heights(lower, upper);
+    let [lower, upper] = [lower, upper].map(|map| map.flatten(2, -1));
+    lower.bmm(&upper.transpose(1, 2)) / lower.size()[2] as f64
+}
+
+impl Distiller for LiveFsp {
+    fn initial_stage(&self) -> Option<InitialStage> {
+        Some(InitialStage {
+            epochs: self.epochs,
+            learning_rate: None,
+            student_groups: self.groups.clone(),
+            own: BTreeSet::new(),
+            then_loss: false,
+        })
+    }
+
+    fn initial_loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let mut terms = Terms::new();
+        for (i, pairs) in step.pairs()?.windows(2).enumerate() {
+            let (student, teacher) = (flow(pairs[0].0, pairs[1].0), flow(pairs[0].1, pairs[1].1));
+            terms = terms.loss(&format!("flow{}", i + 1), (student - teacher).square().mean(None::<Kind>));
+        }
+        Ok(terms)
+    }
+
+    fn loss(&mut self, _step: &Step<'_>) -> Result<Terms> {
+        Err(Error::run("fsp has no loss in the main stage"))
+    }
+}
