@@ -129,7 +129,8 @@ impl LiveFt {
     }
 
     fn translate(&self, student: &Tensor) -> Tensor {
-        let layer = |x: Tensor, (conv, bn): &(nn::Conv2D, nn::BatchNorm)| leaky_relu(&bn.forward_t(&conv.forward(&x), true));
+        let layer =
+            |x: Tensor, (conv, bn): &(nn::Conv2D, nn::BatchNorm)| leaky_relu(&bn.forward_t(&conv.forward(&x), true));
         self.translator.iter().fold(student.shallow_clone(), layer)
     }
 }

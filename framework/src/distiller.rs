@@ -40,7 +40,7 @@ pub trait Distiller: fmt::Debug + Send {
         None
     }
 
-    /// The loss of a step in the initial stage.
+    /// The loss of a step in the initial stage, which minimises it alone: the configured weight does not apply.
     ///
     /// # Errors
     /// If the method has no initial stage.

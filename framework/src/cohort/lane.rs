@@ -480,7 +480,8 @@ impl Lane {
                         loss.size()
                     )));
                 }
-                weighted.push(loss.reshape([]) * term.weight);
+                // An initial stage minimises one term alone: its weight is against others, in the main stage.
+                weighted.push(if place.initial { loss.reshape([]) } else { loss.reshape([]) * term.weight });
                 losses.push((format!("{}.{name}", term.label), loss.reshape([])));
             }
             metrics.extend(
