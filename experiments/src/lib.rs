@@ -29,6 +29,7 @@ use limbeck_models as _;
 
 pub mod cli;
 pub mod doctor;
+pub mod golden;
 pub mod listing;
 pub mod log;
 pub mod plan;
