@@ -109,6 +109,9 @@ struct Bench<'a> {
     threads: usize,
 }
 
+/// One part: all that it finds.
+type Work = fn(&Bench<'_>) -> Result<Vec<Finding>>;
+
 /// Checks a device, and says each finding as soon as it is there.
 ///
 /// # Errors
@@ -118,7 +121,7 @@ pub fn run(spec: DeviceSpec, tell: &mut dyn FnMut(&Finding)) -> Result<Report> {
     let folder = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     let bench = Bench { device, folder: folder.path(), threads };
-    let parts: [(&'static str, fn(&Bench<'_>) -> Result<Vec<Finding>>); 6] = [
+    let parts: [(&'static str, Work); 6] = [
         ("networks", numbers::networks),
         ("losses", numbers::losses),
         ("cohort", cohorts::against_the_cpu),
@@ -154,7 +157,26 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
     }
 }
 
-/// The largest; 0 of nothing.
+/// The largest; 0 of nothing, and NaN if one of them is.
 fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
-    values.into_iter().fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
+    values.into_iter().fold(0.0, |a: f64, b| if a.is_nan() || b <= a { a } else { b })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_number_is_never_within_a_tolerance() {
+        let (one, nan) = (Tensor::from_slice(&[3.0, 4.0]), Tensor::from_slice(&[3.0, f64::NAN]));
+        assert_eq!(relative(&one, &one), 0.0);
+        assert!((relative(&(&one * 1.5), &one) - 0.5).abs() < 1e-12);
+        assert_eq!(relative(&nan, &one), f64::INFINITY);
+        assert!(largest([1.0, f64::NAN]).is_nan());
+        for value in [0.2, f64::INFINITY, f64::NAN] {
+            assert_eq!(Finding::within("cohort", "off by", value, 0.1).verdict, Verdict::Failed, "{value}");
+        }
+        let line = Finding::within("cohort", "off by", 0.2, 0.1).to_string();
+        assert_eq!(line, "FAILED    cohort     off by 2.0e-1 (tolerance 1e-1)");
+    }
 }

@@ -241,3 +241,19 @@ pub(super) fn stopped_and_resumed(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     );
     Ok(vec![Finding::new("resume", verdict, text).number("difference", most).number("same_bytes", same as f64)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_made_short_wherever_they_are() {
+        let text = "terms = [{ distiller = { kind = 'a', init_epochs = 30, negatives = { count = 16384 } } }]\ncount = 3\ndiscount = 99";
+        let mut settings = toml::Value::Table(text.parse().unwrap());
+        shorten(&mut settings);
+        let distiller = &settings["terms"][0]["distiller"];
+        assert_eq!(distiller["init_epochs"].as_integer(), Some(1));
+        assert_eq!(distiller["negatives"]["count"].as_integer(), Some(64));
+        assert_eq!((settings["count"].as_integer(), settings["discount"].as_integer()), (Some(3), Some(99)));
+    }
+}
