@@ -10,6 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use limbeck::cohort::Stop;
 use limbeck::config;
+use limbeck::device::{DeviceError, DeviceSpec};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;
 use limbeck::registry::{self, Role};
@@ -18,7 +19,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
-use crate::{doctor, listing, report, run};
+use crate::{check, doctor, listing, report, run};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
 const LOG_VARIABLE: &str = "LIMBECK_LOG";
@@ -102,6 +103,22 @@ Examples:
   limbeck doctor
   limbeck doctor -vv                   with what was looked for")]
     Doctor,
+    /// Check that a GPU computes what the CPU computes: reference numbers, methods, resuming, precisions, speed.
+    #[command(after_help = "\
+Takes minutes, needs no file and writes to a temporary folder only. Exit codes: 0 all fine, 1 a part failed or no GPU.
+
+Examples:
+  limbeck check
+  limbeck check --device cuda:1 --json
+  limbeck check --device cpu           the check itself, where there is no GPU")]
+    Check {
+        /// What to check: cuda, cuda:N, cpu, or auto.
+        #[arg(long, default_value = "cuda:0")]
+        device: DeviceSpec,
+        /// As one JSON object at the end.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -257,7 +274,32 @@ fn execute(verb: Verb) -> Result<ExitCode, Failure> {
             diagnosis.problems.iter().for_each(|problem| complain(problem));
             Ok(if diagnosis.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
+        Verb::Check { device, json } => check_device(device, json),
     }
+}
+
+fn check_device(device: DeviceSpec, json: bool) -> Result<ExitCode, Failure> {
+    // A reader that has seen enough does not end the check.
+    let mut tell = |finding: &check::Finding| {
+        if !json {
+            _ = print(&finding.to_string())
+        }
+    };
+    let report = match check::run(device, &mut tell) {
+        Err(Error::Device(error @ DeviceError::NoCuda { .. })) => {
+            let error = Error::run(format!("there is no GPU to check: {error}"));
+            return Err(Failure { error, code: 1 });
+        }
+        report => report.map_err(|error| Failure { error, code: 1 })?,
+    };
+    if json {
+        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::run(format!("the findings: {e}")))?;
+        print(&text)?;
+    } else {
+        let end = if report.passed() { "nothing failed" } else { "something FAILED" };
+        print(&format!("{} ({}): {end}", report.device, report.device_name))?;
+    }
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn plan(arguments: &ExperimentArgs) -> Result<Plan, Failure> {
@@ -351,7 +393,7 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         let verbs = commands(&command);
-        assert_eq!(verbs.len(), 8);
+        assert_eq!(verbs.len(), 9);
         for mut verb in verbs {
             let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
             assert!(verb.get_about().is_some(), "{name}");

@@ -21,14 +21,17 @@
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`report`] | the comparison of runs, as Markdown and CSV |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
+//! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
 
 // The built-in plugins: linked for their registration.
 use limbeck_datasets as _;
 use limbeck_distillers as _;
 use limbeck_models as _;
 
+pub mod check;
 pub mod cli;
 pub mod doctor;
+pub mod golden;
 pub mod listing;
 pub mod log;
 pub mod plan;

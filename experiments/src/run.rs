@@ -236,7 +236,7 @@ fn environment(device: Device, threads: usize) -> Environment {
 }
 
 /// The name of the processor or the GPU, as the system gives it.
-fn hardware(device: Device) -> String {
+pub(crate) fn hardware(device: Device) -> String {
     let name = match device {
         Device::Cuda(index) => Command::new("nvidia-smi")
             .args(["--query-gpu=name", "--format=csv,noheader", &format!("--id={index}")])

@@ -561,7 +561,10 @@ pub fn lock(folder: &Path) -> Result<File> {
 }
 
 /// Turns a panic into an error. tch's operators panic on shapes that do not fit, and a lane must not take others along.
-fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+///
+/// # Errors
+/// Those of `work`; or the first line of what it panicked with.
+pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|payload| Err(Error::run(format!("panic: {}", panic_message(payload.as_ref())))))
 }

@@ -26,7 +26,8 @@ pub trait DistillerConfig: fmt::Debug + Send + Sync {
 
     /// Builds the live method. Everything that it trains or keeps between steps is registered on `params`: trainable
     /// variables become part of the student's optimiser, all are part of the checkpoint, and they are only ever
-    /// changed in place. libtorch's generator has been seeded for the initialisers.
+    /// changed in place. libtorch's generator has been seeded for the initialisers. `params` is on the CPU while this
+    /// builds and is moved to the site's device afterwards: initial values do not depend on the device.
     ///
     /// # Errors
     /// If a setting is out of range.

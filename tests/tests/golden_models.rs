@@ -2,97 +2,31 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use limbeck::prelude::*;
-use limbeck_models as _;
-use limbeck_tests::{Digest, assert_close, assert_digest_named, digest, fill, fill_parameter, labels};
-use serde::Deserialize;
+use limbeck_tests::models::Case;
+use limbeck_tests::{assert_close, assert_digest_named, digest, labels};
 use tch::{Reduction, no_grad_guard};
 
-#[derive(Deserialize)]
-struct File {
-    models: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    model: String,
-    tag: String,
-    classes: i64,
-    input: [i64; 4],
-    trainable_params: i64,
-    /// Names and shapes in PyTorch's order.
-    state: Vec<(String, Vec<i64>)>,
-    eval_logits: Digest,
-    eval_features: Vec<Digest>,
-    eval_preact_features: Vec<Digest>,
-    train_loss: f64,
-    train_logits: Digest,
-    train_grad_l2: f64,
-    train_grad_probe: BTreeMap<String, f64>,
-    after_train_running: BTreeMap<String, f64>,
-}
-
 fn cases() -> Vec<Case> {
-    let file: File = serde_json::from_str(include_str!("../golden/models.json")).unwrap();
-    file.models
+    limbeck_tests::models::cases().unwrap()
 }
 
-impl Case {
-    /// The network with the reference's parameters.
-    fn network(&self, kind: Kind) -> (nn::VarStore, Box<dyn Model>) {
-        // Tests run beside each other: more threads than cores would only wait for one another.
-        tch::set_num_threads(1);
-        let config: Box<dyn ModelConfig> = serde_json::from_value(serde_json::json!({ "kind": self.model })).unwrap();
-        let mut vs = nn::VarStore::new(Device::Cpu);
-        let [_, channels, height, width] = self.input;
-        let spec = ModelSpec { input: [channels, height, width], classes: self.classes };
-        let model = config.build(&vs.root(), &spec).unwrap();
-        if kind == Kind::Double {
-            vs.double();
-        }
-        let _no_grad = no_grad_guard();
-        let variables = vs.variables();
-        for (name, variable) in &variables {
-            let (module, _) = name.rsplit_once('.').unwrap();
-            let batch_norm = variables.contains_key(&format!("{module}.running_mean"));
-            let full = format!("{}.{}.{name}", self.tag, self.model);
-            variable.shallow_clone().copy_(&fill_parameter(&full, &variable.size(), batch_norm));
-        }
-        (vs, model)
-    }
+/// The network with the reference's parameters.
+fn network(case: &Case, kind: Kind) -> (nn::VarStore, Box<dyn Model>) {
+    // Tests run beside each other: more threads than cores would only wait for one another.
+    tch::set_num_threads(1);
+    case.network(kind, Device::Cpu).unwrap()
+}
 
-    /// The input in channels_last memory, as a data set hands it out.
-    fn input(&self, kind: Kind) -> Tensor {
-        let x = fill(&format!("{}.x", self.tag), &self.input, -1.8, 1.8).to_kind(kind);
-        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-    }
-
-    /// Asserts logits and every tap of an evaluation pass.
-    fn check_evaluation(&self, model: &dyn Model, kind: Kind, tol: f64) {
-        let _no_grad = no_grad_guard();
-        let signature = model.signature();
-        let features = model.forward(&self.input(kind), &Taps::all(signature), Mode::Eval).unwrap();
-        let name = &self.model;
-        assert_eq!(features.logits.kind(), kind);
-        assert_digest_named(&format!("{name} logits"), "logits", &features.logits, &self.eval_logits, 0.0, tol);
-        assert_eq!(signature.taps.len(), self.eval_features.len(), "{name}: taps");
-        assert_eq!(signature.taps.len(), self.eval_preact_features.len(), "{name}: pre-activations");
-        let last = signature.taps.len() - 1;
-        for (i, info) in signature.taps.iter().enumerate() {
-            let output = TapRef::output(&info.name);
-            // The reference's second list repeats the first at both ends: it has no value before the stem's ReLU.
-            let pre = if i == 0 || i == last { output.clone() } else { TapRef::pre_activation(&info.name) };
-            for (tap, list, expected) in
-                [(&output, "feature", &self.eval_features[i]), (&pre, "preact", &self.eval_preact_features[i])]
-            {
-                let value = features.tap(tap).unwrap();
-                assert_digest_named(&format!("{name} {tap}"), &format!("{list}{i}"), value, expected, 0.0, tol);
-                assert_eq!(value.size()[1..], *signature.shape(tap).unwrap(), "{name} {tap}: the signature's shape");
-            }
-        }
-    }
+/// Asserts logits and every tap of an evaluation pass.
+fn check_evaluation(case: &Case, kind: Kind, tol: f64) {
+    let (_vs, model) = network(case, kind);
+    let deviations = case.evaluation(model.as_ref(), kind, Device::Cpu).unwrap();
+    // Norm, sum, probe and four elements, of the logits and of every feature with and without its activation.
+    assert_eq!(deviations.len(), 7 * (1 + 2 * case.eval_features.len()), "{}", case.model);
+    deviations.iter().for_each(|deviation| deviation.assert(tol));
 }
 
 #[test]
@@ -106,7 +40,7 @@ fn every_residual_network_is_there() {
 #[test]
 fn state_names_shapes_and_parameter_counts_are_pytorchs() {
     for case in cases() {
-        let (vs, _model) = case.network(Kind::Float);
+        let (vs, _model) = network(&case, Kind::Float);
         let state = vs.variables().into_iter().map(|(name, t)| (name, t.size()));
         assert_eq!(state.collect::<BTreeSet<_>>(), case.state.iter().cloned().collect(), "{}", case.model);
         let parameters = vs.trainable_variables().iter().map(|t| t.numel() as i64).sum::<i64>();
@@ -117,16 +51,14 @@ fn state_names_shapes_and_parameter_counts_are_pytorchs() {
 #[test]
 fn logits_taps_and_pre_activations_in_float64() {
     for case in cases() {
-        let (_vs, model) = case.network(Kind::Double);
-        case.check_evaluation(model.as_ref(), Kind::Double, 1e-9);
+        check_evaluation(&case, Kind::Double, 1e-9);
     }
 }
 
 #[test]
 fn logits_taps_and_pre_activations_in_float32() {
     for case in cases() {
-        let (_vs, model) = case.network(Kind::Float);
-        case.check_evaluation(model.as_ref(), Kind::Float, 1e-3);
+        check_evaluation(&case, Kind::Float, 1e-3);
     }
 }
 
@@ -135,10 +67,10 @@ fn loss_gradients_and_running_statistics_of_a_training_step_in_float64() {
     const TOL: f64 = 1e-6;
     for case in cases() {
         let name = &case.model;
-        let (vs, model) = case.network(Kind::Double);
+        let (vs, model) = network(&case, Kind::Double);
         // An evaluation pass before it must change nothing.
-        model.forward(&case.input(Kind::Double), &Taps::none(), Mode::Eval).unwrap();
-        let logits = model.forward(&case.input(Kind::Double), &Taps::none(), Mode::Train).unwrap().logits;
+        model.forward(&case.input(Kind::Double, Device::Cpu), &Taps::none(), Mode::Eval).unwrap();
+        let logits = model.forward(&case.input(Kind::Double, Device::Cpu), &Taps::none(), Mode::Train).unwrap().logits;
         // Not `cross_entropy_for_logits`, which computes in float32 whatever the logits are.
         let labels = labels(case.input[0], case.classes);
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);

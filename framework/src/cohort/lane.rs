@@ -227,11 +227,13 @@ impl Lane {
         site: &TermSite<'_>,
         train: &TrainConfig,
     ) -> Result<Self> {
-        let store = nn::VarStore::new(site.device);
+        // Drawn by the CPU's generator and moved: a student begins with the same weights on every device.
+        let mut store = nn::VarStore::new(Device::Cpu);
         let student = {
             let _drawing = Seed::new(site.seed).stream("student").seed_libtorch();
             config.student.build(&store.root(), spec)?
         };
+        store.set_device(site.device);
         weights::check_names(&store)?;
         train.check_rates(student.signature())?;
         config.precision.check(site.device)?;

@@ -77,11 +77,13 @@ pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'
 
 fn build_term(config: &TermConfig, site: &Site<'_>, label: String, seed: Seed) -> Result<Term> {
     let taps = config.distiller.taps(site)?;
-    let store = nn::VarStore::new(site.device);
+    // On the CPU first, as the student: heads and banks begin with the same values on every device.
+    let mut store = nn::VarStore::new(Device::Cpu);
     let distiller = {
         let _drawing = seed.seed_libtorch();
         config.distiller.build(site, &store.root())?
     };
+    store.set_device(site.device);
     weights::check_names(&store)?;
     if let Some(stage) = distiller.initial_stage() {
         check_initial_stage(&stage, site.student, &store)?;

@@ -1,0 +1,104 @@
+//! Networks and losses against reference numbers, and the precisions of a teacher.
+
+use limbeck::cohort::Teacher;
+use limbeck::error::{Error, Result};
+use limbeck::experiment::Precision;
+use limbeck::model::{Mode, Taps};
+use limbeck::weights;
+use tch::{Device, Kind};
+
+use super::{Bench, Finding, Verdict, largest, relative};
+use crate::golden::{Deviation, losses, models};
+
+/// Of logits and taps in float64, relative to their norm: that of the tests.
+const NETWORKS: f64 = 1e-9;
+/// Of losses and gradients in float64, relative to their size: that of the tests.
+const LOSSES: f64 = 1e-6;
+/// Of float32 on the device and on the CPU. TF32 in the convolutions, 10 bits of mantissa, would not pass.
+const FLOAT32: f64 = 1e-4;
+
+/// The precisions of `[teacher.NAME]`, with the largest difference from float32 on the CPU, relative to the largest logit.
+const PRECISIONS: [(&str, f64); 2] = [("float32", 1e-4), ("bfloat16", 3e-2)];
+/// The network whose precisions are compared.
+const TEACHER: &str = "resnet32x4";
+
+fn worst(deviations: &[Deviation]) -> f64 {
+    largest(deviations.iter().map(Deviation::relative))
+}
+
+/// Logits and taps of every network: float64 against the reference numbers, float32 against the CPU.
+pub(super) fn networks(bench: &Bench<'_>) -> Result<Vec<Finding>> {
+    let cases = models::cases()?;
+    let (mut double, mut float) = (Vec::new(), Vec::new());
+    for case in &cases {
+        let (_store, model) = case.network(Kind::Double, bench.device)?;
+        double.extend(case.evaluation(&*model, Kind::Double, bench.device)?);
+        let on = |device: Device| {
+            let (_store, model) = case.network(Kind::Float, device)?;
+            let taps = Taps::all(model.signature());
+            let features = tch::no_grad(|| model.forward(&case.input(Kind::Float, device), &taps, Mode::Eval))?;
+            Ok::<_, Error>((features, taps))
+        };
+        let ((here, taps), (cpu, _)) = (on(bench.device)?, on(Device::Cpu)?);
+        float.push(relative(&here.logits, &cpu.logits));
+        for tap in taps.iter() {
+            float.push(relative(here.tap(tap)?, cpu.tap(tap)?));
+        }
+    }
+    let n = cases.len();
+    let text = format!("{n} networks in float64, logits and taps against the reference numbers: at most");
+    let against_cpu = format!("{n} networks in float32, logits and taps against the CPU: at most");
+    Ok(vec![
+        Finding::within("networks", &text, worst(&double), NETWORKS),
+        Finding::within("networks", &against_cpu, largest(float), FLOAT32),
+    ])
+}
+
+/// KD, cross-entropy and the sequence of CRD steps in float64 against the reference numbers.
+pub(super) fn losses(bench: &Bench<'_>) -> Result<Vec<Finding>> {
+    let golden = losses::golden()?;
+    let mut single = Vec::new();
+    for setting in &golden.losses {
+        single.extend(setting.logits(Kind::Double, bench.device)?.into_values().flatten());
+    }
+    let mut sequences = Vec::new();
+    for sequence in &golden.crd {
+        sequences.extend(sequence.compare(Kind::Double, bench.device)?);
+    }
+    let one = "kd and cross-entropy in float64, losses and gradients against the reference numbers: at most";
+    let many = "crd in float64, losses, gradients and banks against the reference numbers: at most";
+    Ok(vec![
+        Finding::within("losses", one, worst(&single), LOSSES),
+        Finding::within("losses", many, worst(&sequences), LOSSES),
+    ])
+}
+
+/// A teacher's logits in every precision against float32 on the CPU.
+pub(super) fn precisions(bench: &Bench<'_>) -> Result<Vec<Finding>> {
+    let cases = models::cases()?;
+    let case = cases.iter().find(|case| case.model == TEACHER).ok_or_else(|| Error::run(format!("no {TEACHER}")))?;
+    let path = bench.folder.join("precision.safetensors");
+    weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu)?.0), None)?;
+    let logits = |precision, device| {
+        let mut teacher = Teacher::new("big", "image", &*case.config()?, &case.spec(), precision, device)?;
+        teacher.load(&path)?;
+        Ok::<_, Error>(teacher.forward(&case.input(Kind::Float, device), &Taps::none())?.logits.to_device(Device::Cpu))
+    };
+    let reference = logits(Precision::Float32, Device::Cpu)?;
+    let size = reference.abs().max().double_value(&[]);
+    let compare = |(name, tolerance): (&str, f64)| {
+        let precision =
+            serde_json::from_value(name.into()).map_err(|e| Error::run(format!("precision {name}: {e}")))?;
+        let distance = (logits(precision, bench.device)? - &reference).abs() / size;
+        let (mean, most) = (distance.mean(Kind::Double).double_value(&[]), distance.max().double_value(&[]));
+        let text =
+            format!("teacher {TEACHER} in {name}, of the CPU's largest logit in float32: mean {mean:.1e}, at most");
+        Ok(Finding::within("precision", &text, most, tolerance).number("mean_difference", mean))
+    };
+    // One precision that this device refuses says nothing of the others.
+    let refused = |error: Error| Finding::new("precision", Verdict::Failed, error.to_string());
+    Ok(PRECISIONS
+        .into_iter()
+        .map(|precision| limbeck::cohort::catch(|| compare(precision)).unwrap_or_else(refused))
+        .collect())
+}
