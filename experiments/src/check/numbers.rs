@@ -18,7 +18,7 @@ const LOSSES: f64 = 1e-6;
 const FLOAT32: f64 = 1e-4;
 
 /// The precisions of `[teacher.NAME]`, with the largest difference from float32 on the CPU, relative to the largest logit.
-const PRECISIONS: [(&str, f64); 2] = [("float32", 1e-4), ("bfloat16", 3e-2)];
+const PRECISIONS: [(&str, f64); 4] = [("float32", 1e-4), ("tf32", 1e-2), ("mixed", 3e-2), ("bfloat16", 3e-2)];
 /// The network whose precisions are compared.
 const TEACHER: &str = "resnet32x4";
 
@@ -80,7 +80,7 @@ pub(super) fn precisions(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     let path = bench.folder.join("precision.safetensors");
     weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu)?.0), None)?;
     let logits = |precision, device| {
-        let mut teacher = Teacher::new("big", "image", &*case.config()?, &case.spec(), precision, device)?;
+        let mut teacher = Teacher::new("big", "image", &*case.config()?, &case.spec(), precision, false, device)?;
         teacher.load(&path)?;
         Ok::<_, Error>(teacher.forward(&case.input(Kind::Float, device), &Taps::none())?.logits.to_device(Device::Cpu))
     };
@@ -99,6 +99,7 @@ pub(super) fn precisions(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     let refused = |error: Error| Finding::new("precision", Verdict::Failed, error.to_string());
     Ok(PRECISIONS
         .into_iter()
+        .filter(|(name, _)| *name != "tf32" || bench.device != Device::Cpu)
         .map(|precision| limbeck::cohort::catch(|| compare(precision)).unwrap_or_else(refused))
         .collect())
 }
