@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use limbeck::cohort::Stop;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use limbeck::cohort::{Limit, Stop};
 use limbeck::config;
 use limbeck::device::{DeviceError, DeviceSpec};
 use limbeck::error::{Error, Result};
@@ -37,7 +39,8 @@ Examples:
   limbeck report runs/NAME             the report again, for example with another baseline
   limbeck plugins show kd              a method's settings and citation
 
-Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration."
+Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end, 130 interrupted at once.",
+    styles = STYLES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -45,6 +48,13 @@ struct Cli {
     #[command(flatten)]
     log: LogOptions,
 }
+
+/// The colours of help and of errors in arguments: headings green, as cargo has them.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
 
 #[derive(Debug, Args)]
 struct LogOptions {
@@ -56,6 +66,26 @@ struct LogOptions {
     /// How log entries are written.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// Colour: where the stream is a terminal (and NO_COLOR is not set), always, or never.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: Colour,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<Colour> for anstream::ColorChoice {
+    fn from(colour: Colour) -> Self {
+        match colour {
+            Colour::Auto => anstream::ColorChoice::Auto,
+            Colour::Always => anstream::ColorChoice::Always,
+            Colour::Never => anstream::ColorChoice::Never,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -71,6 +101,7 @@ enum Verb {
     /// Train every student that an experiment compares, then write the report.
     #[command(after_help = "\
 A second call goes on where the first one was stopped; what is finished is not trained again.
+Ctrl-C finishes the step, writes checkpoints and ends with code 3; a second one ends at once.
 Results are in DIR/NAME, NAME being the experiment's; teachers that were trained are in DIR/teachers, for every experiment.
 
 Examples:
@@ -78,13 +109,28 @@ Examples:
   limbeck run experiment.toml --device cuda:0 --out /data/runs
   limbeck run experiment.toml --set train.epochs=3 --set 'compare.methods=[\"vanilla\", \"kd\"]'
   limbeck run experiment.toml --set 'method.kd.terms[0].distiller.temperature=2.0'")]
-    Run(ExperimentArgs),
+    Run {
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// Show what `limbeck plan` shows, and stop: nothing is trained or written.
+        #[arg(long)]
+        dry_run: bool,
+        /// Stop with checkpoints after so much: 500steps, 3epochs, or a time such as 90s or 1h30m. Ends with code 3.
+        #[arg(long, value_name = "LIMIT", value_parser = |text: &str| text.parse::<Limit>())]
+        stop_after: Option<Limit>,
+    },
     /// Check an experiment and show what would run: cells, tap pairs, parameters. Trains nothing.
     #[command(after_help = "\
 Examples:
   limbeck plan experiment.toml
   limbeck plan experiment.toml --set student.model.kind=resnet20")]
-    Plan(ExperimentArgs),
+    Plan {
+        #[command(flatten)]
+        experiment: ExperimentArgs,
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write an experiment's report (Markdown and CSV) into DIR/report.
     #[command(after_help = "\
 Examples:
@@ -101,8 +147,33 @@ Examples:
     #[command(after_help = "\
 Examples:
   limbeck doctor
+  limbeck doctor --json
   limbeck doctor -vv                   with what was looked for")]
-    Doctor,
+    Doctor {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completions of a shell.
+    #[command(after_help = "\
+Examples:
+  limbeck completions bash > ~/.local/share/bash-completion/completions/limbeck
+  limbeck completions zsh > ~/.zfunc/_limbeck
+  limbeck completions fish > ~/.config/fish/completions/limbeck.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each verb into a folder.
+    #[command(after_help = "\
+Examples:
+  limbeck man | man -l -
+  limbeck man --out ~/.local/share/man/man1")]
+    Man {
+        /// The folder; it is created.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Check that a GPU computes what the CPU computes: reference numbers, methods, resuming, precisions, speed.
     #[command(after_help = "\
 Takes minutes, needs no file and writes to a temporary folder only. Exit codes: 0 all fine, 1 a part failed or no GPU.
@@ -196,6 +267,9 @@ Examples:
         /// Only of this role.
         #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
         kind: Option<Role>,
+        /// As a JSON array with every field.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -235,6 +309,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code(error.exit_code());
         }
     };
+    anstream::ColorChoice::from(cli.log.color).write_global();
     let result = start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from);
     // libtorch's refusals arrive as panics; outside a lane, which ends by its own, one is an error of the whole command.
     let work = || catch_unwind(AssertUnwindSafe(|| execute(cli.verb))).unwrap_or(Ok(ExitCode::FAILURE));
@@ -251,9 +326,14 @@ fn code(code: i32) -> ExitCode {
 
 fn execute(verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Run(arguments) => run_experiment(&arguments),
-        Verb::Plan(arguments) => {
-            print(&plan(&arguments)?.to_string())?;
+        Verb::Run { experiment, dry_run: false, stop_after } => run_experiment(&experiment, stop_after),
+        Verb::Run { experiment, dry_run: true, .. } => {
+            print(&plan(&experiment)?.to_string())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Plan { experiment, json } => {
+            let plan = plan(&experiment)?;
+            print(&if json { listing::json(&plan.outline())? } else { plan.to_string() })?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Report(ReportArgs { dir, baseline, accuracy }) => {
@@ -264,13 +344,23 @@ fn execute(verb: Verb) -> Result<ExitCode, Failure> {
             print(&if json { listing::list_json(kind)? } else { listing::list(kind) })?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Plugins { verb: PluginVerb::Show { name, kind } } => {
-            print(&listing::show(&name, kind)?)?;
+        Verb::Plugins { verb: PluginVerb::Show { name, kind, json } } => {
+            print(&if json { listing::show_json(&name, kind)? } else { listing::show(&name, kind)? })?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Doctor => {
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut text);
+            print(&String::from_utf8_lossy(&text))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Man { out } => {
+            manual(out.as_deref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Doctor { json } => {
             let diagnosis = doctor::examine();
-            print(&diagnosis.text)?;
+            print(&if json { listing::json(&diagnosis)? } else { diagnosis.text.clone() })?;
             diagnosis.problems.iter().for_each(|problem| complain(problem));
             Ok(if diagnosis.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
@@ -310,14 +400,47 @@ fn plan(arguments: &ExperimentArgs) -> Result<Plan, Failure> {
         .map_err(Failure::of_configuration)
 }
 
-fn run_experiment(arguments: &ExperimentArgs) -> Result<ExitCode, Failure> {
+fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<ExitCode, Failure> {
     let plan = plan(arguments)?;
+    let stop = Arc::new(Stop::new(limit));
+    let watched = Arc::clone(&stop);
+    // Within a test there is a handler already, from the run before.
+    let _ = ctrlc::set_handler(move || {
+        if watched.request() {
+            std::process::exit(INTERRUPTED);
+        }
+        let _ = writeln!(Stderr, "stopping: the step is finished and checkpoints are written; once more stops at once");
+    });
     let mut progress = Progress::new();
-    let finished = run::execute(&plan, &Stop::default(), &mut progress)?;
+    let finished = run::execute(&plan, &stop, &mut progress)?;
     drop(progress);
     finished.failed.iter().for_each(|failed| complain(&format!("a run failed: {failed}")));
+    if finished.stopped {
+        let _ = writeln!(
+            anstream::stderr(),
+            "stopped before the end, with checkpoints in {}; the same command goes on from there",
+            finished.folder.display()
+        );
+        return Ok(ExitCode::from(STOPPED));
+    }
     write_report(&finished.folder, &report::Options::default())?;
     Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The exit code of a run that was stopped in order.
+const STOPPED: u8 = 3;
+/// The exit code of one that was interrupted at once: 128 and the number of SIGINT, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// Prints the manual page, or writes those of all verbs into a folder.
+fn manual(out: Option<&Path>) -> Result<()> {
+    let Some(folder) = out else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Error::io("write", "the manual page"))?;
+        return print(&String::from_utf8_lossy(&page));
+    };
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    clap_mangen::generate_to(Cli::command(), folder).map_err(Error::io("write", folder))
 }
 
 /// Writes the report; prints its comparison and, as the last line, where it is.
@@ -340,7 +463,8 @@ fn print(text: &str) -> Result<()> {
 
 /// One `error: …` line. If the standard error stream is gone, the exit code has to do.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "error: {message}");
+    let style = AnsiColor::Red.on_default().bold();
+    let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {message}");
 }
 
 fn print_error(error: &Error) {
@@ -367,7 +491,8 @@ fn start_log(options: &LogOptions) -> Result<()> {
         })?,
         _ => EnvFilter::default().add_directive(level.into()),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
+    let ansi = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(|| Stderr);
     // A second start, within a test for example, keeps the first.
     let _ = match options.log_format {
         LogFormat::Text => log.with_target(false).try_init(),
@@ -379,7 +504,6 @@ fn start_log(options: &LogOptions) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn commands(command: &clap::Command) -> Vec<clap::Command> {
         let mut all = vec![command.clone()];
@@ -393,7 +517,7 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         let verbs = commands(&command);
-        assert_eq!(verbs.len(), 9);
+        assert_eq!(verbs.len(), 11);
         for mut verb in verbs {
             let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
             assert!(verb.get_about().is_some(), "{name}");
@@ -419,7 +543,9 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(cli.log.verbose, 2);
-        let Verb::Run(arguments) = cli.verb else { panic!("{:?}", cli.verb) };
+        let Verb::Run { experiment: arguments, dry_run: false, stop_after: None } = cli.verb else {
+            panic!("{:?}", cli.verb)
+        };
         assert_eq!((arguments.file, arguments.out), ("a.toml".into(), "r".into()));
         assert_eq!((arguments.set.len(), arguments.device.as_deref()), (2, Some("cpu")));
         let cli = Cli::try_parse_from(["limbeck", "report", "runs/a", "--accuracy", "best_on_validation"]).unwrap();

@@ -4,15 +4,20 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use indexmap::IndexMap;
 use limbeck::device::DeviceReport;
 use limbeck::registry::{self, Plugin, Role};
 use limbeck::tch::{Device, Kind, Tensor};
+use serde::Serialize;
 
 /// What was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
     /// A line for each thing that was looked at.
+    #[serde(skip)]
     pub text: String,
+    /// The same by name: `libtorch`, `cpu`, `data`, …
+    pub found: IndexMap<String, Vec<String>>,
     /// What stands in the way of training; empty if nothing does.
     pub problems: Vec<String>,
 }
@@ -44,7 +49,21 @@ pub fn examine() -> Diagnosis {
         let label = if i == 0 { "data" } else { "" };
         _ = writeln!(text, "{label:8}  {}: {}", plugin.name, data(plugin, Path::new(".")));
     }
-    Diagnosis { text, problems }
+    Diagnosis { found: by_name(&text), text, problems }
+}
+
+/// The lines of the text by their first word; a line without one belongs to the line before.
+fn by_name(text: &str) -> IndexMap<String, Vec<String>> {
+    let mut found: IndexMap<String, Vec<String>> = IndexMap::new();
+    for line in text.lines() {
+        let (name, value) = line.split_at_checked(10).unwrap_or((line, ""));
+        let name = match (name.trim(), found.last()) {
+            ("", Some((last, _))) => last.clone(),
+            (name, _) => name.to_owned(),
+        };
+        found.entry(name).or_default().push(value.trim().to_owned());
+    }
+    found
 }
 
 /// Multiplies two matrices whose product is known.
@@ -80,6 +99,9 @@ mod tests {
         for expected in ["limbeck   ", "libtorch  2.11.0", "\ncpu       computes\n", "\nplugins   "] {
             assert!(diagnosis.text.contains(expected), "{}", diagnosis.text);
         }
+        assert_eq!(diagnosis.found["cpu"], ["computes"]);
+        assert!(diagnosis.found["libtorch"][0].starts_with("2.11.0"));
+        assert!(diagnosis.found["data"].len() >= 2, "every data set has a line: {:?}", diagnosis.found);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use limbeck::error::{Error, Result};
 use limbeck::registry::{self, Plugin, Role};
+use serde::Serialize;
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {
@@ -30,19 +31,25 @@ pub fn list(role: Option<Role>) -> String {
 /// The same as a JSON array, for programs.
 ///
 /// # Errors
-/// If a default setting cannot be written as JSON.
+/// If it cannot be written as JSON.
 pub fn list_json(role: Option<Role>) -> Result<String> {
-    let plugins: Vec<serde_json::Value> = chosen(role)
-        .into_iter()
-        .map(|Plugin { role, name, summary, citation, settings, package, version }| {
-            serde_json::json!({
-                "role": role, "name": name, "summary": summary, "citation": citation,
-                "settings": settings.trim(), "package": package, "version": version,
-            })
-        })
-        .collect();
-    let text = serde_json::to_string_pretty(&plugins);
-    Ok(text.map_err(|error| Error::run(format!("the plugins cannot be written as JSON: {error}")))? + "\n")
+    json(&chosen(role).into_iter().map(fields).collect::<Vec<_>>())
+}
+
+/// A value as JSON, for programs.
+///
+/// # Errors
+/// If it cannot be written as JSON.
+pub fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|error| Error::run(format!("this cannot be written as JSON: {error}")))
+}
+
+fn fields(plugin: &Plugin) -> serde_json::Value {
+    let Plugin { role, name, summary, citation, settings, package, version } = plugin;
+    serde_json::json!({
+        "role": role, "name": name, "summary": summary, "citation": citation,
+        "settings": settings.trim(), "package": package, "version": version,
+    })
 }
 
 /// Everything about the plugins of that name: a name may be taken once in each role.
@@ -50,9 +57,21 @@ pub fn list_json(role: Option<Role>) -> Result<String> {
 /// # Errors
 /// If there is none: the message has the nearest name.
 pub fn show(name: &str, role: Option<Role>) -> Result<String> {
+    Ok(find(name, role)?.into_iter().map(page).collect::<Vec<String>>().join("\n"))
+}
+
+/// The same as a JSON array, for programs.
+///
+/// # Errors
+/// As for [`show`].
+pub fn show_json(name: &str, role: Option<Role>) -> Result<String> {
+    json(&find(name, role)?.into_iter().map(fields).collect::<Vec<_>>())
+}
+
+fn find(name: &str, role: Option<Role>) -> Result<Vec<&'static Plugin>> {
     let found: Vec<&Plugin> = chosen(role).into_iter().filter(|plugin| plugin.name == name).collect();
     if !found.is_empty() {
-        return Ok(found.into_iter().map(page).collect::<Vec<String>>().join("\n"));
+        return Ok(found);
     }
     if let Some(role) = role {
         return Err(Error::plan(registry::unknown(role, name)));

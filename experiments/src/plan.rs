@@ -365,6 +365,144 @@ pub(crate) fn arithmetic(config: &TeacherConfig) -> String {
     format!("{}{folded}", config.precision.name())
 }
 
+/// The plan for programs: `limbeck plan --json`.
+#[derive(Debug, Serialize)]
+pub struct Outline {
+    experiment: String,
+    folder: PathBuf,
+    device: String,
+    threads: usize,
+    /// Samples to train on, held out, and to test on.
+    samples: [usize; 3],
+    steps_per_epoch: u64,
+    student: NetworkOutline,
+    teachers: Vec<TeacherOutline>,
+    methods: Vec<MethodOutline>,
+    cells: Vec<CellOutline>,
+}
+
+#[derive(Debug, Serialize)]
+struct NetworkOutline {
+    kind: String,
+    view: String,
+    parameters: i64,
+    signature: Signature,
+}
+
+impl From<&Network> for NetworkOutline {
+    fn from(network: &Network) -> Self {
+        let Network { kind, view, signature, parameters } = network;
+        let (kind, view, signature) = (kind.clone(), view.clone(), signature.clone());
+        NetworkOutline { kind, view, parameters: *parameters, signature }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct TeacherOutline {
+    name: String,
+    network: NetworkOutline,
+    arithmetic: String,
+    weights: PathBuf,
+    /// Of its training; absent where the weights are given.
+    progress: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MethodOutline {
+    name: String,
+    cross_entropy: f64,
+    terms: Vec<TermOutline>,
+}
+
+#[derive(Debug, Serialize)]
+struct TermOutline {
+    label: String,
+    weight: f64,
+    teacher: String,
+    parameters: i64,
+    initial_epochs: Option<u64>,
+    pairs: Vec<PairOutline>,
+    /// Taps without a partner.
+    dropped: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PairOutline {
+    student: String,
+    student_shape: Vec<i64>,
+    teacher: String,
+    teacher_shape: Vec<i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct CellOutline {
+    method: String,
+    seed: u64,
+    progress: String,
+    folder: PathBuf,
+}
+
+impl Plan {
+    /// The plan for programs.
+    pub fn outline(&self) -> Outline {
+        let teacher = |teacher: &PlannedTeacher| TeacherOutline {
+            name: teacher.name.clone(),
+            network: (&teacher.network).into(),
+            arithmetic: arithmetic(&teacher.config),
+            weights: teacher.weights.path(),
+            progress: match &teacher.weights {
+                TeacherWeights::File(_) => None,
+                TeacherWeights::Trained { progress, .. } => Some(progress.to_string()),
+            },
+        };
+        let pair = |pair: &limbeck::distiller::TapPair| PairOutline {
+            student: pair.student.to_string(),
+            student_shape: pair.student_shape.clone(),
+            teacher: pair.teacher.to_string(),
+            teacher_shape: pair.teacher_shape.clone(),
+        };
+        let term = |term: &PlannedTerm| TermOutline {
+            label: term.label.clone(),
+            weight: term.weight,
+            teacher: term.teacher.clone(),
+            parameters: term.parameters,
+            initial_epochs: term.initial_epochs,
+            pairs: term.taps.pairs.iter().map(pair).collect(),
+            dropped: term.taps.dropped.clone(),
+        };
+        let info = self.data.dataset.info();
+        Outline {
+            experiment: self.experiment.name.clone(),
+            folder: self.folder.clone(),
+            device: device_name(self.device),
+            threads: self.threads,
+            samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
+            steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
+            student: (&self.student).into(),
+            teachers: self.teachers.iter().map(teacher).collect(),
+            methods: self
+                .methods
+                .iter()
+                .map(|method| MethodOutline {
+                    name: method.name.clone(),
+                    cross_entropy: method.config.cross_entropy,
+                    terms: method.terms.iter().map(term).collect(),
+                })
+                .collect(),
+            cells: self
+                .cells
+                .iter()
+                .map(|cell| CellOutline {
+                    method: cell.method.clone(),
+                    seed: cell.seed,
+                    progress: cell.progress.to_string(),
+                    folder: cell.folder.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
 /// How a teacher is trained: by the labels alone.
 pub(crate) fn vanilla() -> MethodConfig {
     MethodConfig { cross_entropy: 1.0, terms: Vec::new() }

@@ -59,9 +59,10 @@ impl Stop {
         Stop { requested: AtomicBool::new(false), limit, began: Instant::now(), counted: AtomicU64::new(0) }
     }
 
-    /// Asks to stop after the current step. It only sets a flag: a signal handler may call it.
-    pub fn request(&self) {
-        self.requested.store(true, Ordering::SeqCst);
+    /// Asks to stop after the current step; returns whether that was asked before. It only sets a flag: a signal handler
+    /// may call it.
+    pub fn request(&self) -> bool {
+        self.requested.swap(true, Ordering::SeqCst)
     }
 
     /// Whether a stop was asked for or the limit is reached.
@@ -115,8 +116,8 @@ mod tests {
         let stop = Stop::default();
         stop.count(true);
         assert!(!stop.is_due());
-        stop.request();
-        assert!(stop.is_due());
+        assert!(!stop.request());
+        assert!(stop.is_due() && stop.request());
         let stop = Stop::new(Some(Limit::Epochs(2)));
         [false, true, false].into_iter().for_each(|ends| stop.count(ends));
         assert!(!stop.is_due());

@@ -1,0 +1,181 @@
+//! The command as a process: signals, limits, listings, colour.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+const EXPERIMENT: &str = r#"
+format = 1
+name = "small"
+device = "cpu"
+threads = 1
+[dataset]
+kind = "shapes"
+train = 640
+test = 40
+[student]
+model = { kind = "resnet8" }
+[train]
+epochs = 6
+checkpoint_steps = 1000
+[compare]
+methods = ["vanilla"]
+"#;
+
+/// Says to this program, started anew, to be the command with these arguments, one a line.
+const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_command_itself", "--nocapture", "--quiet"]);
+    command.env(ARGUMENTS, arguments.join("\n")).env("OMP_NUM_THREADS", "1").current_dir(folder);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn the_command_itself() {
+    let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
+    let arguments = std::iter::once("limbeck").chain(arguments.split('\n')).map(Into::into);
+    let code = limbeck_experiments::cli::main(arguments);
+    // The test harness has codes of its own.
+    let text = format!("{code:?}");
+    let code = text.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap();
+    std::process::exit(code);
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("small.toml"), EXPERIMENT).unwrap();
+    folder
+}
+
+fn cell(folder: &Path) -> std::path::PathBuf {
+    fs::read_dir(folder.join("runs/small/cells")).unwrap().next().unwrap().unwrap().path()
+}
+
+fn student(folder: &Path) -> Vec<u8> {
+    fs::read(cell(folder).join("student.safetensors")).unwrap()
+}
+
+/// Starts a run, waits for its first epoch, sends it SIGINT so often, and waits for its end.
+fn interrupted(folder: &Path, times: usize) -> Output {
+    let child = command(folder, &["run", "small.toml"]).spawn().unwrap();
+    let log = || fs::read_dir(folder.join("runs/small/cells")).ok()?.next()?.ok();
+    let epochs = || {
+        log().map_or(0, |cell| {
+            fs::read_to_string(cell.path().join("events.jsonl")).map_or(0, |t| t.matches("\"epoch\":").count())
+        })
+    };
+    while epochs() < 1 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for _ in 0..times {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn ctrl_c_finishes_the_step_and_the_same_command_goes_on_to_the_same_bytes() {
+    let (undisturbed, stopped) = (folder(), folder());
+    assert_eq!(command(undisturbed.path(), &["run", "small.toml"]).output().unwrap().status.code(), Some(0));
+    let output = interrupted(stopped.path(), 1);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("stopping: the step is finished and checkpoints are written; once more stops at once"),
+        "{said}"
+    );
+    let end = "stopped before the end, with checkpoints in runs/small; the same command goes on from there";
+    assert!(said.contains(end), "{said}");
+    assert!(cell(stopped.path()).join("checkpoint.safetensors").exists());
+    assert!(!cell(stopped.path()).join("student.safetensors").exists());
+    assert_eq!(command(stopped.path(), &["run", "small.toml"]).output().unwrap().status.code(), Some(0));
+    assert!(student(undisturbed.path()) == student(stopped.path()), "the student differs");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_it_at_once() {
+    // The step may end between the two signals, and then it was an orderly stop.
+    let codes: Vec<Option<i32>> = (0..5).map(|_| interrupted(folder().path(), 2).status.code()).collect();
+    assert!(codes.iter().all(|code| [Some(130), Some(3)].contains(code)), "{codes:?}");
+    assert!(codes.contains(&Some(130)), "{codes:?}");
+}
+
+#[test]
+fn a_limit_stops_with_checkpoints_and_code_3() {
+    let folder = folder();
+    for expected in [3, 3, 0] {
+        let output = command(folder.path(), &["run", "small.toml", "--stop-after", "25 steps"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{}", text(&output.stderr));
+    }
+    let output = command(folder.path(), &["run", "small.toml", "--stop-after", "soon"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("\"soon\" is no limit: give 500steps, 3epochs, or a time such as 90s or 1h30m"), "{said}");
+}
+
+#[test]
+fn a_dry_run_shows_the_plan_and_writes_nothing() {
+    let folder = folder();
+    let dry = command(folder.path(), &["run", "small.toml", "--dry-run"]).output().unwrap();
+    let plan = command(folder.path(), &["plan", "small.toml"]).output().unwrap();
+    assert!(dry.status.success() && text(&dry.stdout).contains("cells (1)"), "{}", text(&dry.stdout));
+    assert_eq!(text(&dry.stdout), text(&plan.stdout));
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn listings_are_json_when_asked() {
+    let folder = folder();
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = command(folder.path(), arguments).output().unwrap();
+        let out = text(&output.stdout);
+        let start = out.find(['{', '[']).unwrap_or_else(|| panic!("{out}{}", text(&output.stderr)));
+        serde_json::from_str(&out[start..]).unwrap_or_else(|error| panic!("{error}: {out}"))
+    };
+    let plan = json(&["plan", "small.toml", "--json"]);
+    assert_eq!((&plan["experiment"], &plan["steps_per_epoch"]), (&"small".into(), &10.into()));
+    assert_eq!(plan["student"]["parameters"], 78_692);
+    assert_eq!(plan["cells"][0]["progress"], "to do");
+    assert_eq!(json(&["plugins", "show", "sgd", "--json"])[0]["role"], "optimizer");
+    assert!(json(&["plugins", "list", "--json"]).as_array().unwrap().len() > 40);
+    assert_eq!(json(&["doctor", "--json"])["found"]["cpu"][0], "computes");
+}
+
+#[test]
+fn colour_is_for_terminals_and_for_those_who_insist() {
+    let folder = folder();
+    let said = |arguments: &[&str]| text(&command(folder.path(), arguments).output().unwrap().stderr);
+    assert_eq!(said(&["plan", "absent.toml"]).lines().next().unwrap(), "error: cannot read absent.toml");
+    let coloured = said(&["plan", "absent.toml", "--color", "always"]);
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31merror:\u{1b}[0m cannot read absent.toml"), "{coloured:?}");
+    assert!(!said(&["plan", "absent.toml", "--color", "never"]).contains('\u{1b}'));
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_verb() {
+    let folder = folder();
+    let out = |arguments: &[&str]| text(&command(folder.path(), arguments).output().unwrap().stdout);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = out(&["completions", shell]);
+        assert!(script.contains("stop-after") && script.contains("plugins"), "{shell}");
+    }
+    assert!(out(&["man"]).contains(".TH limbeck 1"));
+    assert!(command(folder.path(), &["man", "--out", "pages"]).output().unwrap().status.success());
+    for page in ["limbeck.1", "limbeck-run.1", "limbeck-plugins-show.1", "limbeck-check.1"] {
+        assert!(folder.path().join("pages").join(page).exists(), "{page}");
+    }
+}
