@@ -37,7 +37,7 @@ doc: libtorch ## the API's documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: libtorch ## measure, in the one optimised profile that all else uses
-	cargo bench --workspace --profile dev
+	cargo bench -p limbeck-tests --profile dev --bench frame
 
 ci: ## what is run before a change is taken
 	.ci/run

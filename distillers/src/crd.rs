@@ -222,20 +222,19 @@ impl LiveCrd {
         };
         let score = |candidates: &Tensor| self.critic.score(side, anchors, candidates);
         let pairwise = |candidates: Tensor| -> Result<Tensor> { Ok(score(&candidates.unsqueeze(1))?.squeeze_dim(1)) };
-        let whole_bank = || against_bank.map_or_else(|| score(bank.all()), Ok);
+        let whole_bank = |known: Option<Tensor>| known.map_or_else(|| score(bank.all()), Ok);
         let positive = match (&negatives.positives, &negatives.candidates) {
             (Some(positives), _) => pairwise(bank.at(positives))?,
             (None, Candidates::Batch(_)) => pairwise(partners.shallow_clone())?,
             (None, _) => pairwise(bank.at(rows))?,
         };
         let (negative, mask) = match &negatives.candidates {
-            Candidates::Rows(chosen) if self.critic.factors() && chosen.numel() as i64 >= bank.all().size()[0] => {
-                (whole_bank()?.gather(1, chosen, false), None)
+            Candidates::Rows(chosen) => {
+                (row_scores(self.critic.as_ref(), side, anchors, bank, chosen, against_bank)?, None)
             }
-            Candidates::Rows(chosen) => (score(&bank.at(chosen))?, None),
-            Candidates::Mask(mask) => (whole_bank()?, Some(mask.shallow_clone())),
+            Candidates::Mask(mask) => (whole_bank(against_bank)?, Some(mask.shallow_clone())),
             Candidates::Others => {
-                let scores = whole_bank()?;
+                let scores = whole_bank(against_bank)?;
                 let others = scores.ones_like().to_kind(Kind::Bool).scatter_value(1, &rows.unsqueeze(1), 0);
                 (scores, Some(others))
             }
@@ -243,6 +242,28 @@ impl LiveCrd {
         };
         Ok(Scores { positive, negative, mask })
     }
+}
+
+/// The scores `[B, K]` of the anchors `[B, D]` of `side` with the rows `chosen` (`[B, K]`, int64) of the other side's bank.
+///
+/// Where the critic factors and B · K ≥ n, the whole bank is scored and the chosen are gathered; `against_bank` are the
+/// scores `[B, n]` of the whole bank, if already known.
+///
+/// # Errors
+/// If the critic cannot compute the scores.
+pub fn row_scores(
+    critic: &dyn Critic,
+    side: Side,
+    anchors: &Tensor,
+    bank: &Bank,
+    chosen: &Tensor,
+    against_bank: Option<Tensor>,
+) -> Result<Tensor> {
+    if !critic.factors() || (chosen.numel() as i64) < bank.all().size()[0] {
+        return critic.score(side, anchors, &bank.at(chosen));
+    }
+    let whole_bank = against_bank.map_or_else(|| critic.score(side, anchors, bank.all()), Ok)?;
+    Ok(whole_bank.gather(1, chosen, false))
 }
 
 #[cfg(test)]
