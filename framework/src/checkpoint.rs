@@ -23,13 +23,13 @@ const STAGED: &str = "checkpoint.safetensors.tmp";
 struct Note {
     /// The version of this format.
     format: u32,
-    /// BLAKE3 over state and tensors, in hexadecimal.
+    /// See [`digest`], in hexadecimal.
     digest: String,
     /// The state, as JSON text: the text itself is what the digest covers.
     state: String,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A checkpoint that was read and found whole.
 #[derive(Debug)]
@@ -44,17 +44,23 @@ pub struct Loaded<S> {
     pub passed_over: Option<String>,
 }
 
-fn digest(state: &str, bytes: &[u8]) -> String {
+/// BLAKE3 over the state and every tensor's name, kind, shape and bytes, by name: tensor by tensor, so that no more than
+/// one is copied at a time. Every part goes in behind its length, so that no two contents read the same.
+fn digest<'a>(state: &str, tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> String {
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    tensors.sort_by_key(|(name, _)| *name);
     let mut hasher = blake3::Hasher::new();
-    hasher.update(state.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(bytes);
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(state.as_bytes());
+    for (name, tensor) in tensors {
+        part(name.as_bytes());
+        part(format!("{:?} {:?}", tensor.kind(), tensor.size()).as_bytes());
+        part(&weights::bytes_of(tensor));
+    }
     hasher.finalize().to_hex().to_string()
-}
-
-/// The tensors' part of the digest: the bytes of the file that would hold them alone.
-fn body(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
-    weights::to_bytes(tensors, None)
 }
 
 /// Writes a checkpoint into a run folder; the newest becomes the previous one. Returns its path.
@@ -63,7 +69,7 @@ fn body(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
 /// If it cannot be written; the older checkpoints are then untouched.
 pub fn write<S: Serialize>(folder: &Path, state: &S, tensors: &[(String, Tensor)]) -> Result<PathBuf> {
     let state = serde_json::to_string(state).map_err(|e| Error::run(format!("checkpoint state: {e}")))?;
-    let note = Note { format: FORMAT, digest: digest(&state, &body(tensors)?), state };
+    let note = Note { format: FORMAT, digest: digest(&state, tensors.iter().map(|(n, t)| (n, t))), state };
     let note = serde_json::to_string(&note).map_err(|e| Error::run(format!("checkpoint note: {e}")))?;
     let newest = folder.join(NEWEST);
     let staged = weights::stage(&newest, &weights::to_bytes(tensors, Some(&note))?)?;
@@ -109,8 +115,7 @@ fn read_one<S: DeserializeOwned>(path: &Path) -> Result<(S, IndexMap<String, Ten
     if note.format != FORMAT {
         return Err(Error::data(path, format!("checkpoint format {} is not known, expected {FORMAT}", note.format)));
     }
-    let tensors: Vec<(String, Tensor)> = file.tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
-    if digest(&note.state, &body(&tensors)?) != note.digest {
+    if digest(&note.state, &file.tensors) != note.digest {
         return Err(Error::data(path, "the checkpoint is damaged: its digest does not fit its content"));
     }
     let state = serde_json::from_str(&note.state)

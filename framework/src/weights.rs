@@ -59,7 +59,7 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
 }
 
 /// The tensor's elements as bytes, row-major.
-fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+pub(crate) fn bytes_of(tensor: &Tensor) -> Vec<u8> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
     tensor.copy_data_u8(&mut bytes, tensor.numel());
