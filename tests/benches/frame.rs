@@ -610,12 +610,12 @@ fn precision(rounds: usize) -> Result<Section> {
 fn lanes(rounds: usize) -> Result<Section> {
     const METHODS: [&str; 4] = ["kd", "crd", "crd+kd", "vanilla"];
     const BATCH: usize = 64;
-    let data = Data::new(Shapes { train: 6 * BATCH, test: 20, ..Shapes::default() }.build(CPU)?, 0)?;
+    let data = Data::new(Shapes { train: 4 * BATCH, test: 20, ..Shapes::default() }.build(CPU)?, 0)?;
     let all = METHODS
         .into_iter()
         .map(|method| {
             let mut lane = lane(Arc::new(ResNet8 {}), Precision::Float32, method)?;
-            // Default negatives are as many as CIFAR-100 has: here, a third of the samples.
+            // Default negatives are as many as CIFAR-100 has: here, half of the samples.
             for term in &mut lane.method.terms {
                 if term.distiller.typetag_name() == "crd" {
                     let negatives = Arc::new(OtherClass { count: 128 });
@@ -625,7 +625,7 @@ fn lanes(rounds: usize) -> Result<Section> {
             Ok(lane)
         })
         .collect::<Result<Vec<_>>>()?;
-    let teachers = [teacher(&ResNet32x4 {}, 20, Precision::Float32, None)?];
+    let teachers = [teacher(&ResNet8x4 {}, 20, Precision::Float32, None)?];
     let pairs = Pairs::time(
         rounds.min(2),
         || train(&data, BATCH, &all, &teachers),
@@ -634,7 +634,7 @@ fn lanes(rounds: usize) -> Result<Section> {
     Ok(Section {
         title: "Four lanes",
         note: format!(
-            "kd, crd, crd+kd and vanilla, resnet32x4 → resnet8, on `shapes`: 6 steps of {BATCH} and all that is around them, \
+            "kd, crd, crd+kd and vanilla, resnet8x4 → resnet8, on `shapes`: 4 steps of {BATCH} and all that is around them, \
              {} pairs. A: in one cohort. B: one after the other. Value: B / A.",
             pairs.0.len()
         ),
