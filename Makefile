@@ -5,9 +5,10 @@ PYTHON ?= python3
 # Tests compute on one thread each, and run in as many threads as there are cores: libtorch would otherwise start a pool
 # of that size in each of them, and the number of threads changes the last bits of a sum, which golden numbers would see.
 TEST_ENV = OMP_NUM_THREADS=1
+KILLS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help libtorch quickstart build check test fmt clippy doc bench ci
+.PHONY: help libtorch quickstart build check test fmt clippy doc bench campaign ci
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +39,9 @@ doc: libtorch ## the API's documentation, in target/doc
 
 bench: libtorch ## measure, in the one optimised profile that all else uses
 	cargo bench -p limbeck-tests --profile dev --bench frame
+
+campaign: libtorch ## kill and resume a small run at KILLS (200) random moments, and compare the student
+	LIMBECK_KILLS=$(KILLS) $(TEST_ENV) cargo test -p limbeck-tests --test cohort random_moments -- --ignored --nocapture
 
 ci: ## what is run before a change is taken
 	.ci/run

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use limbeck::cohort::{Limit, Stop};
 use limbeck::event::{Event, LaneInfo, Observer};
@@ -168,7 +168,7 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
     let killed = TempDir::new().unwrap();
     fs::write(killed.path().join("small.toml"), experiment(ALL)).unwrap();
     // Random moments, spread over the whole run: so many checkpoints seen, and then some milliseconds that fall anywhere.
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
     let mut rng = limbeck::seed::Seed::new(u64::from(seed)).rng();
     let mut kills = 0;
     for window in 0..5 {
@@ -207,6 +207,74 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
     let before = checkpoints(killed.path());
     assert!(command(killed.path()).output().unwrap().status.success());
     assert_eq!(checkpoints(killed.path()), before);
+}
+
+/// How many kills the campaign takes.
+const KILLS: &str = "LIMBECK_KILLS";
+
+/// Whether there is a file below that was staged after `start`, and not moved into its place.
+fn half_written(folder: &Path, start: SystemTime) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        let staged = path.extension().is_some_and(|extension| extension == "tmp");
+        let after = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).is_ok_and(|time| time >= start);
+        if path.is_dir() { half_written(&path, start) } else { staged && after(&path) }
+    })
+}
+
+/// Kills at moments that are spread evenly over the time of a process, resumes, and begins anew what is finished: with
+/// hundreds of them, some fall into the writing of a checkpoint. `make campaign` runs it.
+#[test]
+#[ignore = "takes minutes: `make campaign`"]
+fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
+    let kills: u64 = std::env::var(KILLS).map_or(200, |text| text.parse().unwrap());
+    // Ten steps, of the teacher and then the student; every one writes a checkpoint.
+    let text = experiment("\"crd\"")
+        .replace("checkpoint_steps = 2", "checkpoint_steps = 1")
+        .replace("epochs = 3", "epochs = 1")
+        .replace("resnet14", "resnet8");
+    let begin = || {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("small.toml"), &text).unwrap();
+        folder
+    };
+    let start = Instant::now();
+    let folder = begin();
+    assert!(command(folder.path()).output().unwrap().status.success());
+    let span = start.elapsed().as_millis() as u64;
+    let expected = students(&folder.path().join("runs")).remove(0).1;
+
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+    let mut rng = limbeck::seed::Seed::new(u64::from(seed)).rng();
+    println!("seed {seed}: {kills} kills, each within {span} ms of a start");
+    let (mut done, mut finished, mut hits, mut folder) = (0, 0, 0, begin());
+    loop {
+        let start = SystemTime::now();
+        let mut child = command(folder.path()).spawn().unwrap();
+        if done < kills {
+            let end = Instant::now() + Duration::from_millis(rng.below(span));
+            while Instant::now() < end && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            child.kill().unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        if output.status.code().is_none() {
+            done += 1;
+            hits += u64::from(half_written(folder.path(), start));
+        } else {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(students(&folder.path().join("runs"))[0].1 == expected, "after {done} kills the student differs");
+            finished += 1;
+            if done == kills {
+                break;
+            }
+            folder = begin();
+        }
+    }
+    println!(
+        "{done} kills, {hits} of them within the writing of a file; {finished} runs ended, all with the same bytes"
+    );
 }
 
 fn cell_logs(out: &Path) -> Vec<(String, Vec<Event>)> {
