@@ -407,7 +407,8 @@ fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<Ex
     // Within a test there is a handler already, from the run before.
     let _ = ctrlc::set_handler(move || {
         if watched.request() {
-            std::process::exit(INTERRUPTED);
+            // SAFETY: it takes any number and does not return. Plain `exit` would run libtorch's destructors while it works.
+            unsafe { libc::_exit(INTERRUPTED) };
         }
         let _ = writeln!(Stderr, "stopping: the step is finished and checkpoints are written; once more stops at once");
     });

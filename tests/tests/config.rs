@@ -302,6 +302,6 @@ fn the_registry_is_sound_and_every_plugin_documents_its_settings() {
             }
         }
     }
-    let error = limbeck::registry::find(limbeck::registry::Role::Distiller, "kb").unwrap_err();
-    assert_eq!(error.to_string(), "unknown distiller `kb`: did you mean `kd`?");
+    let error = limbeck::registry::find(limbeck::registry::Role::Distiller, "fitnets").unwrap_err();
+    assert_eq!(error.to_string(), "unknown distiller `fitnets`: did you mean `fitnet`?");
 }
