@@ -666,6 +666,8 @@ impl Lane {
             device: super::device_family(self.device).to_owned(),
             libtorch: environment.libtorch.clone(),
             meter: names.to_vec(),
+            // Not what a checkpoint said that this lane was resumed from: its stage may be over.
+            trained: Vec::new(),
             ..self.progress.clone()
         };
         if let Some(running) = &self.running {
