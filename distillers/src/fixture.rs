@@ -71,6 +71,12 @@ impl Fixture {
     }
 }
 
+/// Numbers between −1 and 1 without a pattern, float64.
+pub fn wave(shape: &[i64], phase: f64) -> Tensor {
+    let count = shape.iter().product::<i64>();
+    (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.731 + phase).sin().view(shape)
+}
+
 /// Features with these pooled vectors and meaningless logits.
 pub fn pooled(vectors: &Tensor) -> Features {
     let logits = Tensor::zeros([vectors.size()[0], 2], (vectors.kind(), Device::Cpu));
@@ -82,8 +88,8 @@ pub fn drawn(sampler: &mut dyn NegativeSampler, anchors: &[i64], seed: Seed) -> 
     let rows = Rows::new(anchors.to_vec(), Device::Cpu);
     let labels = Tensor::zeros([anchors.len() as i64], (Kind::Int64, Device::Cpu));
     let draw = Draw { rows: &rows, labels: &labels, scores: None, seed, device: Device::Cpu };
-    match sampler.draw(&draw).unwrap().candidates {
-        Candidates::Rows(rows) => Vec::try_from(rows).unwrap(),
+    match sampler.draw(&draw).unwrap() {
+        Negatives::Rows(rows) => Vec::try_from(rows).unwrap(),
         other => panic!("rows expected, not {other:?}"),
     }
 }

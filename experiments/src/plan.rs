@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
 use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
-use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TrainConfig};
+use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TermSchedule, TrainConfig};
 use limbeck::model::{ModelConfig, Signature};
 use limbeck::precision::Precision;
 use serde::Serialize;
@@ -115,6 +115,8 @@ pub struct PlannedTerm {
     pub label: String,
     /// What its loss is multiplied by.
     pub weight: f64,
+    /// When that applies; absent: always.
+    pub schedule: Option<TermSchedule>,
     /// The teacher's name.
     pub teacher: String,
     /// The features that it compares.
@@ -130,6 +132,7 @@ impl From<&Term> for PlannedTerm {
         PlannedTerm {
             label: term.label.clone(),
             weight: term.weight,
+            schedule: term.schedule.clone(),
             teacher: term.teacher.clone(),
             taps: term.taps.clone(),
             parameters: term.parameters(),
@@ -418,6 +421,7 @@ struct MethodOutline {
 struct TermOutline {
     label: String,
     weight: f64,
+    schedule: Option<TermSchedule>,
     teacher: String,
     parameters: i64,
     initial_epochs: Option<u64>,
@@ -464,6 +468,7 @@ impl Plan {
         let term = |term: &PlannedTerm| TermOutline {
             label: term.label.clone(),
             weight: term.weight,
+            schedule: term.schedule.clone(),
             teacher: term.teacher.clone(),
             parameters: term.parameters,
             initial_epochs: term.initial_epochs,
@@ -594,6 +599,9 @@ impl fmt::Display for Plan {
             writeln!(f, "\nmethod {}: {} × cross-entropy", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
+                if let Some(schedule) = &term.schedule {
+                    write!(f, ", {schedule}")?;
+                }
                 match term.parameters {
                     0 => writeln!(f)?,
                     n => writeln!(f, ", {} parameters of its own", thousands(n))?,

@@ -390,7 +390,7 @@ impl<'a> Cohort<'a> {
     fn wanted(&self, lanes: &[usize]) -> IndexMap<String, Taps> {
         let mut wanted: IndexMap<String, Taps> = IndexMap::new();
         for &index in lanes {
-            for (teacher, taps) in self.berths[index].lane.wanted() {
+            for (teacher, taps) in self.berths[index].lane.wanted(self.steps_per_epoch) {
                 let entry = wanted.entry(teacher.to_owned()).or_default();
                 taps.for_each(|tap: &TapRef| entry.insert(tap.clone()));
             }

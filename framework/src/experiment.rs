@@ -240,6 +240,10 @@ fn is_one(value: &u64) -> bool {
     *value == 1
 }
 
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -267,6 +271,9 @@ pub struct TermConfig {
     /// What its loss is multiplied by.
     #[serde(default = "one")]
     pub weight: f64,
+    /// When the weight applies; absent: always, in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<TermSchedule>,
     /// The teachers, each with a distiller of its own; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teachers: Option<Vec<String>>,
@@ -275,6 +282,86 @@ pub struct TermConfig {
     pub taps: Option<Vec<(TapRef, TapRef)>>,
     /// The method.
     pub distiller: Arc<dyn DistillerConfig>,
+}
+
+/// When a term's weight applies, by epochs of the main stage, which count from 1.
+///
+/// In epoch e the weight is multiplied by 0 outside `from ..= to`, else by
+/// min(1, (e − from + 1) / `warmup_epochs`, (to − e + 1) / `cooldown_epochs`).
+///
+/// Before `from` the term is computed all the same, so that memory banks are full and statistics known when it begins
+/// (its heads, like anything that trains without a gradient, lose a little to weight decay). After `to` it is not, and
+/// its teacher is not asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TermSchedule {
+    /// The first epoch.
+    #[serde(skip_serializing_if = "is_one")]
+    pub from: u64,
+    /// The last epoch; absent: the last one of training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+    /// Epochs over which the weight rises linearly; in the last of them it is whole. 0 and 1: whole from the start.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warmup_epochs: u64,
+    /// Epochs over which it falls linearly, up to and with `to`; 0 and 1: whole to the end.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cooldown_epochs: u64,
+}
+
+impl Default for TermSchedule {
+    fn default() -> Self {
+        TermSchedule { from: 1, to: None, warmup_epochs: 0, cooldown_epochs: 0 }
+    }
+}
+
+impl TermSchedule {
+    /// What the weight is multiplied by in `epoch` of `epochs`, both from 1; `None` after the last epoch of the term.
+    pub fn factor(&self, epoch: u64, epochs: u64) -> Option<f64> {
+        let to = self.to.unwrap_or(epochs);
+        if epoch > to {
+            return None;
+        }
+        let share = |done: u64, of: u64| (done as f64 / of.max(1) as f64).min(1.0);
+        let begun = (epoch + 1).saturating_sub(self.from);
+        Some(share(begun, self.warmup_epochs).min(share(to - epoch + 1, self.cooldown_epochs)))
+    }
+
+    /// Checks the epochs against the length of training; `key` is the table that this is.
+    fn check(&self, key: &str, epochs: u64) -> Result<(), Fault> {
+        let fault = |name: &str, message: String| Err(Fault::new(format!("{key}.{name}"), message));
+        if !(1..=epochs).contains(&self.from) {
+            return fault("from", format!("from must be between 1 and epochs ({epochs}), not {}", self.from));
+        }
+        match self.to {
+            Some(to) if !(self.from..=epochs).contains(&to) => {
+                fault("to", format!("to must be between from ({}) and epochs ({epochs}), not {to}", self.from))
+            }
+            None if self.cooldown_epochs > epochs => fault(
+                "cooldown_epochs",
+                format!("cooldown_epochs must be at most epochs ({epochs}), not {}", self.cooldown_epochs),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for TermSchedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        if self.from > 1 {
+            parts.push(format!("from epoch {}", self.from));
+        }
+        if let Some(to) = self.to {
+            parts.push(format!("to epoch {to}"));
+        }
+        for (epochs, what) in [(self.warmup_epochs, "rising"), (self.cooldown_epochs, "falling")] {
+            if epochs > 1 {
+                parts.push(format!("{what} over {epochs} epochs"));
+            }
+        }
+        if parts.is_empty() { f.write_str("always") } else { f.write_str(&parts.join(", ")) }
+    }
 }
 
 /// What an experiment compares.
@@ -421,10 +508,21 @@ impl Experiment {
             let message = format!("method `{name}` has nothing to minimise: no cross_entropy and no terms");
             return Err(Fault::new(table, message));
         }
+        let end = |term: &TermConfig| term.schedule.as_ref().and_then(|schedule| schedule.to);
+        let ends: Option<Vec<u64>> = method.terms.iter().map(end).collect();
+        if let Some(last) = ends.and_then(|ends| ends.into_iter().max()).filter(|last| *last < self.train.epochs)
+            && method.cross_entropy == 0.0
+        {
+            let message = format!("method `{name}` has nothing to minimise after epoch {last}: every term has ended");
+            return Err(Fault::new(table, message));
+        }
         for (i, term) in method.terms.iter().enumerate() {
             let key = |name: &str| format!("terms[{i}]{name}");
             if !term.weight.is_finite() {
                 return fault(&key(".weight"), format!("the weight must be finite, not {}", term.weight));
+            }
+            if let Some(schedule) = &term.schedule {
+                schedule.check(&format!("{table}.{}", key(".schedule")), self.train.epochs)?;
             }
             if self.teacher.is_empty() {
                 let message =

@@ -33,7 +33,7 @@ pub mod prelude {
     pub use crate::model::{
         Features, Form, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps,
     };
-    pub use crate::negatives::{Candidates, Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
+    pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
     pub use crate::seed::Seed;
     pub use inventory;

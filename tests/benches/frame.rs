@@ -24,7 +24,7 @@ use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
 use limbeck::registry::{self, Role};
 use limbeck::{tch, weights};
 use limbeck_datasets::shapes::Shapes;
-use limbeck_distillers::bank::Bank;
+use limbeck_distillers::bank::{Bank, BankPrecision};
 use limbeck_distillers::crd;
 use limbeck_distillers::critics::nce::Nce;
 use limbeck_distillers::negatives::other_class::OtherClass;
@@ -174,8 +174,8 @@ fn sampler() -> Result<Box<dyn NegativeSampler>> {
 fn draw(sampler: &mut dyn NegativeSampler, rows: &Rows, step: u64) -> Result<Tensor> {
     let labels = rows.device().remainder(CLASSES);
     let draw = Draw { rows, labels: &labels, scores: None, seed: Seed::new(0).at(step), device: CPU };
-    match sampler.draw(&draw)?.candidates {
-        Candidates::Rows(chosen) => Ok(chosen),
+    match sampler.draw(&draw)? {
+        Negatives::Rows(chosen) => Ok(chosen),
         other => Err(Error::run(format!("rows expected, not {other:?}"))),
     }
 }
@@ -186,10 +186,10 @@ fn anchors() -> Rows {
 
 fn crd_scores(rounds: usize) -> Result<Section> {
     let store = nn::VarStore::new(CPU);
-    let site = CriticSite { student_width: 64, teacher_width: 64, embedding_width: WIDTH, samples: SAMPLES };
+    let site = CriticSite { embedding_width: WIDTH, samples: SAMPLES };
     let nce = Nce::default();
     let critic = nce.build(&site, &store.root())?;
-    let bank = Bank::new(&store.root(), "bank", SAMPLES, WIDTH, 0.5);
+    let bank = Bank::new(&store.root(), "bank", SAMPLES, WIDTH, 0.5, BankPrecision::Float32);
     let rows = anchors();
     let chosen = draw(sampler()?.as_mut(), &rows, 0)?;
     let v = Tensor::randn([ANCHORS, WIDTH], FLOAT);
@@ -317,7 +317,7 @@ impl Handwritten {
         }
         let mut gradient = self
             .flat
-            .gradient(&loss)
+            .gradient(&loss, false)
             .map_err(|names| Error::run(format!("the loss does not reach {}", names.join(", "))))?;
         let rate = Tensor::full([] as [i64; 0], RATE, FLOAT);
         tch::no_grad(|| self.optimizer.step(self.flat.buffer_mut(), &mut gradient, &rate));

@@ -33,7 +33,7 @@ impl NegativeSamplerConfig for WholeBank {
 
 impl NegativeSampler for WholeBank {
     fn draw(&mut self, _draw: &Draw<'_>) -> Result<Negatives> {
-        Ok(Negatives::new(Candidates::Others))
+        Ok(Negatives::Others)
     }
 }
 

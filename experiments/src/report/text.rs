@@ -154,7 +154,8 @@ fn describe_method(config: &MethodConfig) -> String {
     }
     for term in &config.terms {
         let teachers = term.teachers.as_ref().map(|names| format!(" of {}", names.join(", "))).unwrap_or_default();
-        parts.push(format!("{} {}{teachers}", term.weight, settings(&*term.distiller)));
+        let schedule = term.schedule.as_ref().map(|schedule| format!(" {schedule}")).unwrap_or_default();
+        parts.push(format!("{} {}{teachers}{schedule}", term.weight, settings(&*term.distiller)));
     }
     parts.join(" + ")
 }

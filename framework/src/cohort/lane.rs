@@ -171,8 +171,8 @@ struct Place<'a> {
     mode: Mode<'a>,
     /// Whether the stage is an initial one.
     initial: bool,
-    /// The terms at work, by index.
-    terms: Vec<usize>,
+    /// The terms at work, by index, with what their losses are multiplied by.
+    terms: Vec<(usize, f64)>,
 }
 
 impl<'a> Place<'a> {
@@ -294,17 +294,20 @@ impl Lane {
         self.stage().map(|plan| Position { stage: plan.stage, step: self.progress.step })
     }
 
-    /// The terms at work in the current stage, by index: one in an initial stage, else all that have a loss.
-    fn at_work(&self) -> Vec<usize> {
-        match self.stage().and_then(|plan| plan.initial.as_ref()) {
-            Some((term, _)) => vec![*term],
-            None => (0..self.terms.len()).filter(|index| self.main_loss[*index]).collect(),
+    /// The terms at work in the next step, by index, with what their losses are multiplied by: one in an initial stage,
+    /// which minimises it alone, else all that have a loss and have not ended.
+    fn at_work(&self, steps_per_epoch: u64) -> Vec<(usize, f64)> {
+        if let Some((term, _)) = self.stage().and_then(|plan| plan.initial.as_ref()) {
+            return vec![(*term, 1.0)];
         }
+        let epoch = self.progress.step / steps_per_epoch + 1;
+        let weight = |index: usize| Some((index, self.terms[index].weight_in(epoch, self.train.epochs)?));
+        (0..self.terms.len()).filter(|index| self.main_loss[*index]).filter_map(weight).collect()
     }
 
-    /// The teachers whose features this lane wants in its current stage, with the taps.
-    pub fn wanted(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &TapRef>)> {
-        self.at_work().into_iter().map(|index| {
+    /// The teachers whose features this lane wants in its next step, with the taps.
+    pub fn wanted(&self, steps_per_epoch: u64) -> impl Iterator<Item = (&str, impl Iterator<Item = &TapRef>)> {
+        self.at_work(steps_per_epoch).into_iter().map(|(index, _)| {
             let term = &self.terms[index];
             (term.teacher.as_str(), term.taps.pairs.iter().map(|pair| &pair.teacher))
         })
@@ -407,7 +410,7 @@ impl Lane {
         let _drawing = seed.stream("libtorch").seed_libtorch();
         let initial = plan.initial.as_ref().map(|(term, stage)| (*term, stage.student_groups.clone()));
         let mode = initial.as_ref().map_or(Mode::Train, |(_, groups)| Mode::TrainGroups(groups));
-        let (epoch, terms) = (step / shared.steps_per_epoch + 1, self.at_work());
+        let (epoch, terms) = (step / shared.steps_per_epoch + 1, self.at_work(shared.steps_per_epoch));
         let place = Place { epoch, step, seed, mode, initial: initial.is_some(), terms };
 
         let started = Instant::now();
@@ -419,7 +422,8 @@ impl Lane {
         let losses = clock.since(started);
 
         let started = Instant::now();
-        let (gradient, unreached) = self.gradient(&objective.total)?;
+        let ended = !place.initial && place.terms.len() < self.main_loss.iter().filter(|has_loss| **has_loss).count();
+        let (gradient, unreached) = self.gradient(&objective.total, ended)?;
         let backward = clock.since(started);
 
         let _no_grad = no_grad_guard();
@@ -431,7 +435,7 @@ impl Lane {
 
         let started = Instant::now();
         if !place.initial {
-            for &index in &place.terms {
+            for &(index, _) in &place.terms {
                 let term = &mut self.terms[index];
                 term.distiller.after_step(&place.of(index, &term.teacher, &term.taps, &features, shared)?)?;
             }
@@ -441,7 +445,8 @@ impl Lane {
         let right = right_guesses(&features.logits, &shared.batch.labels);
         self.meter.add(&objective.reported(), &right, shared.rows.len() as i64)?;
         if clock.timed {
-            let asked: BTreeSet<&str> = place.terms.iter().map(|index| self.terms[*index].teacher.as_str()).collect();
+            let asked: BTreeSet<&str> =
+                place.terms.iter().map(|(index, _)| self.terms[*index].teacher.as_str()).collect();
             let timing = &mut self.progress.timing;
             timing.steps += 1;
             timing.data += clock.data;
@@ -467,7 +472,7 @@ impl Lane {
             weighted.push(&loss * self.cross_entropy);
             losses.push(("cross_entropy".to_owned(), loss));
         }
-        for &index in &place.terms {
+        for &(index, weight) in &place.terms {
             let term = &mut self.terms[index];
             let step = place.of(index, &term.teacher, &term.taps, features, shared)?;
             let terms = if place.initial { term.distiller.initial_loss(&step)? } else { term.distiller.loss(&step)? };
@@ -482,8 +487,7 @@ impl Lane {
                         loss.size()
                     )));
                 }
-                // An initial stage minimises one term alone: its weight is against others, in the main stage.
-                weighted.push(if place.initial { loss.reshape([]) } else { loss.reshape([]) * term.weight });
+                weighted.push(loss.reshape([]) * weight);
                 losses.push((format!("{}.{name}", term.label), loss.reshape([])));
             }
             metrics.extend(
@@ -500,12 +504,14 @@ impl Lane {
 
     /// The gradient in the order of the flat buffer. A stage's first step finds out what the loss reaches, makes the
     /// buffer of it, and returns the names of what is left out.
-    fn gradient(&mut self, total: &Tensor) -> Result<(Tensor, Option<Vec<String>>)> {
+    ///
+    /// `ended`: a term of this stage takes no part any more, so what only it reached has a gradient of zero.
+    fn gradient(&mut self, total: &Tensor, ended: bool) -> Result<(Tensor, Option<Vec<String>>)> {
         if let Some(running) = &self.running {
             let lost = |names: Vec<String>| {
                 Error::run(format!("the loss no longer reaches {}, which trained before", names.join(", ")))
             };
-            return Ok((running.flat.gradient(total).map_err(lost)?, None));
+            return Ok((running.flat.gradient(total, ended).map_err(lost)?, None));
         }
         let candidates = self.stage().map(|plan| self.candidates(plan)).unwrap_or_default();
         let (flat, gradient, unreached) = FlatParameters::first(total, candidates)
