@@ -24,6 +24,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 0.02, distiller = { kind = "cc", embedding_width = 128 } }]
 "#,
+    page: include_str!("cc.rs"),
 }
 
 limbeck::plugin! {
@@ -33,6 +34,7 @@ limbeck::plugin! {
     settings: r#"
 embedding_width = 128   # D: what both features are embedded into
 "#,
+    page: include_str!("cc.rs"),
 }
 
 /// Correlation congruence.
@@ -88,5 +90,21 @@ impl Distiller for LiveCc {
         let pairs = step.batch() - 1;
         let sum = (delta.narrow(0, 0, pairs) * delta.narrow(0, 1, pairs)).sum(None::<Kind>);
         Ok(Terms::of("congruence", sum / pairs.max(1) as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Cc { embedding_width: 0 }, &NARROW, &WIDE, &[]),
+            "cc: embedding_width must be at least 1, not 0"
+        );
+        let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
+        assert_eq!(refusal(&Cc::default(), &NARROW, &WIDE, &pairs), "this method takes one pair of taps, not 2");
     }
 }

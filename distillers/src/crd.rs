@@ -55,6 +55,7 @@ embedding_width = 128
 bank_momentum = 0.5
 bank_precision = "float32"
 "#,
+    page: include_str!("crd.rs"),
 }
 
 limbeck::plugin! {
@@ -80,6 +81,7 @@ embedding_width = 128
 bank_momentum = 0.5
 bank_precision = "float32"
 "#,
+    page: include_str!("crd.rs"),
 }
 
 limbeck::plugin! {
@@ -95,6 +97,7 @@ embedding_width = 128                                 # D: what both sides are p
 bank_momentum = 0.5                                   # m: the share of its old row that a sample keeps in the bank
 bank_precision = "float32"                            # how rows are kept: "float32", "bfloat16" or "float16", 4 or 2 bytes a number
 "#,
+    page: include_str!("crd.rs"),
 }
 
 /// Contrastive representation distillation.

@@ -29,6 +29,7 @@ weight = 1.0
 schedule = { warmup_epochs = 20 }   # rises linearly over these epochs
 distiller = { kind = "dkd", alpha = 1.0, beta = 8.0, temperature = 4.0 }
 "#,
+    page: include_str!("dkd.rs"),
 }
 
 limbeck::plugin! {
@@ -40,6 +41,7 @@ alpha = 1.0          # α: the weight of the target's part
 beta = 8.0           # β: the weight of the other classes' part
 temperature = 4.0    # T: both logits are divided by it, and the loss is multiplied by T²
 "#,
+    page: include_str!("dkd.rs"),
 }
 
 /// Decoupled soft targets.
@@ -105,5 +107,29 @@ impl Distiller for LiveDkd {
 
         let scale = t * t / step.batch() as f64;
         Ok(Terms::new().loss("target", tckd * (alpha * scale)).loss("others", nckd * (beta * scale)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Dkd { temperature: 0.0, ..Dkd::default() }, &NARROW, &WIDE, &[]),
+            "dkd: temperature must be positive, not 0"
+        );
+        assert_eq!(
+            refusal(&Dkd::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
+            "this method uses the logits alone: remove `taps`"
+        );
+        let mut fixture = Fixture::new(&[0, 1], 4, 4);
+        fixture.teacher.classes = 100;
+        assert_eq!(
+            Dkd::default().taps(&fixture.site()).unwrap_err().to_string(),
+            "dkd compares class probabilities, but the student has 2 classes and the teacher 100"
+        );
     }
 }

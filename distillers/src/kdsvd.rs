@@ -26,6 +26,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 1.0, distiller = { kind = "kdsvd", k = 1 } }]
 "#,
+    page: include_str!("kdsvd.rs"),
 }
 
 limbeck::plugin! {
@@ -35,6 +36,7 @@ limbeck::plugin! {
     settings: r#"
 k = 1   # how many singular vectors of the teacher are taken
 "#,
+    page: include_str!("kdsvd.rs"),
 }
 
 /// How many more of the student's vectors are looked at.
@@ -127,5 +129,25 @@ impl Distiller for LiveKdSvd {
             below = Some((v_s, v_t));
         }
         Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&KdSvd::default(), &NARROW, &WIDE, &[]),
+            "kdsvd needs as many channels on both sides, but the student's `stage1` has 16 and the teacher's `stage1` 32: \
+             choose networks of one width, or other taps with `taps`"
+        );
+        assert_eq!(
+            refusal(&KdSvd::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
+            "kdsvd needs at least two consecutive pairs of taps"
+        );
+        assert_eq!(refusal(&KdSvd { k: 17 }, &NARROW, &NARROW, &[]), "kdsvd: k must be between 1 and 16, not 17");
     }
 }

@@ -45,10 +45,10 @@ pub fn json(value: &impl Serialize) -> Result<String> {
 }
 
 fn fields(plugin: &Plugin) -> serde_json::Value {
-    let Plugin { role, name, summary, citation, settings, package, version } = plugin;
+    let Plugin { role, name, summary, citation, settings, page: _, package, version } = plugin;
     serde_json::json!({
         "role": role, "name": name, "summary": summary, "citation": citation,
-        "settings": settings.trim(), "package": package, "version": version,
+        "settings": settings.trim(), "page": manual(plugin), "package": package, "version": version,
     })
 }
 
@@ -57,7 +57,17 @@ fn fields(plugin: &Plugin) -> serde_json::Value {
 /// # Errors
 /// If there is none: the message has the nearest name.
 pub fn show(name: &str, role: Option<Role>) -> Result<String> {
-    Ok(find(name, role)?.into_iter().map(page).collect::<Vec<String>>().join("\n"))
+    let found = find(name, role)?;
+    let mut text = String::new();
+    for (i, plugin) in found.iter().enumerate() {
+        text += &if i == 0 { entry(plugin) } else { format!("\n{}", entry(plugin)) };
+        // A distiller and its method are one file, hence one page.
+        let manual = manual(plugin);
+        if !manual.is_empty() && found.get(i + 1).is_none_or(|next| next.page != plugin.page) {
+            let _ = write!(text, "\n{manual}");
+        }
+    }
+    Ok(text)
 }
 
 /// The same as a JSON array, for programs.
@@ -87,7 +97,13 @@ fn chosen(role: Option<Role>) -> Vec<&'static Plugin> {
     registry::plugins().into_iter().filter(|plugin| role.is_none_or(|role| plugin.role == role)).collect()
 }
 
-fn page(plugin: &Plugin) -> String {
+/// The plugin's manual page as plain text: the head of its source file without what only documentation tools need.
+fn manual(plugin: &Plugin) -> String {
+    let lines = plugin.page.lines().map(|line| line.trim_start_matches("//!").trim_start_matches(' '));
+    lines.map(|line| line.replace("\\[", "[").replace("\\]", "]") + "\n").collect()
+}
+
+fn entry(plugin: &Plugin) -> String {
     let Plugin { role, name, summary, citation, package, version, .. } = plugin;
     let mut text = format!("{role} {name}\n  {summary}\n");
     if !citation.is_empty() {
@@ -164,6 +180,37 @@ mod tests {
         let sgd = value.as_array().unwrap().iter().find(|plugin| plugin["name"] == "sgd").unwrap();
         assert_eq!((&sgd["role"], &sgd["package"]), (&"optimizer".into(), &"limbeck".into()));
         assert!(sgd["settings"].as_str().unwrap().contains("momentum = "), "{sgd}");
+    }
+
+    #[test]
+    fn a_page_is_the_head_of_the_source_file_and_is_shown_once() {
+        let text = show("kd", None).unwrap();
+        assert!(text.starts_with("method kd\n") && text.contains("\ndistiller kd\n"), "{text}");
+        assert_eq!(text.matches("`kd`: soft targets").count(), 1, "{text}");
+        for words in ["Hinton", "*Taps*: ", "*Cost*: ", "temperature = 4.0   # T: "] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!text.contains("//!") && !text.contains("\\["), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&show_json("nce", None).unwrap()).unwrap();
+        assert!(json[0]["page"].as_str().unwrap().starts_with("`nce`: binary noise-contrastive estimation"), "{json}");
+    }
+
+    #[test]
+    fn what_methods_are_made_of_has_a_page_with_its_cost() {
+        let roles = [Role::Method, Role::Distiller, Role::Critic, Role::Negatives];
+        for plugin in registry::plugins().into_iter().filter(|plugin| plugin.package == "limbeck-distillers") {
+            assert!(roles.contains(&plugin.role), "{plugin:?}");
+            let page = manual(plugin);
+            let needed = match plugin.role {
+                Role::Distiller => vec!["*Taps*: ", "*Cost*", "*State*", "ublished"],
+                Role::Method => vec![],
+                _ => vec!["*Cost*: "],
+            };
+            for words in needed {
+                assert!(page.contains(words), "{} {}: no {words}\n{page}", plugin.role, plugin.name);
+            }
+            assert!(page.starts_with('`') && page.len() > 150, "{} {}: {page}", plugin.role, plugin.name);
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ limbeck::plugin! {
 loss = "info_nce"    # "info_nce" or "nce": the loss of the critic of that name
 temperature = 0.07   # τ: the form is divided by it
 "#,
+    page: include_str!("bilinear.rs"),
 }
 
 /// A bilinear form.

@@ -28,6 +28,7 @@ limbeck::plugin! {
     settings: r#"
 temperature = 0.07   # τ: scores are cosines divided by it
 "#,
+    page: include_str!("info_nce.rs"),
 }
 
 /// The log-score of what is no candidate: its exponential is 0 in every kind, and unlike −∞ it has a gradient, 0.

@@ -28,6 +28,7 @@ limbeck::plugin! {
 loss = "info_nce"   # "info_nce" or "nce": the loss of the critic of that name
 hidden = 128        # H: units of the hidden layer
 "#,
+    page: include_str!("mlp.rs"),
 }
 
 /// A network with one hidden layer.

@@ -37,6 +37,7 @@ limbeck::plugin! {
     settings: r#"
 temperature = 0.07   # τ: scores are cosines divided by it (the paper's text says 0.1 for CIFAR, its code 0.07)
 "#,
+    page: include_str!("nce.rs"),
 }
 
 const EPSILON: f64 = 1e-7;

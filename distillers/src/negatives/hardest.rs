@@ -23,6 +23,7 @@ limbeck::plugin! {
 count = 1024         # K: negatives for each anchor
 other_class = true   # only samples of other classes; false: also of the anchor's own
 "#,
+    page: include_str!("hardest.rs"),
 }
 
 /// The samples with the highest scores.

@@ -19,6 +19,7 @@ limbeck::plugin! {
     settings: r#"
 other_class = true   # only those of other classes
 "#,
+    page: include_str!("in_batch.rs"),
 }
 
 /// The other samples of the batch.

@@ -21,6 +21,7 @@ limbeck::plugin! {
     settings: r#"
 count = 16384   # K: negatives for each anchor
 "#,
+    page: include_str!("other_class.rs"),
 }
 
 /// Random samples of other classes.

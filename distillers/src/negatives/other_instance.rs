@@ -20,6 +20,7 @@ limbeck::plugin! {
     settings: r#"
 count = 16384   # K: negatives for each anchor
 "#,
+    page: include_str!("other_instance.rs"),
 }
 
 /// Random other samples.

@@ -16,6 +16,7 @@ limbeck::plugin! {
     summary: "all other samples",
     citation: "Wu, Xiong, Yu, Lin. Unsupervised Feature Learning via Non-Parametric Instance Discrimination. CVPR 2018",
     settings: "",
+    page: include_str!("whole_bank.rs"),
 }
 
 /// All other samples.
