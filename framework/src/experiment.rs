@@ -584,3 +584,30 @@ fn repeated<T: PartialEq + std::fmt::Debug>(items: &[T]) -> Option<(usize, Strin
     let twice = items.iter().enumerate().find(|(i, item)| items[..*i].contains(item));
     twice.map(|(i, item)| (i, format!("{item:?}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn factors(schedule: &TermSchedule, epochs: u64) -> Vec<Option<f64>> {
+        (1..=epochs).map(|epoch| schedule.factor(epoch, epochs)).collect()
+    }
+
+    #[test]
+    fn a_schedule_rises_from_its_first_epoch_and_falls_to_its_last() {
+        let always = TermSchedule::default();
+        assert_eq!(factors(&always, 3), [Some(1.0); 3]);
+        assert_eq!(always.to_string(), "always");
+
+        let warm = TermSchedule { warmup_epochs: 4, ..always.clone() };
+        assert_eq!(factors(&warm, 5), [Some(0.25), Some(0.5), Some(0.75), Some(1.0), Some(1.0)]);
+
+        let window = TermSchedule { from: 2, to: Some(6), warmup_epochs: 2, cooldown_epochs: 4 };
+        let expected = [Some(0.0), Some(0.5), Some(1.0), Some(0.75), Some(0.5), Some(0.25), None, None];
+        assert_eq!(factors(&window, 8), expected);
+        assert_eq!(window.to_string(), "from epoch 2, to epoch 6, rising over 2 epochs, falling over 4 epochs");
+
+        let down = TermSchedule { cooldown_epochs: 2, ..always };
+        assert_eq!(factors(&down, 3), [Some(1.0), Some(1.0), Some(0.5)]);
+    }
+}

@@ -125,7 +125,7 @@ fn unknown_kinds_and_names() {
     );
     assert_eq!(
         replaced("kind = \"nce\"", "kind = \"wasserstein\""),
-        "unknown critic `wasserstein`: known: info_nce, nce; is its crate linked?
+        "unknown critic `wasserstein`: known: bilinear, info_nce, mlp, nce; is its crate linked?
   --> x.toml:24:31
    |
 24 | critic = { temperature = 0.1, kind = \"wasserstein\" }
@@ -179,6 +179,29 @@ fn wrong_types_and_missing_keys() {
    |
 16 | epochs = = 2
    |          ^"
+    );
+}
+
+#[test]
+fn schedules_of_terms_fit_the_training() {
+    let scheduled = |schedule: &str| error(GOOD, &[&format!("method.mine.terms[0].schedule={schedule}")]);
+    let at = |key: &str| format!("\n  --> --set method.mine.terms[0].schedule={{ {key} }}");
+    for (schedule, message) in [
+        ("from = 0", "from must be between 1 and epochs (2), not 0"),
+        ("from = 3", "from must be between 1 and epochs (2), not 3"),
+        ("from = 2, to = 1", "to must be between from (2) and epochs (2), not 1"),
+        ("cooldown_epochs = 3", "cooldown_epochs must be at most epochs (2), not 3"),
+        ("form = 1", "unknown key `form`: did you mean `from`?"),
+    ] {
+        let error = scheduled(&format!("{{ {schedule} }}"));
+        assert!(error.starts_with(&format!("{message}{}", at(schedule))), "{error}");
+    }
+    assert_eq!(
+        error(GOOD, &["method.mine.terms[0].schedule={ to = 1 }", "method.mine.cross_entropy=0.0"])
+            .lines()
+            .next()
+            .unwrap(),
+        "method `mine` has nothing to minimise after epoch 1: every term has ended"
     );
 }
 
