@@ -106,7 +106,8 @@ pub fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Loaded<S>>> {
     if faults.is_empty() {
         return Ok(None);
     }
-    Err(Error::run(format!("no checkpoint can be used: {}; delete the folder to begin anew", faults.join("; "))))
+    let faults = faults.join("; ");
+    Err(Error::run(format!("no checkpoint can be used: {faults}; delete {} to begin anew", folder.display())))
 }
 
 fn read_one<S: DeserializeOwned>(path: &Path) -> Result<(S, IndexMap<String, Tensor>)> {
@@ -199,11 +200,12 @@ mod tests {
         fs::write(place(PREVIOUS), &whole).unwrap();
         let expected = format!(
             "no checkpoint can be used: {}: cut short: {} of {} bytes are there; {}: the checkpoint is damaged: its digest \
-             does not fit its content; delete the folder to begin anew",
+             does not fit its content; delete {} to begin anew",
             place(NEWEST).display(),
             whole.len() - 3,
             whole.len(),
-            place(PREVIOUS).display()
+            place(PREVIOUS).display(),
+            folder.path().display()
         );
         assert_eq!(read::<u64>(folder.path()).unwrap_err().to_string(), expected);
     }
