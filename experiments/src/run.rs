@@ -111,7 +111,9 @@ fn train_cohort(
     let outcomes = cohort::run(&config, &lanes, observer)?;
     let failure = |(lane, outcome): (&LaneConfig, Outcome)| match outcome {
         Outcome::Finished => None,
-        Outcome::Failed { reason, checkpoint: None } => Some(format!("{}: {reason}; it has no good checkpoint", lane.name)),
+        Outcome::Failed { reason, checkpoint: None } => {
+            Some(format!("{}: {reason}; it has no good checkpoint", lane.name))
+        }
         Outcome::Failed { reason, checkpoint: Some(path) } => {
             Some(format!("{}: {reason}; its last good checkpoint is {}", lane.name, path.display()))
         }

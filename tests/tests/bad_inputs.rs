@@ -169,8 +169,7 @@ fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
         assert_eq!(read(&cell).0, 6);
         let mut warnings = Warnings::default();
         run::execute(&plan(again.path(), &[]), &Stop::default(), &mut warnings).unwrap();
-        let expected =
-            format!("an older checkpoint is used: {}: cut short: {length} ", cell.join(NEWEST).display());
+        let expected = format!("an older checkpoint is used: {}: cut short: {length} ", cell.join(NEWEST).display());
         assert!(warnings.0.iter().any(|warning| warning.starts_with(&expected)), "{:?}", warnings.0);
         assert!(student(again.path()) == student(undisturbed()), "cut to {length} bytes, the student differs");
     }

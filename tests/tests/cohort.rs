@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -194,15 +195,8 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
         assert!(weights == weights_resumed, "{method}: the student differs");
         assert_eq!(timeless(&summary.history), timeless(&summary_resumed.history), "{method}");
     }
-    // The event log of a killed run has every epoch once.
-    for (method, log) in cell_logs(&killed.path().join("runs")) {
-        let epochs: Vec<u64> = log
-            .iter()
-            .filter_map(|event| if let Event::Epoch(record) = event { Some(record.epoch) } else { None })
-            .collect();
-        assert_eq!(epochs, [1, 2, 3], "{method}");
-        assert!(matches!(log.last(), Some(Event::Ended(_))), "{method}");
-    }
+    let logs = logs(&killed.path().join("runs"));
+    assert_eq!((logs.len(), &logs), (5, &self::logs(&undisturbed.path().join("runs"))));
     // A second call has nothing to do.
     let before = checkpoints(killed.path());
     assert!(command(killed.path()).output().unwrap().status.success());
@@ -243,6 +237,7 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
     assert!(command(folder.path()).output().unwrap().status.success());
     let span = start.elapsed().as_millis() as u64;
     let expected = students(&folder.path().join("runs")).remove(0).1;
+    let expected_logs = logs(&folder.path().join("runs"));
 
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
     let mut rng = limbeck::seed::Seed::new(u64::from(seed)).rng();
@@ -265,6 +260,7 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
         } else {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             assert!(students(&folder.path().join("runs"))[0].1 == expected, "after {done} kills the student differs");
+            assert_eq!(logs(&folder.path().join("runs")), expected_logs, "after {done} kills");
             finished += 1;
             if done == kills {
                 break;
@@ -277,14 +273,26 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
     );
 }
 
-fn cell_logs(out: &Path) -> Vec<(String, Vec<Event>)> {
-    let folder = out.join("small");
-    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
-    let read = |cell: &store::CellEntry| {
-        let text = fs::read_to_string(folder.join(&cell.folder).join("events.jsonl")).unwrap();
-        (cell.method.clone(), text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+/// What the logs of teachers and students say, by folder: every step, epoch and checkpoint, and the end. A run that was
+/// killed and resumed says the same, and where it went on.
+fn logs(out: &Path) -> BTreeMap<String, Vec<String>> {
+    let say = |event: Event| match event {
+        Event::Resumed { .. } => None,
+        Event::StageStarted { stage, .. } => Some(format!("{stage} starts")),
+        Event::Step { stage, step, .. } => Some(format!("{stage} step {step}")),
+        Event::Epoch(record) => Some(format!("{} epoch {} at {}", record.stage, record.epoch, record.step)),
+        Event::Checkpoint { stage, step, .. } => Some(format!("{stage} checkpoint {step}")),
+        Event::Warning { message } => Some(message),
+        Event::Ended(outcome) => Some(format!("{outcome:?}")),
     };
-    plan.cells.iter().map(read).collect()
+    let folders =
+        ["small/cells", "teachers"].into_iter().flat_map(|name| fs::read_dir(out.join(name)).unwrap().flatten());
+    let log = |folder: fs::DirEntry| {
+        let text = fs::read_to_string(folder.path().join("events.jsonl")).ok()?;
+        let events = text.lines().filter_map(|line| say(serde_json::from_str(line).unwrap()));
+        Some((folder.file_name().into_string().unwrap(), events.collect()))
+    };
+    folders.filter_map(log).collect()
 }
 
 /// Counts how often a teacher was trained.

@@ -200,7 +200,8 @@ fn a_broken_lane_ends_alone_and_says_where() {
         ]
     );
     let [_, _, panic] = &finished.failed[..] else { panic!("{:?}", finished.failed) };
-    let (start, end) = ("panic, seed 0: panic: no bank for row ", ") (main stage, noticed after step 1); it has no good checkpoint");
+    let (start, end) =
+        ("panic, seed 0: panic: no bank for row ", ") (main stage, noticed after step 1); it has no good checkpoint");
     assert!(panic.starts_with(start) && panic.ends_with(end), "{panic}");
     assert!(panic.contains(&format!(" (at {}:", file!())), "{panic}");
     // The last good checkpoint is from before the bad step.

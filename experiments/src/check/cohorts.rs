@@ -202,8 +202,7 @@ pub(super) fn against_the_cpu(bench: &Bench<'_>) -> Result<Vec<Finding>> {
 /// A student that computes in each precision against one in float32 on the CPU. Its weights stay float32.
 pub(super) fn precisions(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     let student = |precision: Precision, device, folder: &str| {
-        let overrides =
-            [format!("compare.methods=['{METHOD}']"), format!("student.precision='{}'", precision.name())];
+        let overrides = [format!("compare.methods=['{METHOD}']"), format!("student.precision='{}'", precision.name())];
         let (students, _) = train_with(&overrides, bench, device, &bench.folder.join(folder), None)?;
         students.0.into_values().next().ok_or_else(|| Error::run("no student was trained"))
     };

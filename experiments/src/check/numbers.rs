@@ -18,12 +18,8 @@ const LOSSES: f64 = 1e-6;
 const FLOAT32: f64 = 1e-4;
 
 /// The precisions of `[teacher.NAME]`, with the largest difference from float32 on the CPU, relative to the largest logit.
-const PRECISIONS: [(Precision, f64); 4] = [
-    (Precision::Float32, 1e-4),
-    (Precision::Tf32, 1e-2),
-    (Precision::Mixed, 3e-2),
-    (Precision::Bfloat16, 3e-2),
-];
+const PRECISIONS: [(Precision, f64); 4] =
+    [(Precision::Float32, 1e-4), (Precision::Tf32, 1e-2), (Precision::Mixed, 3e-2), (Precision::Bfloat16, 3e-2)];
 /// The network whose precisions are compared.
 const TEACHER: &str = "resnet32x4";
 
