@@ -157,7 +157,7 @@ mod tests {
     fn a_log_ends_once() {
         let ended = Event::Ended(Outcome::Failed { reason: "it broke".into(), checkpoint: None });
         let first = [started("main"), checkpoint("main", 3), ended.clone()];
-        assert_eq!(log(&[(&first, 0), (&[ended.clone()], 0)]), first);
+        assert_eq!(log(&[(&first, 0), (std::slice::from_ref(&ended), 0)]), first);
         let again = [resumed("main", 3), ended];
         assert_eq!(log(&[(&first, 0), (&again, 0), (&again, 0)]), [&first[..2], &again[..]].concat());
     }

@@ -59,7 +59,7 @@ fn error(payload: &(dyn Any + Send)) -> Error {
 fn refusal(text: &str) -> Option<String> {
     let shown = text.strip_prefix("called `Result::unwrap()` on an `Err` value: Torch(\"")?;
     let line = shown.split("\\n").next()?.trim_end_matches("\")");
-    Some(line.replace("\\\"", "\"").replace("\\'", "'"))
+    Some(line.replace("\\\"", "\"").replace("\\\\", "\\"))
 }
 
 #[cfg(test)]
