@@ -204,19 +204,21 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
 /// How many kills the campaign takes.
 const KILLS: &str = "LIMBECK_KILLS";
 
-/// Whether there is a file below that was staged after `start`, and not moved into its place.
-fn half_written(folder: &Path, start: SystemTime) -> bool {
-    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-        let path = entry.path();
-        let staged = path.extension().is_some_and(|extension| extension == "tmp");
-        let after = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).is_ok_and(|time| time >= start);
-        if path.is_dir() { half_written(&path, start) } else { staged && after(&path) }
+/// The name of a file below that was staged after `start`, and is written in part or not yet moved into its place.
+fn half_written(folder: &Path, start: SystemTime) -> Option<String> {
+    let staged_since = |path: &Path| {
+        let after = fs::metadata(path).and_then(|m| m.modified()).is_ok_and(|time| time >= start);
+        path.extension().is_some_and(|extension| extension == "tmp") && after
+    };
+    fs::read_dir(folder).into_iter().flatten().flatten().find_map(|entry| match entry.path() {
+        path if path.is_dir() => half_written(&path, start),
+        path => staged_since(&path).then(|| entry.file_name().into_string().unwrap()),
     })
 }
 
 /// Kills a process, at once or as soon as it writes a file; returns whether it was still at work.
 fn kill(child: &mut Child, folder: &Path, start: SystemTime, while_it_writes: bool) -> bool {
-    while while_it_writes && child.try_wait().unwrap().is_none() && !half_written(folder, start) {
+    while while_it_writes && child.try_wait().unwrap().is_none() && half_written(folder, start).is_none() {
         std::thread::sleep(Duration::from_micros(100));
     }
     let at_work = child.try_wait().unwrap().is_none();
@@ -252,7 +254,7 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
     let mut rng = limbeck::seed::Seed::new(u64::from(seed)).rng();
     println!("seed {seed}: {kills} kills, each within {span} ms of a start");
-    let (mut done, mut finished, mut hits, mut folder) = (0, 0, 0, begin());
+    let (mut done, mut finished, mut hits, mut folder) = (0, 0, Vec::new(), begin());
     loop {
         let start = SystemTime::now();
         let mut child = command(folder.path()).spawn().unwrap();
@@ -266,7 +268,7 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
         let output = child.wait_with_output().unwrap();
         if output.status.code().is_none() {
             done += 1;
-            hits += u64::from(half_written(folder.path(), start));
+            hits.extend(half_written(folder.path(), start));
         } else {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             assert!(students(&folder.path().join("runs"))[0].1 == expected, "after {done} kills the student differs");
@@ -278,8 +280,11 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
             folder = begin();
         }
     }
+    let checkpoints = hits.iter().filter(|name| name.starts_with("checkpoint")).count();
     println!(
-        "{done} kills, {hits} of them left a half-written .tmp file; {finished} runs ended, all with the same bytes and logs"
+        "{done} kills, {} of them left a half-written .tmp file, {checkpoints} times a checkpoint's; {finished} runs ended, all \
+         with the same bytes and logs",
+        hits.len()
     );
 }
 
