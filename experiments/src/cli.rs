@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use limbeck::cohort::{Limit, Stop};
+use limbeck::cohort::{self, Limit, Stop};
 use limbeck::config;
 use limbeck::device::{DeviceError, DeviceSpec};
 use limbeck::error::{Error, Result};
@@ -101,7 +100,7 @@ enum Verb {
     /// Train every student that an experiment compares, then write the report.
     #[command(after_help = "\
 A second call goes on where the first one was stopped; what is finished is not trained again.
-Ctrl-C finishes the step, writes checkpoints and ends with code 3; a second one ends at once.
+Ctrl-C (or SIGTERM) finishes the step, writes checkpoints and ends with code 3; a second one ends at once, with 130.
 Results are in DIR/NAME, NAME being the experiment's; teachers that were trained are in DIR/teachers, for every experiment.
 
 Examples:
@@ -118,6 +117,9 @@ Examples:
         /// Stop with checkpoints after so much: 500steps, 3epochs, or a time such as 90s or 1h30m. Ends with code 3.
         #[arg(long, value_name = "LIMIT", value_parser = |text: &str| text.parse::<Limit>())]
         stop_after: Option<Limit>,
+        /// What came of it, or with --dry-run the plan, as one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Check an experiment and show what would run: cells, tap pairs, parameters. Trains nothing.
     #[command(after_help = "\
@@ -217,6 +219,9 @@ struct ReportArgs {
     /// The accuracy that is shown, in place of the experiment's own choice.
     #[arg(long)]
     accuracy: Option<Accuracy>,
+    /// What was written, and each run's accuracy, as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -301,7 +306,8 @@ impl Failure {
 
 /// Does what the arguments say; the first is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, with code 0. If they cannot be printed, nothing can.
@@ -311,8 +317,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     anstream::ColorChoice::from(cli.log.color).write_global();
     let result = start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from);
-    // libtorch's refusals arrive as panics; outside a lane, which ends by its own, one is an error of the whole command.
-    let work = || catch_unwind(AssertUnwindSafe(|| execute(cli.verb))).unwrap_or(Ok(ExitCode::FAILURE));
+    // Outside a lane, which ends by its own, a panic is an error of the whole command.
+    let work = || cohort::catch(|| Ok(execute(cli.verb, &arguments)))?;
     let result = result.and_then(|()| work());
     result.unwrap_or_else(|failure| {
         print_error(&failure.error);
@@ -324,20 +330,18 @@ fn code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(2))
 }
 
-fn execute(verb: Verb) -> Result<ExitCode, Failure> {
+fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Run { experiment, dry_run: false, stop_after } => run_experiment(&experiment, stop_after),
-        Verb::Run { experiment, dry_run: true, .. } => {
-            print(&plan(&experiment)?.to_string())?;
-            Ok(ExitCode::SUCCESS)
+        Verb::Run { experiment, dry_run: false, stop_after, json } => {
+            run_experiment(&experiment, stop_after, json, arguments)
         }
-        Verb::Plan { experiment, json } => {
+        Verb::Plan { experiment, json } | Verb::Run { experiment, dry_run: true, json, .. } => {
             let plan = plan(&experiment)?;
             print(&if json { listing::json(&plan.outline())? } else { plan.to_string() })?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Report(ReportArgs { dir, baseline, accuracy }) => {
-            write_report(&dir, &report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from) })?;
+        Verb::Report(ReportArgs { dir, baseline, accuracy, json }) => {
+            write_report(&dir, &report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from) }, json)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Plugins { verb: PluginVerb::List { kind, json } } => {
@@ -400,8 +404,13 @@ fn plan(arguments: &ExperimentArgs) -> Result<Plan, Failure> {
         .map_err(Failure::of_configuration)
 }
 
-fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<ExitCode, Failure> {
-    let plan = plan(arguments)?;
+fn run_experiment(
+    experiment: &ExperimentArgs,
+    limit: Option<Limit>,
+    json: bool,
+    arguments: &[OsString],
+) -> Result<ExitCode, Failure> {
+    let plan = plan(experiment)?;
     let stop = Arc::new(Stop::new(limit));
     let watched = Arc::clone(&stop);
     // Within a test there is a handler already, from the run before.
@@ -419,12 +428,16 @@ fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<Ex
     if finished.stopped {
         let _ = writeln!(
             anstream::stderr(),
-            "stopped before the end, with checkpoints in {}; the same command goes on from there",
-            finished.folder.display()
+            "stopped before the end, with checkpoints in {}; this goes on from there:\n  {}",
+            finished.folder.display(),
+            command_line(arguments)
         );
+        if json {
+            print(&listing::json(&report::Outline::read(&finished.folder, &report::Options::default(), None)?)?)?;
+        }
         return Ok(ExitCode::from(STOPPED));
     }
-    write_report(&finished.folder, &report::Options::default())?;
+    write_report(&finished.folder, &report::Options::default(), json)?;
     Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -432,6 +445,17 @@ fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<Ex
 const STOPPED: u8 = 3;
 /// The exit code of one that was interrupted at once: 128 and the number of SIGINT, as shells have it.
 const INTERRUPTED: i32 = 130;
+
+/// The arguments as one types them for a shell.
+fn command_line(arguments: &[OsString]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_+=./:,@%".contains(c);
+    let quoted = |text: &str| match text {
+        "" => "''".to_owned(),
+        text if text.chars().all(plain) => text.to_owned(),
+        text => format!("'{}'", text.replace('\'', "'\\''")),
+    };
+    arguments.iter().map(|text| quoted(&text.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
 
 /// Prints the manual page, or writes those of all verbs into a folder.
 fn manual(out: Option<&Path>) -> Result<()> {
@@ -445,8 +469,11 @@ fn manual(out: Option<&Path>) -> Result<()> {
 }
 
 /// Writes the report; prints its comparison and, as the last line, where it is.
-fn write_report(folder: &Path, options: &report::Options) -> Result<()> {
+fn write_report(folder: &Path, options: &report::Options, json: bool) -> Result<()> {
     let report = report::write(folder, options)?;
+    if json {
+        return print(&listing::json(&report::Outline::read(folder, options, Some(report.path))?)?);
+    }
     print(&format!("{}\nreport: {}\n", report.comparison, report.path.display()))
 }
 
@@ -544,7 +571,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(cli.log.verbose, 2);
-        let Verb::Run { experiment: arguments, dry_run: false, stop_after: None } = cli.verb else {
+        let Verb::Run { experiment: arguments, dry_run: false, stop_after: None, json: false } = cli.verb else {
             panic!("{:?}", cli.verb)
         };
         assert_eq!((arguments.file, arguments.out), ("a.toml".into(), "r".into()));
@@ -559,6 +586,12 @@ mod tests {
                 Verb::Plugins { verb: PluginVerb::List { kind: Some(Role::Model), json: false } }
             ));
         }
+    }
+
+    #[test]
+    fn a_command_line_can_be_typed_again() {
+        let arguments = ["limbeck", "run", "it's.toml", "--set", "compare.methods=[\"kd\"]", ""].map(OsString::from);
+        assert_eq!(command_line(&arguments), r#"limbeck run 'it'\''s.toml' --set 'compare.methods=["kd"]' ''"#);
     }
 
     #[test]

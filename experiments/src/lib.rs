@@ -42,7 +42,7 @@ pub mod store;
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.
 ///
-/// Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration.
+/// Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end.
 pub fn main() -> std::process::ExitCode {
     cli::main(std::env::args_os())
 }

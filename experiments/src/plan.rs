@@ -334,7 +334,7 @@ fn plan_teacher(
             let spec = data.spec(Some(&network.view))?;
             let mut trial =
                 Teacher::new(name, &network.view, &*config.model, &spec, Precision::Float32, false, Device::Cpu)?;
-            trial.load(&path)?;
+            trial.load(&path).map_err(|e| e.within("weights"))?;
             let digest = file_digest(&path)?;
             (TeacherWeights::File(path), digest)
         }

@@ -22,6 +22,7 @@ use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
 use limbeck::record::{Accuracies, Accuracy, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
 use limbeck::{cohort, config, registry};
+use serde::Serialize;
 
 use crate::store::{self, CellEntry, PlanFile};
 
@@ -40,6 +41,66 @@ pub struct Options {
     pub baseline: Option<String>,
     /// Which accuracy is shown; absent: `compare.accuracy`.
     pub accuracy: Option<AccuracyChoice>,
+}
+
+/// What the runs of an experiment came to, for programs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outline {
+    /// The experiment's name.
+    pub experiment: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// `report.md`; absent as long as none was written, because the experiment was stopped before its end.
+    pub report: Option<PathBuf>,
+    /// Which accuracy is shown.
+    pub accuracy: AccuracyChoice,
+    /// The method that others are compared with.
+    pub baseline: String,
+    /// Its runs: methods first, then seeds.
+    pub cells: Vec<CellOutline>,
+}
+
+/// One run of an [`Outline`].
+#[derive(Clone, Debug, Serialize)]
+pub struct CellOutline {
+    /// The method's name.
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// `finished`, `failed`, or `missing`: it has not ended.
+    pub status: &'static str,
+    /// Why it has no accuracy, if it has none.
+    pub reason: Option<String>,
+    /// On the test split: percent, and nats.
+    pub accuracy: Option<Accuracy>,
+}
+
+impl Outline {
+    /// Reads what is there of the experiment in `dir` (`runs/NAME`), which may be under way; `report` is passed on.
+    ///
+    /// # Errors
+    /// If `dir` holds no experiment, or an option asks for what the experiment does not have.
+    pub fn read(dir: &Path, options: &Options, report: Option<PathBuf>) -> Result<Outline> {
+        let study = Study::read(dir, options)?;
+        let cell = |run: &Run| CellOutline {
+            method: run.cell.method.clone(),
+            seed: run.cell.seed,
+            folder: dir.join(&run.cell.folder),
+            status: run.status,
+            reason: (!run.reason.is_empty()).then(|| run.reason.clone()),
+            accuracy: run.accuracies.as_ref().and_then(|accuracies| pick(study.accuracy, accuracies)),
+        };
+        Ok(Outline {
+            experiment: study.experiment.name.clone(),
+            folder: dir.to_owned(),
+            report,
+            accuracy: study.accuracy,
+            baseline: study.baseline.clone(),
+            cells: study.runs().map(cell).collect(),
+        })
+    }
 }
 
 /// A report that was written.

@@ -111,7 +111,9 @@ fn train_cohort(
     let outcomes = cohort::run(&config, &lanes, observer)?;
     let failure = |(lane, outcome): (&LaneConfig, Outcome)| match outcome {
         Outcome::Finished => None,
-        Outcome::Failed { reason, checkpoint: None } => Some(format!("{}: {reason}; it has no checkpoint", lane.name)),
+        Outcome::Failed { reason, checkpoint: None } => {
+            Some(format!("{}: {reason}; it has no good checkpoint", lane.name))
+        }
         Outcome::Failed { reason, checkpoint: Some(path) } => {
             Some(format!("{}: {reason}; its last good checkpoint is {}", lane.name, path.display()))
         }
@@ -179,7 +181,12 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
         &plan.data.dataset.info().identity,
     ))?;
     let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
-    let test: Accuracy = if cache.exists() { store::read_json(&cache)? } else { measure(plan, &teacher, &cache)? };
+    let test: Accuracy = store::read_json(&cache).or_else(|error| {
+        if cache.exists() {
+            tracing::warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
+        }
+        measure(plan, &teacher, &cache)
+    })?;
     let record = TeacherRecord {
         name: name.clone(),
         model: network.kind.clone(),

@@ -8,6 +8,7 @@
 //! Lanes carry their own position. The cohort always serves the lanes that are furthest behind: so initial stages, lanes
 //! resumed from different steps, and lanes that failed need no special care.
 
+mod catch;
 mod evaluate;
 mod lane;
 mod stop;
@@ -15,7 +16,6 @@ mod teacher;
 mod term;
 
 use std::fs::{self, File, TryLockError};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +23,7 @@ use std::time::Instant;
 use indexmap::IndexMap;
 use tch::{Device, Tensor};
 
+pub use catch::catch;
 pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
 pub use stop::{Limit, Stop};
 pub use teacher::Teacher;
@@ -293,21 +294,14 @@ impl<'a> Cohort<'a> {
     /// Writes a checkpoint of every lane that is still at work, where it stands.
     fn interrupt(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         for index in 0..self.berths.len() {
-            let lane = &self.berths[index].lane;
-            let (Some(position), None) = (lane.position(), &self.berths[index].outcome) else { continue };
+            let Berth { lane, outcome: None, .. } = &mut self.berths[index] else { continue };
+            let Some(position) = lane.position() else { continue };
             match lane.verdict() {
                 Err(error) => self.fail_at(index, position, &error, watch)?,
                 Ok(()) if lane.is_new() => {}
-                Ok(()) => self.save(index, lane.stage_name(), position.step, watch)?,
+                Ok(()) => lane.save(self.config.environment, self.steps_per_epoch, watch)?,
             }
         }
-        Ok(())
-    }
-
-    fn save(&self, index: usize, stage: String, step: u64, watch: &mut Watch<'_>) -> Result<()> {
-        let lane = &self.berths[index].lane;
-        let path = lane.save(self.config.environment)?;
-        watch.tell(&lane.info, Event::Checkpoint { stage, step, path });
         Ok(())
     }
 
@@ -432,11 +426,10 @@ impl<'a> Cohort<'a> {
             if berth.outcome.is_some() {
                 continue;
             }
-            let stage = berth.lane.stage_name();
             if (epoch_ends && berth.lane.end_stage(self.steps_per_epoch)) || saves {
-                self.save(index, stage, done, watch)?;
+                berth.lane.save(self.config.environment, self.steps_per_epoch, watch)?;
             }
-            if self.berths[index].lane.position().is_none() {
+            if berth.lane.position().is_none() {
                 self.finish(index, watch)?;
             }
         }
@@ -487,9 +480,8 @@ impl<'a> Cohort<'a> {
     }
 
     fn fail(&mut self, index: usize, reason: String, watch: &mut Watch<'_>) -> Result<()> {
-        let path = self.berths[index].lane.info.folder.join(checkpoint::NEWEST);
-        let outcome = Outcome::Failed { reason, checkpoint: path.exists().then_some(path) };
-        self.end(index, outcome, watch)
+        let checkpoint = self.berths[index].lane.checkpoint.clone();
+        self.end(index, Outcome::Failed { reason, checkpoint }, watch)
     }
 
     fn finish(&mut self, index: usize, watch: &mut Watch<'_>) -> Result<()> {
@@ -499,7 +491,7 @@ impl<'a> Cohort<'a> {
         self.end(index, Outcome::Finished, watch)
     }
 
-    /// Writes the summary and lets the lane rest.
+    /// Says how the lane ended, writes that down, and lets it rest. Killed in between, it says so again when it is resumed.
     fn end(&mut self, index: usize, outcome: Outcome, watch: &mut Watch<'_>) -> Result<()> {
         let config = self.config;
         let berth = &mut self.berths[index];
@@ -536,8 +528,8 @@ impl<'a> Cohort<'a> {
         };
         let berth = &mut self.berths[index];
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::run(format!("summary: {e}")))?;
-        weights::write_atomically(&berth.lane.info.folder.join(SUMMARY), text.as_bytes())?;
         watch.tell(&berth.lane.info, Event::Ended(outcome.clone()));
+        weights::write_atomically(&berth.lane.info.folder.join(SUMMARY), text.as_bytes())?;
         berth.outcome = Some(outcome);
         Ok(())
     }
@@ -552,31 +544,12 @@ pub fn lock(folder: &Path) -> Result<File> {
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::run(format!(
+        Err(TryLockError::WouldBlock) => Err(Error::plan(format!(
             "another process is at work in {}: wait for it, or choose another folder with --out",
             folder.display()
         ))),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
     }
-}
-
-/// Turns a panic into an error. tch's operators panic on shapes that do not fit, and a lane must not take others along.
-///
-/// # Errors
-/// Those of `work`; or the first line of what it panicked with.
-pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|payload| Err(Error::run(format!("panic: {}", panic_message(payload.as_ref())))))
-}
-
-fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without a message");
-    // libtorch's messages carry a C++ stack; the first line says it all.
-    text.lines().next().unwrap_or(text).to_owned()
 }
 
 /// The process's peak resident memory in bytes since it started, where the system says.

@@ -185,11 +185,36 @@ impl<'a> Source<'a> {
         } else if let (true, [missing, ..]) = (message.starts_with("missing field"), &quoted[..]) {
             (format!("the key `{missing}` is missing here"), key.to_owned())
         } else {
-            (message.to_owned(), key.to_owned())
+            (wrong_type(message, key).unwrap_or_else(|| message.to_owned()), key.to_owned())
         };
         let origin = self.locate(&key, set);
         Diagnostic { message, key, origin }
     }
+}
+
+/// serde's words for a value of another type, in those of TOML.
+fn wrong_type(message: &str, key: &str) -> Option<String> {
+    let said = ["invalid type: ", "invalid value: "].into_iter().find_map(|start| message.strip_prefix(start))?;
+    let (found, expected) = said.rsplit_once(", expected ")?;
+    let found = match found {
+        "sequence" => "a list",
+        "map" => "a table",
+        other => other,
+    };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "path string" => "a string",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        plugin if plugin.starts_with("dyn ") && key.ends_with(".kind") => "a name",
+        plugin if plugin.starts_with("dyn ") => "a table with a `kind`",
+        table if table.starts_with("struct ") => "a table",
+        other => other,
+    };
+    Some(format!("expected {expected}, found {found}"))
 }
 
 /// The words between backquotes.

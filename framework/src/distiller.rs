@@ -230,7 +230,7 @@ impl Step<'_> {
         self.taps.pairs.iter().map(tap).collect()
     }
 
-    /// The only pair.
+    /// The only pair: (student, teacher), each `[B, …]`.
     ///
     /// # Errors
     /// If there is another number of pairs.
@@ -258,19 +258,19 @@ impl Terms {
         Terms::default()
     }
 
-    /// A single loss.
+    /// A single loss: one element, `[]` or `[1]`, without the weight of the experiment.
     pub fn of(name: &str, value: Tensor) -> Self {
         Terms::new().loss(name, value)
     }
 
-    /// Adds a scalar to be minimised.
+    /// Adds a scalar `[]` to be minimised, without the weight of the experiment.
     #[must_use]
     pub fn loss(mut self, name: &str, value: Tensor) -> Self {
         self.losses.push((name.to_owned(), value));
         self
     }
 
-    /// Adds a scalar to be averaged over the epoch and reported.
+    /// Adds a scalar `[]` to be averaged over the epoch and reported, in units of its own.
     #[must_use]
     pub fn metric(mut self, name: &str, value: Tensor) -> Self {
         self.metrics.push((name.to_owned(), value.detach()));
@@ -285,12 +285,12 @@ impl Terms {
         self
     }
 
-    /// What is minimised.
+    /// What is minimised: name and scalar.
     pub fn losses(&self) -> &[(String, Tensor)] {
         &self.losses
     }
 
-    /// What is watched.
+    /// What is watched: name and scalar.
     pub fn metrics(&self) -> &[(String, Tensor)] {
         &self.metrics
     }

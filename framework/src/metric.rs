@@ -20,17 +20,17 @@ impl Meter {
         Meter { names: Vec::new(), sums: Tensor::zeros([2], (Kind::Double, device)) }
     }
 
-    /// A meter as it was saved.
+    /// A meter as it was saved: `sums` is `[names + 2]`, float64.
     pub fn restore(names: Vec<String>, sums: &Tensor, device: Device) -> Self {
         Meter { names, sums: sums.to_device(device) }
     }
 
-    /// The names and the sums: what is saved.
+    /// The names and the sums `[names + 2]`: what is saved.
     pub fn state(&self) -> (&[String], &Tensor) {
         (&self.names, &self.sums)
     }
 
-    /// Adds a step: scalars that are means over the batch, and the number of right guesses.
+    /// Adds a step: scalars `[]` that are means over the batch, and the number of right guesses, `[]`.
     ///
     /// # Errors
     /// If the names differ from those of the epoch's first step.

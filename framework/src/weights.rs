@@ -1,6 +1,7 @@
 //! Tensor files: safetensors, written so that a kill at any moment leaves the old file or the new one, and loaded into a
 //! network in place, checked name by name.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,6 +17,8 @@ use crate::registry::nearest;
 /// The key of the file's metadata under which the note stands. One key only: a map of several has no fixed order, and
 /// the same tensors shall give the same bytes.
 const NOTE: &str = "limbeck";
+/// What the format allows, in bytes.
+const LONGEST_HEADER: usize = 100_000_000;
 
 /// The tensors of a file by name, with the note that was written beside them.
 #[derive(Debug)]
@@ -93,9 +96,9 @@ pub fn to_bytes(tensors: &[(String, Tensor)], note: Option<&str>) -> Result<Vec<
 /// Reads tensors and note from the bytes of a file; `path` is only named in errors.
 ///
 /// # Errors
-/// If the bytes are not safetensors, or hold a kind that libtorch does not know.
+/// If the bytes are not safetensors, are fewer or more than their header says, or hold a kind that libtorch does not know.
 pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<TensorFile> {
-    let broken = |e: safetensors::SafeTensorError| Error::data(path, format!("not a safetensors file: {e}"));
+    let broken = |e| Error::data(path, wrong_size(bytes).unwrap_or_else(|| format!("not a safetensors file: {e}")));
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut tensors = IndexMap::new();
@@ -109,6 +112,27 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<TensorFile> {
     tensors.sort_keys();
     let note = metadata.metadata().as_ref().and_then(|map| map.get(NOTE)).cloned();
     Ok(TensorFile { tensors, note })
+}
+
+/// What is wrong with the number of bytes, if that is what is wrong: the header's length in the first eight, the header as
+/// JSON with each tensor's place behind it, and nothing after the last.
+fn wrong_size(bytes: &[u8]) -> Option<String> {
+    let there = bytes.len();
+    let Some((length, rest)) = bytes.split_first_chunk() else {
+        return Some(format!("cut short: {there} bytes are there, fewer than a safetensors file begins with"));
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= LONGEST_HEADER)?;
+    let Some(header) = rest.get(..length) else {
+        return Some(format!("cut short: {there} bytes are there, its header alone has {}", 8 + length));
+    };
+    let header: IndexMap<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    let end = header.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64()).max().unwrap_or(0);
+    let expected = usize::try_from(end).ok()?.checked_add(8 + length)?;
+    match there.cmp(&expected) {
+        Ordering::Less => Some(format!("cut short: {there} of {expected} bytes are there")),
+        Ordering::Equal => None,
+        Ordering::Greater => Some(format!("too long: it has {there} bytes, and should have {expected}")),
+    }
 }
 
 /// Writes tensors and note to a file, [atomically](write_atomically).
@@ -328,8 +352,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_safetensors_is_named() {
-        let error = from_bytes(b"hello, world", Path::new("w.safetensors")).unwrap_err().to_string();
-        assert!(error.starts_with("w.safetensors: not a safetensors file: "), "{error}");
+    fn a_file_that_is_not_safetensors_or_not_all_of_one_is_named() {
+        let error = |bytes: &[u8]| from_bytes(bytes, Path::new("w.safetensors")).unwrap_err().to_string();
+        assert_eq!(error(b"hello, world"), "w.safetensors: not a safetensors file: header too large");
+        let short = "cut short: 5 bytes are there, fewer than a safetensors file begins with";
+        assert_eq!(error(b"hello"), format!("w.safetensors: {short}"));
+        let mut whole = to_bytes(&variables(&network(1)), None).unwrap();
+        let n = whole.len();
+        assert_eq!(error(&whole[..n - 1]), format!("w.safetensors: cut short: {} of {n} bytes are there", n - 1));
+        let header = 8 + u64::from_le_bytes(*whole.first_chunk().unwrap());
+        let short = format!("cut short: 100 bytes are there, its header alone has {header}");
+        assert_eq!(error(&whole[..100]), format!("w.safetensors: {short}"));
+        whole.extend([0; 10]);
+        assert_eq!(error(&whole), format!("w.safetensors: too long: it has {} bytes, and should have {n}", n + 10));
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Lane {
     running: Option<RunningStage>,
     health: Health,
     meter: Meter,
+    /// The newest checkpoint that is known to be whole.
+    pub checkpoint: Option<PathBuf>,
     progress: Saved,
 }
 
@@ -270,6 +272,7 @@ impl Lane {
             running: None,
             health: Health::new(site.device),
             meter: Meter::new(site.device),
+            checkpoint: None,
             progress: Saved::default(),
         };
         weights::separate(&lane.variables());
@@ -292,6 +295,17 @@ impl Lane {
     /// Where the lane stands; `None` once it is through.
     pub fn position(&self) -> Option<Position> {
         self.stage().map(|plan| Position { stage: plan.stage, step: self.progress.step })
+    }
+
+    /// The stage that it trained in last, and the steps done in it: where its events are.
+    fn place(&self, steps_per_epoch: u64) -> Option<(&StagePlan, u64)> {
+        match self.progress.step {
+            0 => {
+                let plan = self.stages.get(self.progress.stage.checked_sub(1)?)?;
+                Some((plan, plan.epochs * steps_per_epoch))
+            }
+            step => Some((self.stage()?, step)),
+        }
     }
 
     /// The terms at work in the next step, by index, with what their losses are multiplied by: one in an initial stage,
@@ -457,7 +471,7 @@ impl Lane {
         }
         if let (Some(unreached), Some(plan)) = (unreached, self.stage()) {
             let (stage, epochs, steps_per_epoch) = (plan.name.clone(), plan.epochs, shared.steps_per_epoch);
-            watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, step, unreached });
+            watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, unreached });
         }
         self.progress.step += 1;
         Ok(())
@@ -661,8 +675,8 @@ impl Lane {
         })
     }
 
-    /// Writes a checkpoint; call only after a sound [`verdict`](Self::verdict).
-    pub fn save(&self, environment: &Environment) -> Result<PathBuf> {
+    /// Writes a checkpoint; call only after a sound [`verdict`](Self::verdict), and not before the first step.
+    pub fn save(&mut self, environment: &Environment, steps_per_epoch: u64, watch: &mut Watch<'_>) -> Result<()> {
         let mut tensors = self.variables();
         let (names, sums) = self.meter.state();
         tensors.push(("meter".to_owned(), sums.shallow_clone()));
@@ -681,7 +695,12 @@ impl Lane {
             tensors.extend(running.state());
         }
         tensors.extend(self.average.iter().map(|average| ("average".to_owned(), average.state())));
-        checkpoint::write(&self.info.folder, &saved, &tensors)
+        let path = checkpoint::write(&self.info.folder, &saved, &tensors)?;
+        self.checkpoint = Some(path.clone());
+        if let Some((plan, step)) = self.place(steps_per_epoch) {
+            watch.tell(&self.info, Event::Checkpoint { stage: plan.name.clone(), step, path });
+        }
+        Ok(())
     }
 
     /// Goes on where the newest checkpoint of the folder stands, if there is one.
@@ -708,9 +727,6 @@ impl Lane {
                 "{folder} was begun with libtorch {} and cannot go on exactly with {}: use that version, or another folder with --out",
                 saved.libtorch, environment.libtorch
             )));
-        }
-        if let Some(why) = loaded.passed_over {
-            watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
         }
         let damaged = |what: String| Error::data(&loaded.path, what);
         let mut tensors = loaded.tensors;
@@ -742,12 +758,12 @@ impl Lane {
             weights::copy_into(&running.state(), &state, &loaded.path)?;
             self.running = Some(running);
         }
-        if let Some(plan) = self.stage() {
-            let (stage, epochs, step) = (plan.name.clone(), plan.epochs, self.progress.step);
-            if step > 0 {
-                let unreached = Vec::new();
-                watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, step, unreached });
-            }
+        let (plan, step) = self.place(steps_per_epoch).ok_or_else(|| damaged("it has no step".to_owned()))?;
+        let (stage, epochs, path) = (plan.name.clone(), plan.epochs, loaded.path);
+        self.checkpoint = Some(path.clone());
+        watch.tell(&self.info, Event::Resumed { stage, epochs, steps_per_epoch, step, path });
+        if let Some(why) = loaded.passed_over {
+            watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Teacher {
         parameters(&self.store)
     }
 
-    /// Logits and taps of a batch, float32, without gradients.
+    /// Logits `[B, C]` and taps of a batch `[B, …]` of the teacher's view, float32, without gradients.
     ///
     /// # Errors
     /// If a tap does not exist.

@@ -57,7 +57,7 @@ impl FlatParameters {
 
     /// The first step of a stage: one backward pass tells which candidates `loss` reaches; they move into one buffer.
     ///
-    /// Returns the buffer, its gradient, and the names of the candidates that are not reached; `None` if none is.
+    /// Returns the buffer, its gradient `[P]`, and the names of the candidates that are not reached; `None` if none is.
     pub fn first(loss: &Tensor, candidates: Vec<Variable>) -> Option<(Self, Tensor, Vec<String>)> {
         let inputs: Vec<&Tensor> = candidates.iter().map(|variable| &variable.tensor).collect();
         let gradients = Tensor::run_backward(&[loss], &inputs, false, false);
