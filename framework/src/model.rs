@@ -28,6 +28,20 @@ pub trait ModelConfig: fmt::Debug + Send + Sync {
     /// # Errors
     /// If the network cannot take inputs of that shape or has a setting out of range.
     fn build(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Box<dyn Model>>;
+
+    /// What listings show the network for: the inputs and classes that it was published with.
+    fn example(&self) -> ModelSpec {
+        ModelSpec { input: [3, 32, 32], classes: 100 }
+    }
+}
+
+/// What became of a network's BatchNorms in [`Model::fold_batch_norm`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// How many are now part of a convolution.
+    pub folded: usize,
+    /// How many still stand, since something lies between them and every convolution.
+    pub kept: usize,
 }
 
 /// A network: live, its tensors registered on the path that it was built with.
@@ -44,13 +58,19 @@ pub trait Model: fmt::Debug + Send {
     /// If `want` names a tap that the signature does not have. Planning has checked this, so a loop never sees it.
     fn forward(&self, input: &Tensor, want: &Taps, mode: Mode<'_>) -> Result<Features>;
 
+    /// The products of one image's forward pass that are added up, in convolutions and linear layers alone; a kernel that
+    /// reaches over the border multiplies the zeros there too. Nothing if the network does not know.
+    fn multiply_adds(&self) -> Option<i64> {
+        None
+    }
+
     /// Folds each BatchNorm into the convolution before it, where there is nothing between them that a tap shows. Called on a
     /// frozen teacher with its weights loaded, without gradients; what comes is [`Mode::Eval`] only, and gives the same
     /// logits and taps up to rounding. New weights are of kind `kind`; the registered ones stay as they are.
     ///
     /// # Errors
     /// If the network does not know how to.
-    fn fold_batch_norm(&mut self, _kind: Kind) -> Result<()> {
+    fn fold_batch_norm(&mut self, _kind: Kind) -> Result<Folded> {
         Err(Error::plan("this network does not fold its BatchNorm: remove `fold_batch_norm`"))
     }
 }
