@@ -179,7 +179,11 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
         &plan.data.dataset.info().identity,
     ))?;
     let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
-    let test: Accuracy = if cache.exists() { store::read_json(&cache)? } else { measure(plan, &teacher, &cache)? };
+    let test = match teacher.model().outputs() {
+        Some(_) => None,
+        None if cache.exists() => Some(store::read_json(&cache)?),
+        None => Some(measure(plan, &teacher, &cache)?),
+    };
     let record = TeacherRecord {
         name: name.clone(),
         model: network.kind.clone(),

@@ -10,6 +10,7 @@
 //! | [`vgg`] | `vgg8`, `vgg11`, `vgg13`, `vgg16`, `vgg19`, with BatchNorm |
 //! | [`mobilenet_v2`] | `MobileNetV2`, of half width |
 //! | [`shufflenet_v1`], [`shufflenet_v2`] | `ShuffleV1`, `ShuffleV2` |
+//! | [`torchscript`], [`precomputed`] | teachers from elsewhere: as a TorchScript file, or by their outputs alone |
 //!
 //! # Adding a network
 //! A family is one file with three parts:
@@ -54,15 +55,18 @@ macro_rules! kinds {
     )*};
 }
 
+mod foreign;
 mod layers;
 mod residual;
 mod staged;
 
 pub mod mobilenet_v2;
+pub mod precomputed;
 pub mod resnet;
 pub mod resnet_imagenet;
 pub mod shufflenet_v1;
 pub mod shufflenet_v2;
+pub mod torchscript;
 pub mod vgg;
 pub mod wrn;
 

@@ -494,7 +494,7 @@ fn teacher(
         parameters: teacher.parameters(),
         precision,
         folded: false,
-        test: Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 },
+        test: Some(Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 }),
     };
     Ok((teacher, record))
 }
