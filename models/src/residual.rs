@@ -28,7 +28,7 @@ pub(crate) struct Residual {
 #[derive(Debug)]
 enum Beside {
     Identity,
-    Projection(ConvBn),
+    Projection(Box<ConvBn>),
     /// Stride, and channels of zeros before and behind.
     Pad(i64, [i64; 2]),
 }
@@ -48,7 +48,7 @@ impl Residual {
             Shortcut::Projection => {
                 let path = path / projection;
                 let conv = Conv { stride, ..Conv::new(to[0], 1) };
-                Beside::Projection(draft.beside(from, |draft| draft.conv_bn(&path / 0, &path / 1, conv)))
+                Beside::Projection(Box::new(draft.beside(from, |draft| draft.conv_bn(&path / 0, &path / 1, conv))))
             }
             Shortcut::IdentityPad => {
                 let more = to[0] - from[0];
@@ -78,7 +78,7 @@ impl Block for Residual {
 
     fn layers(&mut self) -> Vec<&mut ConvBn> {
         let projection = match &mut self.shortcut {
-            Beside::Projection(projection) => Some(projection),
+            Beside::Projection(projection) => Some(&mut **projection),
             Beside::Identity | Beside::Pad(..) => None,
         };
         self.layers.iter_mut().chain(projection).collect()

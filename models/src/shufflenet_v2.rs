@@ -68,11 +68,10 @@ fn each(channels: i64, stride: i64) -> Conv {
 }
 
 #[derive(Debug)]
-enum Unit {
-    /// The second half of the channels goes through these.
-    Keeping([ConvBn; 3]),
-    /// Two branches.
-    Halving([ConvBn; 2], [ConvBn; 3]),
+struct Unit {
+    /// The left branch of a unit that halves the resolution; without one, half of the channels are passed on.
+    left: Option<[ConvBn; 2]>,
+    right: [ConvBn; 3],
 }
 
 impl Unit {
@@ -80,9 +79,9 @@ impl Unit {
         let whole = draft.shape;
         let half = whole[0] / 2;
         draft.shape[0] = half;
-        let layers = branch(path, draft, 1, [conv(half, 1), each(half, 1), conv(half, 1)]);
+        let right = branch(path, draft, 1, [conv(half, 1), each(half, 1), conv(half, 1)]);
         draft.shape = whole;
-        Unit::Keeping(layers)
+        Unit { left: None, right }
     }
 
     fn halving(path: &nn::Path<'_>, draft: &mut Draft, channels: i64) -> Self {
@@ -92,7 +91,7 @@ impl Unit {
         draft.shape = from;
         let right = branch(path, draft, 3, [conv(half, 1), each(half, 2), conv(half, 1)]);
         draft.shape[0] = channels;
-        Unit::Halving(left, right)
+        Unit { left: Some(left), right }
     }
 }
 
@@ -107,19 +106,16 @@ fn branch<const N: usize>(path: &nn::Path<'_>, draft: &mut Draft, first: usize, 
 
 impl Block for Unit {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        let widened = |[first, each, last]: &[ConvBn; 3], x: &Tensor| {
-            last.forward(&each.forward(&relu(first.forward(x, train), false), train), train)
-        };
-        match self {
-            Unit::Keeping(layers) => {
+        let (left, x) = match &self.left {
+            Some([each, last]) => (last.forward(&each.forward(x, train), train), x.shallow_clone()),
+            None => {
                 let half = x.size()[1] / 2;
-                Tensor::cat(&[x.narrow(1, 0, half), widened(layers, &x.narrow(1, half, half))], 1)
+                (x.narrow(1, 0, half), x.narrow(1, half, half))
             }
-            Unit::Halving([each, last], right) => {
-                let left = last.forward(&each.forward(x, train), train);
-                Tensor::cat(&[left, widened(right, x)], 1)
-            }
-        }
+        };
+        let [first, each, last] = &self.right;
+        let right = each.forward(&relu(first.forward(&x, train), false), train);
+        Tensor::cat(&[left, last.forward(&right, train)], 1)
     }
 
     /// The half that was passed on went through a ReLU before: another one changes neither it nor its gradient.
@@ -128,9 +124,6 @@ impl Block for Unit {
     }
 
     fn layers(&mut self) -> Vec<&mut ConvBn> {
-        match self {
-            Unit::Keeping(layers) => layers.iter_mut().collect(),
-            Unit::Halving(left, right) => left.iter_mut().chain(right).collect(),
-        }
+        self.left.iter_mut().flatten().chain(&mut self.right).collect()
     }
 }

@@ -158,19 +158,19 @@ fn plan(folder: &Path, text: &str) -> Result<Plan> {
     Plan::new(config::parse(text, &file, &[])?, &file, &folder.join("runs"))
 }
 
-/// The losses that were logged, by step.
+/// The losses that were logged: lane and mean loss of the epoch so far.
 #[derive(Default)]
-struct Losses(Vec<String>);
+struct Losses(Vec<(String, f64)>);
 
 impl Observer for Losses {
-    fn event(&mut self, _lane: &LaneInfo, event: &Event) {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
         if let Event::Step { train, .. } = event {
-            self.0.push(format!("{train:?}"));
+            self.0.push((lane.name.clone(), train["loss"]));
         }
     }
 }
 
-fn execute(plan: &Plan) -> Vec<String> {
+fn execute(plan: &Plan) -> Vec<(String, f64)> {
     let mut losses = Losses::default();
     let finished = run::execute(plan, &Stop::default(), &mut losses).unwrap();
     assert_eq!(finished.failed, Vec::<String>::new());
@@ -290,13 +290,97 @@ fn a_student_learns_from_outputs_and_the_plan_says_what_they_are() {
     let text = fs::read_to_string(report::write(&planned.folder, &report::Options::default()).unwrap().path).unwrap();
     assert!(text.contains("known by its outputs on the training samples alone, without augmentation"), "{text}");
 
-    // Other samples' outputs are another teacher, and the losses show that rows, not positions in a batch, are looked up.
+    // Other samples' outputs are another teacher.
     let logits = tensors["logits"].flip([0]);
     let tensors = [("logits".to_owned(), logits), ("pooled".to_owned(), tensors["pooled"].shallow_clone())];
     weights::save(&folder.path().join("outputs.safetensors"), &tensors, None).unwrap();
     let flipped = plan(folder.path(), &experiment(PRECOMPUTED, "\"kd\"")).unwrap();
     assert_ne!(flipped.teachers[0].identity, planned.teachers[0].identity);
     assert_ne!(execute(&flipped), losses);
+}
+
+#[test]
+fn a_teacher_that_says_the_labels_teaches_what_they_teach() {
+    let folder = TempDir::new().unwrap();
+    let logits = Tensor::from_slice(&labels()).one_hot(20).to_kind(Kind::Float) * 1000;
+    let path = folder.path().join("outputs.safetensors");
+    weights::save(&path, &[("logits".to_owned(), logits)], None).unwrap();
+    // At temperature 1 the divergence from a certain teacher is the cross-entropy: of these rows, in this order, or of others.
+    let method = "[method.told]\ncross_entropy = 0.0\nterms = [{ weight = 1.0, distiller = { kind = \"kd\", temperature = 1.0 } }]\n";
+    let text = experiment(&PRECOMPUTED.replace("[\"pooled\"]", "[]"), r#""vanilla", "told""#);
+    let planned = plan(folder.path(), &text.replace("[compare]", &format!("{method}[compare]"))).unwrap();
+    let losses = execute(&planned);
+    let of =
+        |lane: &str| -> Vec<f64> { losses.iter().filter(|(name, _)| name == lane).map(|(_, loss)| *loss).collect() };
+    let (vanilla, told) = (of("vanilla, seed 0"), of("told, seed 0"));
+    assert_eq!((vanilla.len(), told.len()), (12, 12));
+    for (a, b) in vanilla.iter().zip(&told) {
+        approx::assert_relative_eq!(a, b, max_relative = 1e-4);
+    }
+}
+
+/// One network of each family.
+const FAMILIES: [&str; 8] =
+    ["resnet8x4", "ResNet50", "resnet18", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"];
+
+#[test]
+fn every_family_teaches_in_sixteen_bits() {
+    tch::set_num_threads(1);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("teacher.safetensors");
+    let cases = limbeck_tests::models::cases().unwrap();
+    for case in cases.iter().filter(|case| FAMILIES.contains(&case.model.as_str())) {
+        weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu).unwrap().0), None).unwrap();
+        let forward = |precision, fold| {
+            let config = case.config().unwrap();
+            let mut teacher =
+                Teacher::new("big", "image", &*config, &case.spec(), precision, fold, Device::Cpu).unwrap();
+            teacher.load(&path).unwrap();
+            let want = Taps::all(teacher.signature());
+            let features = teacher.forward(&case.input(Kind::Float, Device::Cpu), &want).unwrap();
+            let taps = want.iter().map(|tap| (tap.to_string(), features.tap(tap).unwrap().shallow_clone()));
+            taps.chain([("logits".to_owned(), features.logits.shallow_clone())]).collect::<Vec<_>>()
+        };
+        let reference = forward(Precision::Float32, false);
+        for (precision, fold) in [(Precision::Mixed, false), (Precision::Bfloat16, false), (Precision::Bfloat16, true)]
+        {
+            for ((name, value), (_, expected)) in forward(precision, fold).iter().zip(&reference) {
+                assert_eq!(value.kind(), Kind::Float);
+                let error = ((value - expected).norm() / expected.norm()).double_value(&[]);
+                // Bfloat16 has eight bits of mantissa: 4e-3 an operation, and tens of them.
+                assert!(error < 5e-2, "{} {name} in {precision:?}, folded {fold}: {error}", case.model);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_family_learns_in_mixed_precision_from_a_folded_teacher() {
+    let folder = TempDir::new().unwrap();
+    for kind in FAMILIES {
+        let teacher = format!(
+            "model = {{ kind = \"{kind}\" }}\nprecision = \"bfloat16\"\nfold_batch_norm = true\n\
+             train = {{ epochs = 1, batch = 16, log_steps = 1 }}"
+        );
+        let text = experiment(&teacher, r#""hint""#)
+            .replace(
+                "model = { kind = \"resnet8\" }",
+                &format!("model = {{ kind = \"{kind}\" }}\nprecision = \"mixed\""),
+            )
+            .replace("train = 200\ntest = 40", "train = 32\ntest = 20")
+            .replace("validation = 40", "validation = 0")
+            .replace("epochs = 3\nbatch = 40", "epochs = 1\nbatch = 16");
+        let planned = plan(folder.path(), &text.replace("\"foreign\"", &format!("\"{kind}-mixed\""))).unwrap();
+        let note = &planned.teachers[0].notes[0];
+        match kind {
+            "wrn_16_2" => assert_eq!(note, "6 of its BatchNorms are folded into convolutions; 7 follow none and stay"),
+            "vgg8" => assert_eq!(note, "its 5 BatchNorms are folded into convolutions"),
+            _ => assert!(note.ends_with(" BatchNorms are folded into convolutions"), "{note}"),
+        }
+        let losses = execute(&planned);
+        assert_eq!(losses.len(), 4, "{kind}: two steps of the teacher, two of the student");
+        assert!(losses.iter().all(|(_, loss)| loss.is_finite()), "{kind}: {losses:?}");
+    }
 }
 
 #[test]
