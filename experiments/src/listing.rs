@@ -1,10 +1,13 @@
-//! `limbeck plugins`: what is linked into this binary, from the registry alone.
+//! `limbeck plugins`: what is linked into this binary, from the registry; a network's page also from the network.
 
 use std::fmt::Write as _;
 
 use limbeck::error::{Error, Result};
+use limbeck::model::{ModelConfig, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
 use serde::Serialize;
+
+use crate::plan::{Network, shape, thousands};
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {
@@ -60,7 +63,10 @@ pub fn show(name: &str, role: Option<Role>) -> Result<String> {
     let found = find(name, role)?;
     let mut text = String::new();
     for (i, plugin) in found.iter().enumerate() {
-        text += &if i == 0 { entry(plugin) } else { format!("\n{}", entry(plugin)) };
+        if i > 0 {
+            text.push('\n');
+        }
+        text += &entry(plugin)?;
         // A distiller and its method are one file, hence one page.
         let manual = manual(plugin);
         if !manual.is_empty() && found.get(i + 1).is_none_or(|next| next.page != plugin.page) {
@@ -70,12 +76,35 @@ pub fn show(name: &str, role: Option<Role>) -> Result<String> {
     Ok(text)
 }
 
-/// The same as a JSON array, for programs.
+/// The same as a JSON array, for programs. A network has, beside the fields of the list, its `parameters` and
+/// `multiply_adds`, and its `signature` with input, classes and taps.
 ///
 /// # Errors
 /// As for [`show`].
 pub fn show_json(name: &str, role: Option<Role>) -> Result<String> {
-    json(&find(name, role)?.into_iter().map(fields).collect::<Vec<_>>())
+    let all = |plugin: &'static Plugin| {
+        let mut fields = fields(plugin);
+        if let Some(Network { parameters, multiply_adds, signature, .. }) = network(plugin)? {
+            fields["parameters"] = parameters.into();
+            fields["multiply_adds"] = multiply_adds.into();
+            fields["signature"] = serde_json::to_value(signature).map_err(|e| Error::run(e.to_string()))?;
+        }
+        Ok(fields)
+    };
+    json(&find(name, role)?.into_iter().map(all).collect::<Result<Vec<_>>>()?)
+}
+
+/// A model's network, for the inputs that it was published with; nothing for other plugins and where a file is missing.
+fn network(plugin: &Plugin) -> Result<Option<Network>> {
+    if plugin.role != Role::Model {
+        return Ok(None);
+    }
+    let config: Box<dyn ModelConfig> =
+        plugin.default_table()?.try_into().map_err(|e: toml::de::Error| Error::plan(e.message()))?;
+    match config.file() {
+        None => Network::of(&*config, "", &config.example()).map(Some),
+        Some(_) => Ok(None),
+    }
 }
 
 fn find(name: &str, role: Option<Role>) -> Result<Vec<&'static Plugin>> {
@@ -103,7 +132,7 @@ fn manual(plugin: &Plugin) -> String {
     lines.map(|line| line.replace("\\[", "[").replace("\\]", "]") + "\n").collect()
 }
 
-fn entry(plugin: &Plugin) -> String {
+fn entry(plugin: &Plugin) -> Result<String> {
     let Plugin { role, name, summary, citation, package, version, .. } = plugin;
     let mut text = format!("{role} {name}\n  {summary}\n");
     if !citation.is_empty() {
@@ -112,6 +141,24 @@ fn entry(plugin: &Plugin) -> String {
     let _ = writeln!(text, "  crate {package} {version}\n\n  in an experiment file, with the default settings:\n");
     for line in example(plugin).lines() {
         let _ = writeln!(text, "{}", format!("    {line}").trim_end());
+    }
+    if let Some(network) = network(plugin)? {
+        text.push_str(&figures(&network));
+    }
+    Ok(text)
+}
+
+/// What a network costs and where it can be tapped.
+fn figures(network: &Network) -> String {
+    let Network { signature: Signature { input, classes, taps, .. }, parameters, multiply_adds, .. } = network;
+    let mut text = format!("\n  with these, for {} inputs and {classes} classes:\n\n", shape(input));
+    let _ = writeln!(text, "    {} parameters", thousands(*parameters));
+    if let Some(count) = multiply_adds {
+        let _ = writeln!(text, "    {} multiply-adds", thousands(*count));
+    }
+    for TapInfo { name, shape: size, pre_activation } in taps {
+        let pre = if *pre_activation { format!(", and {name}:pre") } else { String::new() };
+        let _ = writeln!(text, "    tap {name} {}{pre}", shape(size));
     }
     text
 }

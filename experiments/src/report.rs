@@ -281,14 +281,16 @@ impl Study {
         self.runs().filter_map(|run| run.summary.as_ref())
     }
 
-    /// The teacher that differences are taken to: the most accurate.
+    /// The teacher that differences are taken to: the most accurate of those that could be measured.
     fn best_teacher(&self) -> Option<&TeacherRecord> {
-        self.teachers.iter().reduce(|best, teacher| if teacher.test.top1 > best.test.top1 { teacher } else { best })
+        let top1 = |teacher: &TeacherRecord| teacher.test.map(|test| test.top1);
+        let measured = self.teachers.iter().filter(|teacher| teacher.test.is_some());
+        measured.reduce(|best, teacher| if top1(teacher) > top1(best) { teacher } else { best })
     }
 
     /// A method's mean minus the best teacher's accuracy.
     fn to_teacher(&self, method: &Method) -> Option<f64> {
-        Some(method.top1?.mean - self.best_teacher()?.test.top1)
+        Some(method.top1?.mean - self.best_teacher()?.test?.top1)
     }
 }
 

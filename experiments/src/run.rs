@@ -181,12 +181,15 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
         &plan.data.dataset.info().identity,
     ))?;
     let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
-    let test: Accuracy = store::read_json(&cache).or_else(|error| {
-        if cache.exists() {
-            tracing::warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
-        }
-        measure(plan, &teacher, &cache)
-    })?;
+    let test = match teacher.model().outputs() {
+        Some(_) => None,
+        None => Some(store::read_json(&cache).or_else(|error| {
+            if cache.exists() {
+                tracing::warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
+            }
+            measure(plan, &teacher, &cache)
+        })?),
+    };
     let record = TeacherRecord {
         name: name.clone(),
         model: network.kind.clone(),

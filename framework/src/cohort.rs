@@ -358,7 +358,7 @@ impl<'a> Cohort<'a> {
         let mut features: IndexMap<String, Features> = IndexMap::new();
         for teacher in teachers {
             let started = Instant::now();
-            let output = teacher.forward(batch.view(&teacher.view)?, &wanted[&teacher.name])?;
+            let output = teacher.teach(batch.view(&teacher.view)?, &rows, &wanted[&teacher.name])?;
             features.insert(teacher.name.clone(), output);
             clock.teachers.insert(teacher.name.clone(), clock.since(started));
         }

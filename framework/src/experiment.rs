@@ -1,6 +1,6 @@
 //! The experiment file: what a researcher writes, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -458,6 +458,13 @@ impl Experiment {
             return fault("threads", format!("threads must be between 1 and 1024, not {threads}"));
         }
         self.train.check("train")?;
+        if self.student.model.file().is_some() {
+            let kind = self.student.model.typetag_name();
+            return fault(
+                "student.model",
+                format!("a network of kind `{kind}` is frozen and only teaches: choose another"),
+            );
+        }
         for (name, teacher) in &self.teacher {
             teacher.check(name)?;
         }
@@ -547,6 +554,9 @@ impl Experiment {
 impl TeacherConfig {
     fn check(&self, name: &str) -> Result<(), Fault> {
         let key = format!("teacher.{name}");
+        if let Some(file) = self.model.file() {
+            return self.check_complete(&key, file);
+        }
         match (&self.weights, &self.train) {
             (None, None) => {
                 let message = format!(
@@ -560,6 +570,23 @@ impl TeacherConfig {
             }
             (None, Some(train)) => train.check(&format!("{key}.train")),
             (Some(_), None) => Ok(()),
+        }
+    }
+
+    /// A network that comes complete from a file has nothing to load or to train, and its arithmetic is its own.
+    fn check_complete(&self, key: &str, file: &Path) -> Result<(), Fault> {
+        let asked = [
+            ("weights", self.weights.is_some()),
+            ("train", self.train.is_some()),
+            ("fold_batch_norm", self.fold_batch_norm),
+            ("precision", !matches!(self.precision, Precision::Float32 | Precision::Tf32)),
+        ];
+        match asked.into_iter().find(|(_, is)| *is) {
+            None => Ok(()),
+            Some((setting, _)) => {
+                let message = format!("the teacher is complete in {}, as it is: remove `{setting}`", file.display());
+                Err(Fault::new(format!("{key}.{setting}"), message))
+            }
         }
     }
 }

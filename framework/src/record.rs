@@ -127,8 +127,10 @@ pub struct TeacherRecord {
     /// Whether its BatchNorm was folded into its convolutions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub folded: bool,
-    /// Its accuracy on the test split, measured before the run in the precision that it teaches in.
-    pub test: Accuracy,
+    /// Its accuracy on the test split, measured before the run in the precision that it teaches in; absent if only its
+    /// outputs on the training samples are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Accuracy>,
 }
 
 /// The surroundings of a run: all that could change its numbers and is not in its configuration.

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ const LONGEST_HEADER: usize = 100_000_000;
 /// The tensors of a file by name, with the note that was written beside them.
 #[derive(Debug)]
 pub struct TensorFile {
-    /// On the CPU, contiguous.
+    /// On the CPU, contiguous, in the file's order.
     pub tensors: IndexMap<String, Tensor>,
     /// What the writer said of them.
     pub note: Option<String>,
@@ -69,28 +69,34 @@ pub(crate) fn bytes_of(tensor: &Tensor) -> Vec<u8> {
     bytes
 }
 
-/// Serialises tensors with a note. The same input gives the same bytes.
+/// Serialises tensors with a note, in the order given except that larger elements come first, which keeps every tensor
+/// aligned. The same input gives the same bytes.
 ///
 /// # Errors
 /// If a tensor has a kind that the format does not know.
 pub fn to_bytes(tensors: &[(String, Tensor)], note: Option<&str>) -> Result<Vec<u8>> {
-    let raw = tensors
-        .iter()
+    let broken = |e: &dyn std::fmt::Display| Error::run(format!("safetensors: {e}"));
+    let mut tensors: Vec<&(String, Tensor)> = tensors.iter().collect();
+    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.kind().elt_size_in_bytes()));
+    let mut data = Vec::new();
+    // The crate's own writer sorts by name, and the order of a state dict would be lost.
+    let infos = tensors
+        .into_iter()
         .map(|(name, tensor)| {
             let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
                 Error::run(format!("`{name}` is of kind {:?}, which safetensors cannot hold", tensor.kind()))
             })?;
-            let shape: Vec<usize> = tensor.size().iter().map(|n| *n as usize).collect();
-            Ok((name, dtype, shape, bytes_of(tensor)))
+            let start = data.len();
+            data.extend(bytes_of(tensor));
+            let shape = tensor.size().iter().map(|n| *n as usize).collect();
+            Ok((name.clone(), TensorInfo { dtype, shape, data_offsets: (start, data.len()) }))
         })
         .collect::<Result<Vec<_>>>()?;
-    let views = raw
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .map_err(|e| Error::run(format!("safetensors: {e}")))?;
     let note = note.map(|note| HashMap::from([(NOTE.to_owned(), note.to_owned())]));
-    safetensors::serialize(views, note).map_err(|e| Error::run(format!("safetensors: {e}")))
+    let metadata = Metadata::new(note, infos).map_err(|e| broken(&e))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| broken(&e))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat())
 }
 
 /// Reads tensors and note from the bytes of a file; `path` is only named in errors.
@@ -102,14 +108,14 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<TensorFile> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut tensors = IndexMap::new();
-    for (name, view) in file.iter() {
+    for name in metadata.offset_keys() {
+        let view = file.tensor(&name).map_err(broken)?;
         let kind = kind_of(view.dtype()).ok_or_else(|| {
             Error::data(path, format!("`{name}` is of type {:?}, which libtorch does not have", view.dtype()))
         })?;
         let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
-        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
+        tensors.insert(name, Tensor::f_from_data_size(view.data(), &shape, kind)?);
     }
-    tensors.sort_keys();
     let note = metadata.metadata().as_ref().and_then(|map| map.get(NOTE)).cloned();
     Ok(TensorFile { tensors, note })
 }
@@ -185,11 +191,35 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
 }
 
-/// All variables of a store by name, sorted. The tensors are the store's own.
+/// What PyTorch's layers own, in the order in which their state dicts have it.
+const OWN: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+
+/// All variables of a store by name, in the order of a PyTorch state dict: modules in the order in which their first
+/// parameters were registered, and in each weight, bias, running statistics, then what else it has. The tensors are the
+/// store's own.
 pub fn variables(store: &nn::VarStore) -> Vec<(String, Tensor)> {
-    let mut variables: Vec<(String, Tensor)> = store.variables().into_iter().collect();
-    variables.sort_by(|a, b| a.0.cmp(&b.0));
-    variables
+    // The store has the names in a map and the order in a list without names: where a parameter lies tells which is which.
+    let order = store.trainable_variables();
+    let registered: HashMap<_, usize> = order.iter().enumerate().map(|(i, t)| (t.data_ptr(), i)).collect();
+    let place = |t: &Tensor| registered.get(&t.data_ptr()).copied().unwrap_or(usize::MAX);
+    let named = store.variables();
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (name, tensor) in &named {
+        let least = first.entry(split(name).0).or_insert(usize::MAX);
+        *least = place(tensor).min(*least);
+    }
+    let mut variables: Vec<(&String, &Tensor)> = named.iter().collect();
+    variables.sort_by_cached_key(|(name, tensor)| {
+        let (module, own) = split(name);
+        let rank = OWN.iter().position(|known| *known == own).unwrap_or(OWN.len());
+        (first.get(module).copied(), module, rank, place(tensor), own)
+    });
+    variables.into_iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
+/// A state name as its module and the name within it.
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
 }
 
 /// Copies tensors into variables of the same names, in place: kinds are cast, storage stays.
@@ -302,6 +332,36 @@ mod tests {
         assert_eq!(to_bytes(&variables(&b), Some("note")).unwrap(), fs::read(&path).unwrap());
         assert_eq!(read(&path).unwrap().note.as_deref(), Some("note"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn variables_and_files_keep_the_order_of_a_state_dict() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let root = store.root();
+        nn::conv2d(&root / "z", 2, 3, 3, Default::default());
+        nn::batch_norm2d(&root / "y" / 10, 3, Default::default());
+        nn::batch_norm2d(&root / "y" / 9, 3, Default::default());
+        nn::linear(&root / "a", 3, 2, Default::default());
+        let _ = root.zeros_no_train("bank", &[4]);
+        let _ = (&root / "z").zeros("extra", &[1]);
+        let expected = "z.weight z.bias z.extra y.10.weight y.10.bias y.10.running_mean y.10.running_var y.9.weight \
+                        y.9.bias y.9.running_mean y.9.running_var a.weight a.bias bank";
+        let names =
+            |tensors: &[(String, Tensor)]| tensors.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+        assert_eq!(names(&variables(&store)), expected);
+        separate(&variables(&store));
+        let mut tensors = variables(&store);
+        assert_eq!(names(&tensors), expected);
+        tensors.insert(1, ("z.steps".to_owned(), Tensor::from(7_i64)));
+        tensors.insert(2, ("flag".to_owned(), Tensor::from(true)));
+        let bytes = to_bytes(&tensors, None).unwrap();
+        let read: Vec<_> = from_bytes(&bytes, Path::new("w")).unwrap().tensors.into_iter().collect();
+        assert_eq!(names(&read), format!("z.steps {expected} flag"), "int64 first, bool last, float32 as given");
+        for (name, tensor) in &read {
+            assert_eq!(tensor, &tensors.iter().find(|(other, _)| other == name).unwrap().1, "{name}");
+        }
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        assert!(header.is_multiple_of(8), "the tensors begin aligned");
     }
 
     #[test]

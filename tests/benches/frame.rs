@@ -494,20 +494,20 @@ fn teacher(
         parameters: teacher.parameters(),
         precision,
         folded: false,
-        test: Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 },
+        test: Some(Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 }),
     };
     Ok((teacher, record))
 }
 
 fn cohort_of_one(rounds: usize) -> Result<Section> {
-    let mut by_hand = Handwritten::new(&ResNet8 {}, Some(&ResNet20 {}))?;
+    let mut by_hand = Handwritten::new(&ResNet8::default(), Some(&ResNet20::default()))?;
     let pairs = beside_a_cohort(
         rounds * 12,
         64,
-        Arc::new(ResNet8 {}),
+        Arc::new(ResNet8::default()),
         Precision::Float32,
         "kd",
-        &[teacher(&ResNet20 {}, CLASSES, Precision::Float32, None)?],
+        &[teacher(&ResNet20::default(), CLASSES, Precision::Float32, None)?],
         Box::new(move |images, labels| by_hand.step(images, labels)),
     )?;
     Ok(Section {
@@ -526,7 +526,7 @@ fn augmentation(rounds: usize) -> Result<Section> {
     let dataset = Shapes { train: 2000, test: 1, ..Shapes::default() }.build(CPU)?;
     let rows = Rows::new((0..64).map(|i| i * 31 % 2000).collect(), CPU);
     let views: Views = [IMAGE].into_iter().collect();
-    let mut by_hand = Handwritten::new(&ResNet8x4 {}, None)?;
+    let mut by_hand = Handwritten::new(&ResNet8x4::default(), None)?;
     let (images, labels) = random_batch(64);
     let pairs = Pairs::time(
         rounds,
@@ -551,9 +551,10 @@ const SMALL_BATCH: i64 = 16;
 fn precision(rounds: usize) -> Result<Section> {
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
     let path = folder.path().join("resnet32x4.safetensors");
-    let plain = Network::new(&ResNet32x4 {})?;
+    let plain = Network::new(&ResNet32x4::default())?;
     weights::save(&path, &weights::variables(&plain.store), None)?;
-    let teach = |precision| teacher(&ResNet32x4 {}, CLASSES, precision, Some(&path)).map(|(teacher, _)| teacher);
+    let teach =
+        |precision| teacher(&ResNet32x4::default(), CLASSES, precision, Some(&path)).map(|(teacher, _)| teacher);
     let (float32, bfloat16) = (teach(Precision::Float32)?, teach(Precision::Bfloat16)?);
     let (images, _) = random_batch(SMALL_BATCH);
     let contiguous = images.contiguous();
@@ -573,12 +574,12 @@ fn precision(rounds: usize) -> Result<Section> {
     let number = |tensor: Tensor| tensor.double_value(&[]);
 
     for precision in [Precision::Float32, Precision::Bfloat16] {
-        let network = Network::new(&ResNet8x4 {})?;
+        let network = Network::new(&ResNet8x4::default())?;
         let mut optimizer = nn::OptimizerConfig::build(nn::sgd(0.9, 0.0, 5e-4, false), &network.store, RATE)?;
         let pairs = beside_a_cohort(
             rounds,
             SMALL_BATCH,
-            Arc::new(ResNet8x4 {}),
+            Arc::new(ResNet8x4::default()),
             precision,
             "vanilla",
             &[],
@@ -614,7 +615,7 @@ fn lanes(rounds: usize) -> Result<Section> {
     let all = METHODS
         .into_iter()
         .map(|method| {
-            let mut lane = lane(Arc::new(ResNet8 {}), Precision::Float32, method)?;
+            let mut lane = lane(Arc::new(ResNet8::default()), Precision::Float32, method)?;
             // Default negatives are as many as CIFAR-100 has: here, half of the samples.
             for term in &mut lane.method.terms {
                 if term.distiller.typetag_name() == "crd" {
@@ -625,7 +626,7 @@ fn lanes(rounds: usize) -> Result<Section> {
             Ok(lane)
         })
         .collect::<Result<Vec<_>>>()?;
-    let teachers = [teacher(&ResNet8x4 {}, 20, Precision::Float32, None)?];
+    let teachers = [teacher(&ResNet8x4::default(), 20, Precision::Float32, None)?];
     let pairs = Pairs::time(
         rounds.min(2),
         || train(&data, BATCH, &all, &teachers),

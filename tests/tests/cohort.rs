@@ -364,6 +364,6 @@ fn warm_up_validation_and_a_teacher_in_sixteen_bits() {
     // The teacher is measured as it teaches: near its float32 self, and not the same.
     let folder = fs::read_dir(out.path().join("teachers")).unwrap().flatten().map(|entry| entry.path());
     let trained = folder.filter_map(|folder| store::summary(&folder).ok().flatten()).next().unwrap();
-    let (half, full) = (summary.teachers[0].test.loss, trained.accuracy.unwrap().last.loss);
+    let (half, full) = (summary.teachers[0].test.unwrap().loss, trained.accuracy.unwrap().last.loss);
     assert!(half != full && (half - full).abs() < 0.05 * full, "{half} in bfloat16, {full} in float32");
 }

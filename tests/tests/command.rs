@@ -211,6 +211,25 @@ fn listings_are_json_when_asked() {
     let plan = json(&["plan", "small.toml", "--json"]);
     assert_eq!((&plan["experiment"], &plan["steps_per_epoch"]), (&"small".into(), &10.into()));
     assert_eq!(plan["student"]["parameters"], 78_692);
+    assert_eq!(plan["student"]["multiply_adds"], 12_502_272);
+    let network = &json(&["plugins", "show", "resnet8x4", "--json"])[0];
+    assert_eq!((&network["parameters"], &network["multiply_adds"]), (&1_233_540.into(), &177_071_104.into()));
+    assert_eq!(network["signature"]["taps"][3]["shape"], serde_json::json!([256, 8, 8]));
+    let page = command(folder.path(), &["plugins", "show", "resnet8x4"]).output().unwrap();
+    let figures = "
+  with these, for 3×32×32 inputs and 100 classes:
+
+    1 233 540 parameters
+    177 071 104 multiply-adds
+    tap stem 32×32×32, and stem:pre
+    tap stage1 64×32×32, and stage1:pre
+    tap stage2 128×16×16, and stage2:pre
+    tap stage3 256×8×8, and stage3:pre
+    tap pooled 256
+";
+    assert!(text(&page.stdout).contains(figures), "{}", text(&page.stdout));
+    let script = json(&["plugins", "show", "torchscript", "--json"]);
+    assert_eq!(script[0].get("parameters"), None, "there is no file to look into");
     assert_eq!(plan["cells"][0]["progress"], "to do");
     assert_eq!(json(&["plugins", "show", "sgd", "--json"])[0]["role"], "optimizer");
     assert!(json(&["plugins", "list", "--json"]).as_array().unwrap().len() > 40);

@@ -75,7 +75,7 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
             parameters: 855_770,
             precision: Precision::Float32,
             folded: false,
-            test: accuracy(72.0),
+            test: Some(accuracy(72.0)),
         }],
         outcome: Outcome::Finished,
         accuracy: Some(Accuracies { last: accuracy(last), best_on_validation: Some(best), best_on_test: best }),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use limbeck::experiment::{MethodConfig, Precision, TrainConfig};
-use limbeck::record::{Environment, Summary, TeacherRecord, Timing};
+use limbeck::record::{Accuracy, Environment, Summary, TeacherRecord, Timing};
 use serde::Serialize;
 
 use crate::progress::plural;
@@ -99,15 +99,19 @@ fn data_set(summary: &Summary) -> String {
 }
 
 fn describe_teacher(teacher: &TeacherRecord) -> String {
+    let measured = match teacher.test {
+        Some(Accuracy { top1, top5, .. }) => {
+            format!("measured on the test split: {top1:.2} % top-1, {top5:.2} % top-5")
+        }
+        None => "known by its outputs on the training samples alone, without augmentation".to_owned(),
+    };
     format!(
-        "{} (view {}), {} parameters{}{}, measured on the test split: {:.2} % top-1, {:.2} % top-5",
+        "{} (view {}), {} parameters{}{}, {measured}",
         teacher.model,
         teacher.view,
         count(teacher.parameters),
         in_precision(teacher.precision),
         if teacher.folded { ", BatchNorm folded" } else { "" },
-        teacher.test.top1,
-        teacher.test.top5
     )
 }
 
