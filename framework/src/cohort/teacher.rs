@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::experiment::Precision;
 use crate::model::{Features, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
 use crate::seed::Seed;
-use crate::weights;
+use crate::weights::{self, StateDict};
 
 /// A teacher at work: in evaluation mode, without gradients.
 #[derive(Debug)]
@@ -45,12 +45,20 @@ impl Teacher {
         Ok(Teacher { name: name.to_owned(), view: view.to_owned(), model, store, precision, fold_batch_norm })
     }
 
-    /// Loads the weights, folds BatchNorm if that is asked for, and casts them to the teacher's precision.
+    /// Loads the weights from a file: safetensors or a PyTorch checkpoint, see [`StateDict::read`].
     ///
     /// # Errors
     /// If the file is not this network's, or the network cannot fold.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        weights::load_into(&self.store, path)?;
+        self.adopt(&StateDict::read(path, None)?)
+    }
+
+    /// Takes the weights over, folds BatchNorm if that is asked for, and casts them to the teacher's precision.
+    ///
+    /// # Errors
+    /// If they are not this network's, or the network cannot fold.
+    pub fn adopt(&mut self, state: &StateDict) -> Result<()> {
+        state.copy_into(&weights::variables(&self.store))?;
         self.store.freeze();
         if self.fold_batch_norm {
             let _no_grad = no_grad_guard();
@@ -59,6 +67,11 @@ impl Teacher {
         self.store.set_kind(self.precision.weights());
         weights::separate(&weights::variables(&self.store));
         Ok(())
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.store.device()
     }
 
     /// What the network offers.
