@@ -215,10 +215,12 @@ impl Network {
             return Err(error);
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let staged = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write", path))?;
-        program?.save(staged.path())?;
-        self.compare(&CModule::load(staged.path())?)?;
-        weights::write_atomically(path, &fs::read(staged.path()).map_err(Error::io("read", staged.path()))?)
+        let staging = tempfile::tempdir_in(folder).map_err(Error::io("write", path))?;
+        // libtorch puts the file's name into the file.
+        let staged = staging.path().join("network.pt");
+        program?.save(&staged)?;
+        self.compare(&CModule::load(&staged)?)?;
+        weights::write_atomically(path, &fs::read(&staged).map_err(Error::io("read", &staged))?)
     }
 
     /// Other batch sizes than the traced one, each twice: libtorch optimises a program when it runs for the second time.
@@ -266,14 +268,20 @@ pub fn execute(verb: &WeightsVerb) -> Result<String> {
 }
 
 fn written(state: &StateDict, transfer: &Transfer) -> String {
-    format!("{}: {}", transfer.destination.display(), summary(state))
+    let (source, destination) = (transfer.source.file.display(), transfer.destination.display());
+    format!("{destination}: {} of {source} ({})", content(state), origin(state))
 }
 
-/// How much there is, and where it was.
-fn summary(state: &StateDict) -> String {
+/// How much there is.
+fn content(state: &StateDict) -> String {
     let elements: usize = state.tensors.values().map(Tensor::numel).sum();
+    format!("{} tensors, {elements} elements", state.tensors.len())
+}
+
+/// The format of the file, and where in it the state dict was.
+fn origin(state: &StateDict) -> String {
     let under = state.key.as_ref().map(|key| format!(", under `{key}`")).unwrap_or_default();
-    format!("{} tensors, {elements} elements ({}{under})", state.tensors.len(), state.format)
+    format!("{}{under}", state.format)
 }
 
 /// The kind's name in PyTorch.
@@ -293,7 +301,7 @@ fn show(state: &StateDict) -> String {
     for (name, tensor) in &state.tensors {
         let _ = writeln!(text, "{name:width$}  {:8}  {:?}", kind_name(tensor.kind()), tensor.size());
     }
-    let _ = writeln!(text, "{}", summary(state));
+    let _ = writeln!(text, "{} ({})", content(state), origin(state));
     text
 }
 

@@ -118,7 +118,7 @@ pub(super) struct Pickle<'a> {
     pub nodes: Vec<Node<'a>>,
     /// By the key under which the file has the elements.
     pub storages: IndexMap<&'a str, Storage>,
-    /// How many bytes it took.
+    /// Where it ends in the bytes.
     pub end: usize,
 }
 
@@ -131,12 +131,12 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// Reads the pickle at the beginning of `bytes`.
+/// Reads the pickle that begins at `start`.
 ///
 /// # Errors
 /// If it is cut off, malformed or too large, or asks for anything that is neither a tensor nor a plain value.
-pub(super) fn read(bytes: &[u8]) -> Result<Pickle<'_>, Fault> {
-    let mut machine = Machine { bytes, ..Machine::default() };
+pub(super) fn read(bytes: &[u8], start: usize) -> Result<Pickle<'_>, Fault> {
+    let mut machine = Machine { bytes, at: start, ..Machine::default() };
     loop {
         let at = machine.at;
         match machine.step() {
@@ -560,7 +560,7 @@ impl<'a> Machine<'a> {
         };
         let Value::Int(offset) = offset else { return Err("a tensor's offset is no integer".to_owned()) };
         let (Some(size), Some(stride)) = (self.integers(size), self.integers(stride)) else {
-            return Err("a tensor's shape or strides are no integers".to_owned());
+            return Err(format!("a tensor's shape or strides are no integers, or more than {RANK}"));
         };
         let len = self.storages.get_index(*storage).map_or(0, |(_, storage)| storage.len);
         let view = View { storage: *storage, offset, size, stride };

@@ -250,7 +250,7 @@ fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
     if get("byteorder")?.is_some_and(|order| order != b"little") {
         return Err(big_endian());
     }
-    let pickle = pickle::read(get("data.pkl")?.unwrap_or_default())?;
+    let pickle = pickle::read(get("data.pkl")?.unwrap_or_default(), 0)?;
     let elements = pickle.storages.iter().map(|(key, storage)| {
         let bytes =
             get(&format!("data/{key}"))?.ok_or_else(|| format!("the elements of storage `{key}` are missing"))?;
@@ -282,8 +282,8 @@ fn is_legacy(bytes: &[u8]) -> bool {
 fn read_legacy(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
     let mut at = 0;
     let mut next = || {
-        let pickle = pickle::read(&bytes[at..]).map_err(|fault| format!("the part from byte {at} on: {fault}"))?;
-        at += pickle.end;
+        let pickle = pickle::read(bytes, at)?;
+        at = pickle.end;
         Ok::<_, Fault>(pickle)
     };
     let [number, version, system, object, keys] = [next()?, next()?, next()?, next()?, next()?];
