@@ -231,8 +231,9 @@ impl Network {
             let largest = expected.abs().max().double_value(&[]);
             let same = expected.size() == found.size();
             let difference = if same { (&expected - &found).abs().max().double_value(&[]) } else { f64::INFINITY };
-            // Not `>`: what is not a number is no agreement.
-            if !(difference <= 1e-5 * largest.max(1.0)) {
+            // What is not a number does not agree either.
+            let agrees = difference <= 1e-5 * largest.max(1.0);
+            if !agrees {
                 return Err(Error::run(format!(
                     "the TorchScript program does not compute what the network computes: at a batch of {batch} its \
                      logits differ by {difference:e}, the largest being {largest:e}; nothing was written"

@@ -412,8 +412,12 @@ fn archives_that_contradict_themselves_are_refused() {
         (first + 46, &[0xff], "a name in the archive is not UTF-8"),
         (zeroth, b"PK\x01\x09", "the archive's directory is damaged"),
         (object + 56, b"dota", "the archive has no single `NAME/data.pkl`, hence `torch.save` did not write it"),
-        (end + 10, &[0xfe, 0xff], "the archive is cut off"),
-        (end + 12, &[0xff; 3], "the archive is cut off"),
+        // The record of 64 bits before the end, which PyTorch writes always: entries, and where they are listed.
+        (end - 44, &[0xff; 2], "the archive is cut off"),
+        (end - 44, &[0xff; 8], "the archive is cut off"),
+        (end - 36, &[0xff; 8], "the archive is cut off"),
+        (end - 28, &[0xff; 3], "the archive is cut off"),
+        (end - 76, b"PK\x06\x09", "the archive's directory is damaged"),
         (end + 20, &[1], "the archive is cut off: its directory is missing"),
         (end - 20, b"PK\x06\x07\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "the archive is cut off"),
     ];
@@ -423,7 +427,15 @@ fn archives_that_contradict_themselves_are_refused() {
         let said = parse(&file, None).map(|state| state.tensors.len());
         assert_eq!(said, Err(format!("w.pth: {expected}")), "{at} {lie:?}");
     }
-    let mut file = whole.clone();
+    // An archive without that record.
+    let whole = bytes("export.pth");
+    for field in [10, 12, 16] {
+        let mut file = whole.clone();
+        let at = file.len() - 22 + field;
+        file[at..at + 2].fill(0xff);
+        assert_eq!(refusal(&file), "w.pth: the archive is cut off");
+    }
+    let mut file = bytes("unchecked.pth");
     replace(&mut file, 0, b"little", b"bigend");
     assert!(refusal(&file).ends_with("most significant byte first; save it again on another"));
 }
