@@ -331,6 +331,20 @@ fn tensors_lie_within_their_storages() {
 }
 
 #[test]
+fn words_of_a_file_do_not_reach_the_terminal_as_they_are() {
+    let named = |name: &str| {
+        let mut pickle = tensor(&storage("FloatStorage", "0", 1), 0, &[1], &[1]);
+        pickle.splice(1..4, [&b"X"[..], &(name.len() as u32).to_le_bytes(), name.as_bytes()].concat());
+        legacy(&pickle, &[("0", 1, &[0; 4])])
+    };
+    assert_eq!(parse(&named("größe.日本"), None).unwrap().tensors.len(), 1);
+    assert_eq!(refusal(&named("a\x1b[2J")), "w.pth: `a\\u{1b}[2J` is no name of a tensor");
+    assert_eq!(refusal(&named(&"ö".repeat(501))), format!("w.pth: `{}` is no name of a tensor", "ö".repeat(100)));
+    let key = legacy(&[b"}X\xa0\x86\x01\0".to_vec(), vec![b'k'; 100_000], b"Ns.".to_vec()].concat(), &[]);
+    assert_eq!(refusal(&key).len(), "w.pth: ".len() + 2000);
+}
+
+#[test]
 fn storages_have_what_they_claim() {
     let pickle = |class: &str, len: i64| tensor(&storage(class, "0", len), 0, &[1], &[1]);
     let float = pickle("FloatStorage", 2);

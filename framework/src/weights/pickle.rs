@@ -628,7 +628,7 @@ fn pairs<'a>(items: &[Value<'a>]) -> Result<Vec<(Value<'a>, Value<'a>)>, Fault> 
 }
 
 fn refusal(module: &str, name: &str) -> Fault {
-    let full: String = format!("{module}.{name}").escape_default().take(100).collect();
+    let full: String = format!("{module}.{name}").chars().take(100).collect();
     format!(
         "it asks for `{full}`, and nothing but tensors and plain containers is taken from a pickle, since it could run \
          any code; if you trust the file, save its state dict alone: `state = torch.load(SRC, weights_only=False)`, \

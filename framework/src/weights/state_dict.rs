@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use tch::Tensor;
 
+use super::pickle::Fault;
 use super::torch::{self, Checkpoint};
 use super::{from_bytes, write_atomically};
 use crate::error::{Error, Result};
@@ -46,6 +47,20 @@ pub struct StateDict {
     path: PathBuf,
 }
 
+/// How long a tensor's name may be, in bytes.
+const NAME: usize = 1000;
+/// How much of what a file says of itself is shown, in characters.
+const SHOWN: usize = 2000;
+
+/// A message with words of the file, which might otherwise command the terminal or fill it.
+fn printable(message: &str) -> String {
+    let escaped = message.chars().flat_map(|c| {
+        let control = c.is_control();
+        std::iter::once(c).filter(move |_| !control).chain(c.escape_default().filter(move |_| control))
+    });
+    escaped.take(SHOWN).collect()
+}
+
 /// What PyTorch's BatchNorm counts, and nothing here reads.
 const COUNTER: &str = "num_batches_tracked";
 
@@ -68,15 +83,19 @@ impl StateDict {
     /// # Errors
     /// As for [`StateDict::read`], without those of reading.
     pub fn parse(bytes: &[u8], path: &Path, key: Option<&str>) -> Result<Self> {
-        let fault = |fault| Error::data(path, fault);
-        if let Some(checkpoint) = Checkpoint::open(bytes).map_err(fault)? {
-            let (key, tensors) = checkpoint.state_dict(key).map_err(fault)?;
-            return Ok(StateDict { tensors, format: checkpoint.format, key, path: path.to_owned() });
-        }
-        let tensors = from_bytes(bytes, path)?.tensors;
-        match key {
-            None => Ok(StateDict { tensors, format: Format::Safetensors, key: None, path: path.to_owned() }),
-            Some(_) => Err(Error::data(path, "safetensors nest nothing: leave out `--key`")),
+        let fault = |fault: Fault| Error::data(path, printable(&fault));
+        let checkpoint = Checkpoint::open(bytes).map_err(fault)?;
+        let (format, (key, tensors)) = match (&checkpoint, key) {
+            (Some(checkpoint), key) => (checkpoint.format, checkpoint.state_dict(key).map_err(fault)?),
+            (None, None) => (Format::Safetensors, (None, from_bytes(bytes, path)?.tensors)),
+            (None, Some(_)) => return Err(Error::data(path, "safetensors nest nothing: leave out `--key`")),
+        };
+        match tensors.keys().find(|name| name.len() > NAME || name.contains(char::is_control)) {
+            Some(name) => {
+                let begin: String = name.chars().take(100).collect();
+                Err(fault(format!("`{begin}` is no name of a tensor")))
+            }
+            None => Ok(StateDict { tensors, format, key, path: path.to_owned() }),
         }
     }
 

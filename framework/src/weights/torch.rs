@@ -25,9 +25,6 @@ const LEGACY_VERSION: i64 = 1001;
 /// out more than once.
 const SHARING: u64 = 16;
 
-/// How long a tensor's name may be, in bytes.
-const NAME: usize = 1000;
-
 /// A checkpoint: its pickle, and the elements of each storage.
 #[derive(Debug)]
 pub(super) struct Checkpoint<'a> {
@@ -139,9 +136,6 @@ impl<'a> Checkpoint<'a> {
         }
         let entry = |(key, value): &(Value<'a>, Value<'a>)| {
             let name = text(key).ok_or_else(|| format!("it has {} for a name", self.describe(*key)))?;
-            if name.len() > NAME {
-                return Err(format!("it has a name of {} bytes", name.len()));
-            }
             match self.pickle.node(*value) {
                 Some(Node::Tensor(view)) => Ok((name, view)),
                 _ => Err(format!("its `{name}` is {}", self.describe(*value))),
