@@ -18,9 +18,11 @@ use limbeck::registry::{self, Role};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::evaluate::{EvaluateArgs, evaluate};
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
-use crate::{check, doctor, listing, report, run};
+use crate::weights::WeightsVerb;
+use crate::{check, doctor, listing, report, run, weights};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
 const LOG_VARIABLE: &str = "LIMBECK_LOG";
@@ -37,6 +39,7 @@ Examples:
   limbeck run experiment.toml          trains, goes on where it was stopped, writes the report
   limbeck report runs/NAME             the report again, for example with another baseline
   limbeck plugins show kd              a method's settings and citation
+  limbeck weights import a.pth b.safetensors
 
 Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end, 130 interrupted at once.",
     styles = STYLES
@@ -145,6 +148,21 @@ Examples:
         #[command(subcommand)]
         verb: PluginVerb,
     },
+    /// Read and write checkpoints of PyTorch.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Weights {
+        #[command(subcommand)]
+        verb: WeightsVerb,
+    },
+    /// Evaluate given weights: top-1, top-5, loss, calibration error, images per second.
+    #[command(after_help = "\
+Published weights differ in the normalisation that they expect: set it with the data set's own settings.
+
+Examples:
+  limbeck evaluate --model resnet32x4 --weights ckpt_epoch_240.pth --dataset cifar100
+  limbeck evaluate --model resnet32x4 --weights resnet32x4.safetensors --dataset cifar100 \\
+      --set dataset.path=data --set 'dataset.std=[0.2673, 0.2564, 0.2762]' --json")]
+    Evaluate(EvaluateArgs),
     /// Check this host: versions, libtorch, devices, plugins, data.
     #[command(after_help = "\
 Examples:
@@ -352,6 +370,15 @@ fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
             print(&if json { listing::show_json(&name, kind)? } else { listing::show(&name, kind)? })?;
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Weights { verb } => {
+            print(&weights::execute(&verb).map_err(Failure::of_configuration)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Evaluate(arguments) => {
+            let evaluation = evaluate(&arguments).map_err(Failure::of_configuration)?;
+            print(&if arguments.json { listing::json(&evaluation)? } else { evaluation.to_string() })?;
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut text);
@@ -545,11 +572,14 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         let verbs = commands(&command);
-        assert_eq!(verbs.len(), 11);
+        assert_eq!(verbs.len(), 16);
         for mut verb in verbs {
             let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
             assert!(verb.get_about().is_some(), "{name}");
-            assert!(name == "plugins" || help.contains("Examples:\n  limbeck "), "{help}");
+            assert!(
+                ["plugins", "weights"].contains(&name.as_str()) || help.contains("Examples:\n  limbeck "),
+                "{help}"
+            );
         }
     }
 

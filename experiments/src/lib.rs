@@ -20,6 +20,7 @@
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`report`] | the comparison of runs, as Markdown and CSV |
+//! | [`weights`], [`evaluate`] | checkpoints of PyTorch in and out, and what they are worth on a data set |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
 
@@ -31,6 +32,7 @@ use limbeck_models as _;
 pub mod check;
 pub mod cli;
 pub mod doctor;
+pub mod evaluate;
 pub mod golden;
 pub mod listing;
 pub mod log;
@@ -39,6 +41,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod weights;
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.
 ///

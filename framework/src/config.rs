@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
@@ -78,6 +79,29 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment> {
 /// # Errors
 /// As for [`load`].
 pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment> {
+    let (experiment, source, set): (Experiment, _, _) = read(text, path, overrides)?;
+    let at = |fault: Fault| {
+        let origin = source.locate(&fault.key, &set);
+        Box::new(Diagnostic { message: fault.message, key: fault.key, origin })
+    };
+    experiment.check().map_err(at)?;
+    Ok(experiment)
+}
+
+/// Reads anything else that is written as an experiment file is, with overrides and the same errors.
+///
+/// # Errors
+/// If the text is not TOML, or does not describe a `T`.
+pub fn parse_as<T: DeserializeOwned>(text: &str, path: &Path, overrides: &[String]) -> Result<T> {
+    read(text, path, overrides).map(|(value, _, _)| value)
+}
+
+/// The value, its source, and the overrides by key.
+fn read<'a, T: DeserializeOwned>(
+    text: &'a str,
+    path: &'a Path,
+    overrides: &[String],
+) -> Result<(T, Source<'a>, HashMap<String, String>)> {
     let source = Source::new(text, path)?;
     let mut table = source.table.clone();
     let mut set = HashMap::new();
@@ -87,17 +111,11 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment
             .map_err(Box::new)?;
         set.insert(key, text.clone());
     }
-    let experiment: Experiment =
-        serde_path_to_error::deserialize(hoist_kind(Value::Table(table.clone()))).map_err(|error| {
-            let key = error.path().to_string();
-            Box::new(source.diagnose(&key, error.inner().message(), &table, &set))
-        })?;
-    let at = |fault: Fault| {
-        let origin = source.locate(&fault.key, &set);
-        Box::new(Diagnostic { message: fault.message, key: fault.key, origin })
-    };
-    experiment.check().map_err(at)?;
-    Ok(experiment)
+    let value = serde_path_to_error::deserialize(hoist_kind(Value::Table(table.clone()))).map_err(|error| {
+        let key = error.path().to_string();
+        Box::new(source.diagnose(&key, error.inner().message(), &table, &set))
+    })?;
+    Ok((value, source, set))
 }
 
 /// An experiment file with the place of every key.

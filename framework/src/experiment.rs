@@ -62,7 +62,8 @@ pub struct TeacherConfig {
     pub view: Option<String>,
     /// The network.
     pub model: Arc<dyn ModelConfig>,
-    /// Its weights (safetensors), relative to the experiment file. Absent: it is trained first, by `train`.
+    /// Its weights (safetensors or a PyTorch checkpoint), relative to the experiment file. Absent: it is
+    /// trained first, by `train`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// The arithmetic of its forward pass. Its outputs are float32 in any case.

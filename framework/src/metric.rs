@@ -126,6 +126,44 @@ impl AccuracyMeter {
     }
 }
 
+/// The expected calibration error over a split, batch by batch, summed on the device: how far confidence, the largest
+/// probability, is from being right, on average over [`CALIBRATION_BINS`] bins of equal width.
+///
+/// Source: Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017, equation 3.
+#[derive(Debug)]
+pub struct CalibrationMeter {
+    /// `[2, bins]`, float64: by bin, summed confidence and right guesses.
+    sums: Tensor,
+    samples: usize,
+}
+
+/// How many bins of confidence a [`CalibrationMeter`] has: bin m is (m / 15, (m + 1) / 15].
+pub const CALIBRATION_BINS: i64 = 15;
+
+impl CalibrationMeter {
+    /// Empty.
+    pub fn new(device: Device) -> Self {
+        CalibrationMeter { sums: Tensor::zeros([2, CALIBRATION_BINS], (Kind::Double, device)), samples: 0 }
+    }
+
+    /// Adds a batch of logits `[B, C]` and labels `[B]`.
+    pub fn add(&mut self, logits: &Tensor, labels: &Tensor) {
+        let _no_grad = no_grad_guard();
+        let (confidence, guess) = logits.to_kind(Kind::Double).softmax(1, None::<Kind>).max_dim(1, false);
+        let bin = ((&confidence * CALIBRATION_BINS as f64).ceil() - 1.0).clamp(0.0, CALIBRATION_BINS as f64 - 1.0);
+        let right = guess.eq_tensor(labels).to_kind(Kind::Double);
+        let both = Tensor::stack(&[confidence, right], 0);
+        self.sums = self.sums.index_add(1, &bin.to_kind(Kind::Int64), &both);
+        self.samples += labels.size()[0] as usize;
+    }
+
+    /// Reads the result from the device, in percent: Σ |right − confidence| over the bins, by the number of samples.
+    pub fn read(&self) -> f64 {
+        let gaps = (self.sums.get(1) - self.sums.get(0)).abs().sum(Kind::Double);
+        100.0 * gaps.double_value(&[]) / self.samples.max(1) as f64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +199,25 @@ mod tests {
             .sum::<f64>()
             / 4.0;
         approx::assert_relative_eq!(accuracy.loss, by_hand, max_relative = 1e-6);
+    }
+
+    #[test]
+    fn calibration_compares_confidence_with_being_right_in_fifteen_bins() {
+        // Logits of two classes with the given probability of class 0.
+        let of = |p: f64| [p.ln(), (1.0 - p).ln()];
+        let mut meter = CalibrationMeter::new(Device::Cpu);
+        // Two in the bin (0.8, 0.8667], one of them right; in two batches.
+        meter.add(&Tensor::from_slice2(&[of(0.85), of(0.65)]), &Tensor::from_slice(&[0_i64, 0]));
+        meter.add(&Tensor::from_slice2(&[of(0.83), of(0.05)]), &Tensor::from_slice(&[1_i64, 1]));
+        let by_hand = [(1.0_f64 - 0.85 - 0.83).abs(), 1.0 - 0.65, 1.0 - 0.95].iter().sum::<f64>() / 4.0;
+        approx::assert_relative_eq!(meter.read(), 100.0 * by_hand, max_relative = 1e-12);
+        assert_eq!(CalibrationMeter::new(Device::Cpu).read(), 0.0);
+        // Sure and right: no error. Sure and wrong: all of it.
+        let sure = Tensor::from_slice2(&[[1000.0_f32, 0.0]]);
+        for (label, expected) in [(0_i64, 0.0), (1, 100.0)] {
+            let mut meter = CalibrationMeter::new(Device::Cpu);
+            meter.add(&sure, &Tensor::from_slice(&[label]));
+            assert_eq!(meter.read(), expected);
+        }
     }
 }

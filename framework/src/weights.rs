@@ -1,5 +1,10 @@
 //! Tensor files: safetensors, written so that a kill at any moment leaves the old file or the new one, and loaded into a
-//! network in place, checked name by name.
+//! network in place, checked name by name. [`StateDict`] reads PyTorch's checkpoints as well.
+
+mod pickle;
+mod state_dict;
+mod torch;
+mod zip;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -13,6 +18,8 @@ use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
 use crate::error::{Error, Result};
 use crate::registry::nearest;
+
+pub use state_dict::{Format, StateDict};
 
 /// The key of the file's metadata under which the note stands. One key only: a map of several has no fixed order, and
 /// the same tensors shall give the same bytes.
@@ -227,11 +234,13 @@ fn split(name: &str) -> (&str, &str) {
 /// # Errors
 /// If a name is missing on either side or a shape differs; all differences are named at once, and nothing is copied.
 pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>, path: &Path) -> Result<()> {
-    let names: Vec<&str> = source.keys().map(String::as_str).collect();
+    const SHOWN: usize = 8;
     let mut faults = Vec::new();
     for (name, variable) in variables {
         match source.get(name) {
-            None => faults.push(match nearest(name, names.iter().copied()) {
+            // What is not shown needs no looking for.
+            None if faults.len() >= SHOWN => faults.push(String::new()),
+            None => faults.push(match nearest(name, source.keys().map(String::as_str)) {
                 Some(near) => format!("`{name}` is missing (it has `{near}`)"),
                 None => format!("`{name}` is missing"),
             }),
@@ -244,9 +253,15 @@ pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tenso
     let unexpected = source.keys().filter(|name| !variables.iter().any(|(expected, _)| expected == *name));
     faults.extend(unexpected.map(|name| format!("`{name}` is unexpected")));
     if !faults.is_empty() {
-        let shown = faults.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
-        let more = if faults.len() > 8 { format!("; and {} more", faults.len() - 8) } else { String::new() };
-        return Err(Error::data(path, format!("these are not the weights of this network: {shown}{more}")));
+        let shown = faults.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+        let more = if faults.len() > SHOWN { format!("; and {} more", faults.len() - SHOWN) } else { String::new() };
+        let hint = match wrapper(variables, source) {
+            Some(prefix) => {
+                format!("; every name begins with `{prefix}`: `limbeck weights import --strip {prefix}` takes it off")
+            }
+            None => String::new(),
+        };
+        return Err(Error::data(path, format!("these are not the weights of this network: {shown}{more}{hint}")));
     }
     let _no_grad = no_grad_guard();
     for (name, variable) in variables {
@@ -257,15 +272,12 @@ pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tenso
     Ok(())
 }
 
-/// Loads a file into all variables of a store, in place. PyTorch's `num_batches_tracked` counters, which nothing here
-/// reads, are passed over.
-///
-/// # Errors
-/// As for [`read`] and [`copy_into`].
-pub fn load_into(store: &nn::VarStore, path: &Path) -> Result<()> {
-    let mut tensors = read(path)?.tensors;
-    tensors.retain(|name, _| !name.ends_with(".num_batches_tracked"));
-    copy_into(&variables(store), &tensors, path)
+/// The module around the network that a file has before every name: `module.` of `DataParallel`, for example.
+fn wrapper(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>) -> Option<String> {
+    let (name, _) = source.first()?;
+    let prefix = &name[..=name.find('.')?];
+    let inner: Option<Vec<&str>> = source.keys().map(|name| name.strip_prefix(prefix)).collect();
+    inner?.iter().any(|inner| variables.iter().any(|(name, _)| name == inner)).then(|| prefix.to_owned())
 }
 
 /// Finds a variable that was registered under a name already taken: libtorch's binding renames it `NAME__1`.
@@ -325,7 +337,7 @@ mod tests {
         let (a, b) = (network(1), network(2));
         save(&path, &variables(&a), Some("note")).unwrap();
         separate(&variables(&b));
-        load_into(&b, &path).unwrap();
+        StateDict::read(&path, None).unwrap().copy_into(&variables(&b)).unwrap();
         for ((name, x), (_, y)) in variables(&a).iter().zip(variables(&b)) {
             assert!(x.equal(&y), "{name}");
         }
@@ -372,7 +384,7 @@ mod tests {
         let half: Vec<_> = variables(&a).into_iter().map(|(n, t)| (n, t.to_kind(Kind::Half))).collect();
         save(&path, &half, None).unwrap();
         let b = network(2);
-        load_into(&b, &path).unwrap();
+        StateDict::read(&path, None).unwrap().copy_into(&variables(&b)).unwrap();
         for ((name, x), (_, y)) in variables(&a).iter().zip(variables(&b)) {
             assert_eq!(y.kind(), Kind::Float);
             assert!((x - y).abs().max().double_value(&[]) < 1e-3, "{name}");
@@ -404,7 +416,7 @@ mod tests {
         let mut tensors = variables(&a);
         tensors.push(("bn1.num_batches_tracked".to_owned(), Tensor::from(7_i64)));
         save(&path, &tensors, None).unwrap();
-        load_into(&network(2), &path).unwrap();
+        StateDict::read(&path, None).unwrap().copy_into(&variables(&network(2))).unwrap();
         check_names(&a).unwrap();
         nn::linear(a.root() / "fc", 3, 2, Default::default());
         let message = check_names(&a).unwrap_err().to_string();

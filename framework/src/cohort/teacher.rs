@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::experiment::Precision;
 use crate::model::{Features, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
 use crate::seed::Seed;
-use crate::weights;
+use crate::weights::{self, StateDict};
 
 /// A teacher at work: in evaluation mode, without gradients.
 #[derive(Debug)]
@@ -49,8 +49,8 @@ impl Teacher {
         Ok(Teacher { name, view, model, store, precision, fold_batch_norm, complete })
     }
 
-    /// Loads the weights, folds BatchNorm if that is asked for, and casts them to the teacher's precision. Of a network that
-    /// came complete nothing is left to load.
+    /// Loads the weights from a file: safetensors or a PyTorch checkpoint, see [`StateDict::read`]. Of a network that came
+    /// complete nothing is left to load.
     ///
     /// # Errors
     /// If the file is not this network's, or the network cannot fold.
@@ -58,7 +58,15 @@ impl Teacher {
         if self.complete {
             return Ok(());
         }
-        weights::load_into(&self.store, path)?;
+        self.adopt(&StateDict::read(path, None)?)
+    }
+
+    /// Takes the weights over, folds BatchNorm if that is asked for, and casts them to the teacher's precision.
+    ///
+    /// # Errors
+    /// If they are not this network's, or the network cannot fold.
+    pub fn adopt(&mut self, state: &StateDict) -> Result<()> {
+        state.copy_into(&weights::variables(&self.store))?;
         self.store.freeze();
         if self.fold_batch_norm {
             let _no_grad = no_grad_guard();
@@ -72,6 +80,11 @@ impl Teacher {
     /// The network.
     pub fn model(&self) -> &dyn Model {
         &*self.model
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.store.device()
     }
 
     /// What the network offers.
