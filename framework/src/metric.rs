@@ -86,6 +86,27 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
 }
 
+/// The bins of [`calibration_error`].
+pub const CALIBRATION_BINS: i64 = 15;
+
+/// The expected calibration error (Guo et al., arXiv 1706.04599, equation 5) of `logits` `[N, C]` for `labels` `[N]`, in
+/// percentage points: the confidence in the first guess and the share of right ones, compared within
+/// [`CALIBRATION_BINS`] bins of equal width, closed above.
+///
+/// # Errors
+/// If it is not finite: the logits overflowed.
+pub fn calibration_error(logits: &Tensor, labels: &Tensor) -> Result<f64> {
+    let _no_grad = no_grad_guard();
+    let (confidence, guesses) = logits.to_kind(Kind::Double).softmax(1, Kind::Double).max_dim(1, false);
+    let bins = (&confidence * CALIBRATION_BINS as f64).ceil() - 1.0;
+    let bins = bins.clamp(0.0, (CALIBRATION_BINS - 1) as f64).nan_to_num(0.0, None, None);
+    let excess = confidence - guesses.eq_tensor(labels).to_kind(Kind::Double);
+    let sums = Tensor::zeros([CALIBRATION_BINS], (Kind::Double, logits.device()));
+    let sums = sums.index_add(0, &bins.to_kind(Kind::Int64), &excess);
+    let error = f64::try_from(sums.abs().sum(Kind::Double))? / labels.size()[0].max(1) as f64;
+    if error.is_finite() { Ok(100.0 * error) } else { Err(Error::run("the calibration error is not finite")) }
+}
+
 /// Accuracy over a split, batch by batch, summed on the device.
 #[derive(Debug)]
 pub struct AccuracyMeter {
@@ -161,5 +182,16 @@ mod tests {
             .sum::<f64>()
             / 4.0;
         approx::assert_relative_eq!(accuracy.loss, by_hand, max_relative = 1e-6);
+    }
+
+    #[test]
+    fn calibration_compares_confidence_with_accuracy_bin_by_bin() {
+        // Confidences 0.9 (right and wrong), 0.62 (right) and 0.59 (wrong), on two sides of 9/15.
+        let row = |p: f64| [p.ln(), (1.0 - p).ln()];
+        let logits = Tensor::from_slice2(&[row(0.9), row(0.9), row(0.62), row(0.59)]);
+        let error = calibration_error(&logits, &Tensor::from_slice(&[0_i64, 1, 0, 1])).unwrap();
+        approx::assert_relative_eq!(error, 100.0 * (0.8 + 0.38 + 0.59) / 4.0, max_relative = 1e-12);
+        let broken = calibration_error(&(logits * f64::NAN), &Tensor::from_slice(&[0_i64, 1, 0, 1])).unwrap_err();
+        assert_eq!(broken.to_string(), "the calibration error is not finite");
     }
 }
