@@ -131,11 +131,13 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Write an experiment's report (Markdown and CSV) into DIR/report.
+    /// Write the report of one experiment, or of several side by side: a page, Markdown, LaTeX, CSV.
     #[command(after_help = "\
 Examples:
   limbeck report runs/quickstart
-  limbeck report runs/quickstart --baseline kd --accuracy best_on_test")]
+  limbeck report runs/quickstart --baseline kd --accuracy best_on_test --format html,csv
+  limbeck report runs/pair1 runs/pair2 runs/pair3 --baseline kd --out runs/table1
+  limbeck report runs/quickstart --tensorboard && tensorboard --logdir runs/quickstart/report/tensorboard")]
     Report(ReportArgs),
     /// List what is linked into this binary: methods, networks, data sets and the rest.
     #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -209,14 +211,55 @@ struct ExperimentArgs {
 
 #[derive(Debug, Args)]
 struct ReportArgs {
-    /// The experiment's folder: runs/NAME.
-    dir: PathBuf,
+    /// The experiments' folders: runs/NAME. Several are several pairs of networks, side by side.
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
     /// The method that others are compared with, in place of the experiment's own choice.
     #[arg(long, value_name = "METHOD")]
     baseline: Option<String>,
     /// The accuracy that is shown, in place of the experiment's own choice.
     #[arg(long)]
     accuracy: Option<Accuracy>,
+    /// What to write.
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "html,md,csv,tex")]
+    format: Vec<ReportFormat>,
+    /// Where to write it: DIR/report for a single experiment; several need a folder of their own.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write event files for TensorBoard too, one for each run, into the folder `tensorboard`.
+    #[arg(long)]
+    tensorboard: bool,
+}
+
+impl From<ReportArgs> for report::Options {
+    fn from(arguments: ReportArgs) -> Self {
+        let ReportArgs { dirs: _, baseline, accuracy, format, out, tensorboard } = arguments;
+        let formats = format.into_iter().map(report::Format::from).collect();
+        report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from), formats, out, tensorboard }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReportFormat {
+    /// One page for a browser, which needs no other file.
+    Html,
+    /// The report as text, and a summary to be pasted.
+    Md,
+    /// The numbers of every table and picture.
+    Csv,
+    /// The tables for LaTeX.
+    Tex,
+}
+
+impl From<ReportFormat> for report::Format {
+    fn from(format: ReportFormat) -> Self {
+        match format {
+            ReportFormat::Html => report::Format::Html,
+            ReportFormat::Md => report::Format::Markdown,
+            ReportFormat::Csv => report::Format::Csv,
+            ReportFormat::Tex => report::Format::Latex,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -336,8 +379,9 @@ fn execute(verb: Verb) -> Result<ExitCode, Failure> {
             print(&if json { listing::json(&plan.outline())? } else { plan.to_string() })?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Report(ReportArgs { dir, baseline, accuracy }) => {
-            write_report(&dir, &report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from) })?;
+        Verb::Report(mut arguments) => {
+            let dirs = std::mem::take(&mut arguments.dirs);
+            write_report(&dirs, &arguments.into())?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Plugins { verb: PluginVerb::List { kind, json } } => {
@@ -424,7 +468,7 @@ fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<Ex
         );
         return Ok(ExitCode::from(STOPPED));
     }
-    write_report(&finished.folder, &report::Options::default())?;
+    write_report(&[finished.folder], &report::Options::default())?;
     Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -445,8 +489,8 @@ fn manual(out: Option<&Path>) -> Result<()> {
 }
 
 /// Writes the report; prints its comparison and, as the last line, where it is.
-fn write_report(folder: &Path, options: &report::Options) -> Result<()> {
-    let report = report::write(folder, options)?;
+fn write_report(folders: &[PathBuf], options: &report::Options) -> Result<()> {
+    let report = report::write(folders, options)?;
     print(&format!("{}\nreport: {}\n", report.comparison, report.path.display()))
 }
 

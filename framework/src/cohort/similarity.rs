@@ -169,8 +169,8 @@ fn classes(names: &[String], labels: &[i64], logits: &Tensor) -> Result<Vec<Clas
     let guesses: Vec<i64> = Vec::try_from(logits.argmax(1, false))?;
     let class = |(label, name): (i64, &String)| {
         let of_class = labels.iter().zip(&guesses).filter(|(known, _)| **known == label);
-        let (samples, right) = of_class
-            .fold((0, 0), |(samples, right), (_, guess)| (samples + 1, right + usize::from(*guess == label)));
+        let (samples, right) =
+            of_class.fold((0, 0), |(samples, right), (_, guess)| (samples + 1, right + usize::from(*guess == label)));
         ClassAccuracy { name: name.clone(), samples, right }
     };
     Ok((0..).zip(names).map(class).collect())
