@@ -596,6 +596,13 @@ mod tests {
         let cli = Cli::try_parse_from(["limbeck", "report", "runs/a", "--accuracy", "best_on_validation"]).unwrap();
         let Verb::Report(arguments) = cli.verb else { panic!("{:?}", cli.verb) };
         assert_eq!(arguments.accuracy.map(AccuracyChoice::from), Some(AccuracyChoice::BestOnValidation));
+        assert_eq!(report::Options::from(arguments).formats, report::Format::ALL);
+        let several = ["limbeck", "report", "a", "b", "--format", "md,html", "--out", "c", "--tensorboard"];
+        let Verb::Report(arguments) = Cli::try_parse_from(several).unwrap().verb else { panic!("{several:?}") };
+        assert_eq!(arguments.dirs, [PathBuf::from("a"), "b".into()]);
+        let options = report::Options::from(arguments);
+        assert_eq!(options.formats, [report::Format::Markdown, report::Format::Html]);
+        assert_eq!((options.out, options.tensorboard), (Some("c".into()), true));
         for option in ["--kind", "--role"] {
             let cli = Cli::try_parse_from(["limbeck", "plugins", "list", option, "model"]).unwrap();
             assert!(matches!(

@@ -89,7 +89,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
 /// The bins of [`calibration_error`].
 pub const CALIBRATION_BINS: i64 = 15;
 
-/// The expected calibration error (Guo et al., arXiv 1706.04599, equation 5) of `logits` `[N, C]` for `labels` `[N]`, in
+/// The expected calibration error (Guo et al., arXiv 1706.04599, equation 3) of `logits` `[N, C]` for `labels` `[N]`, in
 /// percentage points: the confidence in the first guess and the share of right ones, compared within
 /// [`CALIBRATION_BINS`] bins of equal width, closed above.
 ///

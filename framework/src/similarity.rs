@@ -26,7 +26,7 @@ pub fn divergence(student: &Tensor, teacher: &Tensor) -> Result<f64> {
 }
 
 /// How the logits `[N, C]` of the classes are correlated over samples: `[C, C]`, float64. The difference of these matrices
-/// between teacher and student is what figures of the CRD paper (arXiv 1910.10699, section 4) show. A class whose logit
+/// between teacher and student is what figures of the CRD paper (arXiv 1910.10699) show. A class whose logit
 /// never changes is correlated with nothing.
 pub fn class_correlation(logits: &Tensor) -> Tensor {
     let _no_grad = no_grad_guard();
@@ -45,7 +45,7 @@ pub fn correlation_difference(student: &Tensor, teacher: &Tensor) -> Result<f64>
 
 /// Linear centred kernel alignment (Kornblith et al., arXiv 1905.00414) of every tap of one network with every tap of
 /// another, gathered batch by batch: numerator and denominators are sums over batches of the unbiased estimator of HSIC,
-/// each batch weighted by its samples (Nguyen et al., arXiv 2010.15327, equation 3).
+/// each batch weighted by its samples (Nguyen et al., arXiv 2010.15327).
 #[derive(Debug)]
 pub struct Alignment {
     /// `[S, T]`: summed HSIC of the taps of the one with those of the other.
@@ -108,7 +108,7 @@ impl Kernels {
         Kernels(Tensor::stack(&taps.iter().map(kernel).collect::<Vec<_>>(), 0))
     }
 
-    /// The unbiased estimate of HSIC (Song et al., 2012, equation 5) of each of our taps with each of theirs: `[S, T]`.
+    /// The unbiased estimate of HSIC (Song et al., Journal of Machine Learning Research 13, 2012) of each of our taps with each of theirs: `[S, T]`.
     fn hsic(&self, other: &Kernels) -> Tensor {
         let n = self.0.size()[1] as f64;
         let rows = |kernels: &Tensor| kernels.sum_dim_intlist(2, false, Kind::Double);

@@ -9,7 +9,8 @@ pub fn write(document: &Document) -> String {
     for section in &document.sections {
         for block in &section.blocks {
             if let Block::Table(table) = block {
-                text += &format!("\n% {}: {}\n{}", section.title, table.caption, self::table(table));
+                let name = if table.caption.is_empty() { section.title } else { &table.caption };
+                text += &format!("\n% {name}\n{}", self::table(table));
             }
         }
     }

@@ -10,8 +10,8 @@ pub const LEVEL: f64 = 0.05;
 /// More paired differences than this are not enumerated: 2^20 sign changes take a moment, and so many seeds nobody has.
 const MOST_FLIPPED: usize = 20;
 
-/// Accuracies in percent whose deviation is not larger than this differ by rounding alone.
-const ROUNDING: f64 = 1e-9;
+/// Accuracies in percent that are not further apart than this differ by rounding alone.
+pub const ROUNDING: f64 = 1e-9;
 
 /// The mean of some numbers and how they scatter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,8 +96,8 @@ pub fn holm(values: &[f64]) -> Vec<f64> {
 /// The ranks of some scores, 1 for the highest; equal ones share the mean of their places.
 pub fn ranks(scores: &[f64]) -> Vec<f64> {
     let rank = |score: &f64| {
-        let above = scores.iter().filter(|other| *other > score).count();
-        let equal = scores.iter().filter(|other| *other == score).count();
+        let above = scores.iter().filter(|other| *other - score > ROUNDING).count();
+        let equal = scores.iter().filter(|other| (*other - score).abs() <= ROUNDING).count();
         above as f64 + (equal as f64 + 1.0) / 2.0
     };
     scores.iter().map(rank).collect()

@@ -3,7 +3,7 @@
 use crate::report::document::{Block, Figure};
 use crate::report::numbers::{probability, signed};
 use crate::report::picture;
-use crate::report::statistics::{LEVEL, Ranking, Spread, holm, median, sign_flip_test};
+use crate::report::statistics::{LEVEL, ROUNDING, Ranking, Spread, holm, median, sign_flip_test};
 use crate::report::study::Study;
 use crate::report::table::{Cell, Mark, NONE, Table};
 use crate::report::{ENOUGH_PAIRS, ENOUGH_SEEDS, Survey};
@@ -173,7 +173,7 @@ fn over_pairs(survey: &Survey) -> Vec<Block> {
 /// The relative improvement of one method over another on several pairs.
 #[derive(Debug)]
 pub struct Improvement {
-    /// In percent, pair by pair; pairs with a denominator of exactly 0 have none.
+    /// In percent, pair by pair; pairs with a denominator of 0 have none.
     pub each: Vec<f64>,
     pub mean: f64,
     pub median: f64,
@@ -183,11 +183,13 @@ pub struct Improvement {
     pub unstable: usize,
 }
 
-/// The average relative improvement of the CRD paper (its footnote 1): the mean over pairs of (X − Y) / (Y − student), with
+/// The average relative improvement of the CRD paper (arXiv 1910.10699): the mean over pairs of (X − Y) / (Y − student), with
 /// the accuracies `[X, Y, student alone]` of each pair; NaN where no pair has one.
 pub fn relative_improvement(pairs: &[[f64; 3]]) -> Improvement {
-    let ratio =
-        |[ours, theirs, alone]: &[f64; 3]| (theirs != alone).then(|| 100.0 * (ours - theirs) / (theirs - alone));
+    let ratio = |[ours, theirs, alone]: &[f64; 3]| {
+        let gain = theirs - alone;
+        (gain.abs() > ROUNDING).then(|| 100.0 * (ours - theirs) / gain)
+    };
     let each: Vec<f64> = pairs.iter().filter_map(ratio).collect();
     let mean = |values: &[f64]| Spread::of(values.iter().copied()).map_or(f64::NAN, |spread| spread.mean);
     Improvement {
