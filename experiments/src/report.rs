@@ -8,7 +8,7 @@
 //! - each cell's `summary.json`, and what the student has in common with its teachers (`similarity.json`,
 //!   `correlations.safetensors`),
 //!
-//! and makes a [`document`]: sections of text, tables and pictures. That is written as `report.html` (one page, which needs
+//! and makes a document: sections of text, tables and pictures. That is written as `report.html` (one page, which needs
 //! no other file), `report.md`, `summary.md` (the comparison alone, to be pasted somewhere) and `report.tex` (its tables).
 //! For programs there are CSV files with the numbers of every table and picture, in full precision.
 

@@ -8,11 +8,6 @@ for (const table of document.querySelectorAll("table")) {
     const value = cell.dataset.value ?? (text !== "" && !isNaN(text) ? text : null);
     return value === null ? text : Number(value);
   };
-  // Numbers before words, and what is missing last.
-  const compare = (a, b) =>
-    typeof a === "number" && typeof b === "number" ? a - b
-      : typeof a !== typeof b ? (typeof a === "number" ? -1 : 1)
-        : a.localeCompare(b);
   headings.forEach((heading, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -22,13 +17,12 @@ for (const table of document.querySelectorAll("table")) {
       const descending = heading.getAttribute("aria-sort") === "ascending";
       headings.forEach((other) => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      const rows = [...body.rows].map((row) => [key(row, column), row]);
-      const [numbers, words] = [rows.filter(([k]) => typeof k === "number"), rows.filter(([k]) => typeof k !== "number")];
       const sign = descending ? -1 : 1;
-      for (const part of [numbers, words]) {
-        part.sort(([a], [b]) => sign * compare(a, b));
-        body.append(...part.map(([, row]) => row));
-      }
+      const rows = [...body.rows].map((row) => [key(row, column), row]);
+      const numbers = rows.filter(([k]) => typeof k === "number").sort(([a], [b]) => sign * (a - b));
+      const words = rows.filter(([k]) => typeof k === "string").sort(([a], [b]) => sign * a.localeCompare(b));
+      // What has no number comes last, whichever way the numbers are sorted.
+      body.append(...[...numbers, ...words].map(([, row]) => row));
     });
   });
 }

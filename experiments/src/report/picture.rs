@@ -527,4 +527,19 @@ mod tests {
     fn colours_go_from_dark_to_light() {
         assert_eq!((colour(0.0), colour(0.5), colour(2.0)), ([68, 1, 84], [33, 145, 140], [253, 231, 37]));
     }
+
+    #[test]
+    fn a_large_matrix_is_an_image_of_its_values() {
+        let values: Vec<Vec<Option<f64>>> =
+            (0..40).map(|row| (0..30).map(|_| Some(f64::from(row) / 39.0)).collect()).collect();
+        let heat = Heat { title: "t", names: Default::default(), sides: ["a", "b"], values, most: 1.0 };
+        let text = heat.draw();
+        let encoded = text.split("base64,").nth(1).unwrap().split('"').next().unwrap();
+        let file = STANDARD.decode(encoded).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut bytes).unwrap();
+        assert_eq!((info.width, info.height), (30, 40));
+        assert_eq!((&bytes[..3], &bytes[bytes.len() - 3..]), (&colour(0.0)[..], &colour(1.0)[..]));
+    }
 }
