@@ -136,11 +136,13 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Write an experiment's report (Markdown and CSV) into DIR/report.
+    /// Write the report of one experiment, or of several side by side: a page, Markdown, LaTeX, CSV.
     #[command(after_help = "\
 Examples:
   limbeck report runs/quickstart
-  limbeck report runs/quickstart --baseline kd --accuracy best_on_test")]
+  limbeck report runs/quickstart --baseline kd --accuracy best_on_test --format html,csv
+  limbeck report runs/pair1 runs/pair2 runs/pair3 --baseline kd --out runs/table1
+  limbeck report runs/quickstart --tensorboard && tensorboard --logdir runs/quickstart/report/tensorboard")]
     Report(ReportArgs),
     /// List what is linked into this binary: methods, networks, data sets and the rest.
     #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -229,17 +231,58 @@ struct ExperimentArgs {
 
 #[derive(Debug, Args)]
 struct ReportArgs {
-    /// The experiment's folder: runs/NAME.
-    dir: PathBuf,
+    /// The experiments' folders: runs/NAME. Several are several pairs of networks, side by side.
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
     /// The method that others are compared with, in place of the experiment's own choice.
     #[arg(long, value_name = "METHOD")]
     baseline: Option<String>,
     /// The accuracy that is shown, in place of the experiment's own choice.
     #[arg(long)]
     accuracy: Option<Accuracy>,
-    /// What was written, and each run's accuracy, as one JSON object.
+    /// What was written, and each run's accuracy, as one JSON object for each experiment.
     #[arg(long)]
     json: bool,
+    /// What to write.
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "html,md,csv,tex")]
+    format: Vec<ReportFormat>,
+    /// Where to write it: DIR/report for a single experiment; several need a folder of their own.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write event files for TensorBoard too, one for each run, into the folder `tensorboard`.
+    #[arg(long)]
+    tensorboard: bool,
+}
+
+impl From<ReportArgs> for report::Options {
+    fn from(arguments: ReportArgs) -> Self {
+        let ReportArgs { dirs: _, baseline, accuracy, json: _, format, out, tensorboard } = arguments;
+        let formats = format.into_iter().map(report::Format::from).collect();
+        report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from), formats, out, tensorboard }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReportFormat {
+    /// One page for a browser, which needs no other file.
+    Html,
+    /// The report as text, and a summary to be pasted.
+    Md,
+    /// The numbers of every table and picture.
+    Csv,
+    /// The tables for LaTeX.
+    Tex,
+}
+
+impl From<ReportFormat> for report::Format {
+    fn from(format: ReportFormat) -> Self {
+        match format {
+            ReportFormat::Html => report::Format::Html,
+            ReportFormat::Md => report::Format::Markdown,
+            ReportFormat::Csv => report::Format::Csv,
+            ReportFormat::Tex => report::Format::Latex,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -358,8 +401,9 @@ fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
             print(&if json { listing::json(&plan.outline())? } else { plan.to_string() })?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Report(ReportArgs { dir, baseline, accuracy, json }) => {
-            write_report(&dir, &report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from) }, json)?;
+        Verb::Report(mut arguments) => {
+            let (dirs, json) = (std::mem::take(&mut arguments.dirs), arguments.json);
+            write_report(&dirs, &arguments.into(), json)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Plugins { verb: PluginVerb::List { kind, json } } => {
@@ -464,7 +508,7 @@ fn run_experiment(
         }
         return Ok(ExitCode::from(STOPPED));
     }
-    write_report(&finished.folder, &report::Options::default(), json)?;
+    write_report(&[finished.folder], &report::Options::default(), json)?;
     Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -496,10 +540,14 @@ fn manual(out: Option<&Path>) -> Result<()> {
 }
 
 /// Writes the report; prints its comparison and, as the last line, where it is.
-fn write_report(folder: &Path, options: &report::Options, json: bool) -> Result<()> {
-    let report = report::write(folder, options)?;
+fn write_report(folders: &[PathBuf], options: &report::Options, json: bool) -> Result<()> {
+    let report = report::write(folders, options)?;
     if json {
-        return print(&listing::json(&report::Outline::read(folder, options, Some(report.path))?)?);
+        let outline = |folder: &PathBuf| report::Outline::read(folder, options, Some(report.path.clone()));
+        return match folders {
+            [folder] => print(&listing::json(&outline(folder)?)?),
+            _ => print(&listing::json(&folders.iter().map(outline).collect::<Result<Vec<_>>>()?)?),
+        };
     }
     print(&format!("{}\nreport: {}\n", report.comparison, report.path.display()))
 }
@@ -609,6 +657,13 @@ mod tests {
         let cli = Cli::try_parse_from(["limbeck", "report", "runs/a", "--accuracy", "best_on_validation"]).unwrap();
         let Verb::Report(arguments) = cli.verb else { panic!("{:?}", cli.verb) };
         assert_eq!(arguments.accuracy.map(AccuracyChoice::from), Some(AccuracyChoice::BestOnValidation));
+        assert_eq!(report::Options::from(arguments).formats, report::Format::ALL);
+        let several = ["limbeck", "report", "a", "b", "--format", "md,html", "--out", "c", "--tensorboard"];
+        let Verb::Report(arguments) = Cli::try_parse_from(several).unwrap().verb else { panic!("{several:?}") };
+        assert_eq!(arguments.dirs, [PathBuf::from("a"), "b".into()]);
+        let options = report::Options::from(arguments);
+        assert_eq!(options.formats, [report::Format::Markdown, report::Format::Html]);
+        assert_eq!((options.out, options.tensorboard), (Some("c".into()), true));
         for option in ["--kind", "--role"] {
             let cli = Cli::try_parse_from(["limbeck", "plugins", "list", option, "model"]).unwrap();
             assert!(matches!(

@@ -172,7 +172,7 @@ fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> R
             calibration.add(&logits, &batch.labels);
         }
         // Reading the sums waits for the device.
-        Ok::<_, Error>((accuracy.read()?, calibration.read()))
+        Ok::<_, Error>((accuracy.read()?, calibration.read()?))
     };
     pass(&rows[..rows.len().min(batch as usize)])?;
     let start = Instant::now();

@@ -19,7 +19,8 @@
 //! | [`run`] | running what is planned, teachers first |
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
-//! | [`report`] | the comparison of runs, as Markdown and CSV |
+//! | [`report`] | the comparison of runs, as a page, Markdown, LaTeX and CSV |
+//! | [`tensorboard`] | event files for TensorBoard |
 //! | [`weights`], [`evaluate`] | checkpoints of PyTorch in and out, and what they are worth on a data set |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
@@ -41,6 +42,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod tensorboard;
 pub mod weights;
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.

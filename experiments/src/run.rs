@@ -50,7 +50,8 @@ pub fn execute(plan: &Plan, stop: &Stop, observer: &mut dyn Observer) -> Result<
     let asked: Vec<&PlannedTeacher> = plan
         .teachers
         .iter()
-        .filter(|teacher| open.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name)))
+        // Those of finished cells too: a student that asks no teacher is compared with those of the others.
+        .filter(|teacher| plan.cells.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name)))
         .collect();
     for teacher in &asked {
         let trained = train_teacher(plan, teacher, &environment, stop, &mut observer)

@@ -11,6 +11,7 @@
 mod catch;
 mod evaluate;
 mod lane;
+mod similarity;
 mod stop;
 mod teacher;
 mod term;
@@ -42,6 +43,10 @@ use lane::{Lane, Shared};
 
 /// The student's weights in a run folder, once the run is finished.
 pub const STUDENT: &str = "student.safetensors";
+/// What the finished student is like beside the teachers: [`Similarity`](crate::record::Similarity).
+pub const SIMILARITY: &str = "similarity.json";
+/// Correlations of the classes' logits over the test split, `[C, C]`, float32: `student`, and `teacher.NAME` for each teacher.
+pub const CORRELATIONS: &str = "correlations.safetensors";
 /// What a run says of itself, once it has ended.
 pub const SUMMARY: &str = "summary.json";
 
@@ -283,12 +288,8 @@ impl<'a> Cohort<'a> {
             self.config.stop.count((position.step + 1).is_multiple_of(self.steps_per_epoch));
         }
         // A lane that was killed between its last checkpoint and its summary arrives here without a step.
-        for index in 0..self.berths.len() {
-            if self.berths[index].outcome.is_none() {
-                self.finish(index, watch)?;
-            }
-        }
-        Ok(())
+        let late: Vec<usize> = (0..self.berths.len()).filter(|index| self.berths[*index].outcome.is_none()).collect();
+        self.finish(&late, watch)
     }
 
     /// Writes a checkpoint of every lane that is still at work, where it stands.
@@ -421,6 +422,7 @@ impl<'a> Cohort<'a> {
         if epoch_ends {
             self.end_epoch(position, &sound, watch)?;
         }
+        let mut through = Vec::new();
         for index in sound {
             let berth = &mut self.berths[index];
             if berth.outcome.is_some() {
@@ -430,10 +432,10 @@ impl<'a> Cohort<'a> {
                 berth.lane.save(self.config.environment, self.steps_per_epoch, watch)?;
             }
             if berth.lane.position().is_none() {
-                self.finish(index, watch)?;
+                through.push(index);
             }
         }
-        Ok(())
+        self.finish(&through, watch)
     }
 
     fn end_epoch(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
@@ -446,7 +448,7 @@ impl<'a> Cohort<'a> {
             let students: Vec<_> = evaluated
                 .iter()
                 .map(|i| &self.berths[*i].lane)
-                .map(|lane| move |batch: &_| lane.evaluate(batch))
+                .map(|lane| move |batch: &_| Ok(lane.features(batch, &Taps::none())?.logits))
                 .collect();
             let networks: Vec<Classifier<'_>> = students.iter().map(|student| student as Classifier<'_>).collect();
             let views: Views = evaluated.iter().map(|i| self.berths[*i].lane.view.clone()).collect();
@@ -484,11 +486,33 @@ impl<'a> Cohort<'a> {
         self.end(index, Outcome::Failed { reason, checkpoint }, watch)
     }
 
-    fn finish(&mut self, index: usize, watch: &mut Watch<'_>) -> Result<()> {
-        let lane = &mut self.berths[index].lane;
-        lane.export()?;
-        checkpoint::remove_previous(&lane.info.folder)?;
-        self.end(index, Outcome::Finished, watch)
+    /// Ends lanes that are through: what they are is measured and written.
+    fn finish(&mut self, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        // They rest after this: the averages stay where the students were.
+        lanes.iter().for_each(|i| self.berths[*i].lane.swap_average());
+        let started = Instant::now();
+        let students: Vec<&Lane> = lanes.iter().map(|i| &self.berths[*i].lane).collect();
+        let findings = match similarity::measure(self.config, &students) {
+            Ok(findings) => findings,
+            Err(error) => students.iter().map(|_| Err(Error::run(error.to_string()))).collect(),
+        };
+        let share = started.elapsed().as_secs_f64() / lanes.len() as f64;
+        for (&index, findings) in lanes.iter().zip(findings) {
+            let lane = &mut self.berths[index].lane;
+            lane.book(share);
+            // A student is finished without it, too.
+            if let Err(error) = findings.and_then(|findings| findings.save(&lane.info.folder)) {
+                let message = format!("what it has in common with the teachers is not known: {error}");
+                watch.tell(&lane.info, Event::Warning { message });
+            }
+            lane.export()?;
+            checkpoint::remove_previous(&lane.info.folder)?;
+            self.end(index, Outcome::Finished, watch)?;
+        }
+        Ok(())
     }
 
     /// Says how the lane ended, writes that down, and lets it rest. Killed in between, it says so again when it is resumed.

@@ -19,6 +19,7 @@ pub mod precision;
 pub mod record;
 pub mod registry;
 pub mod seed;
+pub mod similarity;
 pub mod weights;
 
 pub use inventory;

@@ -86,6 +86,16 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
 }
 
+/// The expected calibration error of `logits` `[N, C]` for `labels` `[N]`, in percent: see [`CalibrationMeter`].
+///
+/// # Errors
+/// If it is not finite: the logits overflowed.
+pub fn calibration_error(logits: &Tensor, labels: &Tensor) -> Result<f64> {
+    let mut meter = CalibrationMeter::new(logits.device());
+    meter.add(logits, labels);
+    meter.read()
+}
+
 /// Accuracy over a split, batch by batch, summed on the device.
 #[derive(Debug)]
 pub struct AccuracyMeter {
@@ -151,6 +161,7 @@ impl CalibrationMeter {
         let _no_grad = no_grad_guard();
         let (confidence, guess) = logits.to_kind(Kind::Double).softmax(1, None::<Kind>).max_dim(1, false);
         let bin = ((&confidence * CALIBRATION_BINS as f64).ceil() - 1.0).clamp(0.0, CALIBRATION_BINS as f64 - 1.0);
+        let bin = bin.nan_to_num(0.0, None, None);
         let right = guess.eq_tensor(labels).to_kind(Kind::Double);
         let both = Tensor::stack(&[confidence, right], 0);
         self.sums = self.sums.index_add(1, &bin.to_kind(Kind::Int64), &both);
@@ -158,9 +169,13 @@ impl CalibrationMeter {
     }
 
     /// Reads the result from the device, in percent: Σ |right − confidence| over the bins, by the number of samples.
-    pub fn read(&self) -> f64 {
+    ///
+    /// # Errors
+    /// If it is not finite: the logits overflowed.
+    pub fn read(&self) -> Result<f64> {
         let gaps = (self.sums.get(1) - self.sums.get(0)).abs().sum(Kind::Double);
-        100.0 * gaps.double_value(&[]) / self.samples.max(1) as f64
+        let error = 100.0 * gaps.double_value(&[]) / self.samples.max(1) as f64;
+        if error.is_finite() { Ok(error) } else { Err(Error::run("the calibration error is not finite")) }
     }
 }
 
@@ -210,14 +225,14 @@ mod tests {
         meter.add(&Tensor::from_slice2(&[of(0.85), of(0.65)]), &Tensor::from_slice(&[0_i64, 0]));
         meter.add(&Tensor::from_slice2(&[of(0.83), of(0.05)]), &Tensor::from_slice(&[1_i64, 1]));
         let by_hand = [(1.0_f64 - 0.85 - 0.83).abs(), 1.0 - 0.65, 1.0 - 0.95].iter().sum::<f64>() / 4.0;
-        approx::assert_relative_eq!(meter.read(), 100.0 * by_hand, max_relative = 1e-12);
-        assert_eq!(CalibrationMeter::new(Device::Cpu).read(), 0.0);
-        // Sure and right: no error. Sure and wrong: all of it.
+        approx::assert_relative_eq!(meter.read().unwrap(), 100.0 * by_hand, max_relative = 1e-12);
+        assert_eq!(CalibrationMeter::new(Device::Cpu).read().unwrap(), 0.0);
+        // Sure and right: no error. Sure and wrong: all of it. Not a number: none.
         let sure = Tensor::from_slice2(&[[1000.0_f32, 0.0]]);
         for (label, expected) in [(0_i64, 0.0), (1, 100.0)] {
-            let mut meter = CalibrationMeter::new(Device::Cpu);
-            meter.add(&sure, &Tensor::from_slice(&[label]));
-            assert_eq!(meter.read(), expected);
+            assert_eq!(calibration_error(&sure, &Tensor::from_slice(&[label])).unwrap(), expected);
         }
+        let broken = calibration_error(&(sure * f64::NAN), &Tensor::from_slice(&[0_i64])).unwrap_err();
+        assert_eq!(broken.to_string(), "the calibration error is not finite");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use limbeck::cohort::{Limit, Stop};
 use limbeck::event::{Event, LaneInfo, Observer};
-use limbeck::record::{EpochRecord, Summary};
+use limbeck::record::{EpochRecord, Similarity, Summary};
 use limbeck_experiments::plan::Plan;
 use limbeck_experiments::{run, store};
 use tempfile::TempDir;
@@ -83,6 +83,18 @@ fn students(out: &Path) -> Vec<(String, Vec<u8>, Summary)> {
     plan.cells.iter().map(read).collect()
 }
 
+/// What every student was found to have in common with the teachers: (method, JSON, matrices).
+fn findings(out: &Path) -> Vec<(String, Similarity, Vec<u8>)> {
+    let folder = out.join("small");
+    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
+    let read = |cell: &store::CellEntry| {
+        let folder = folder.join(&cell.folder);
+        let similarity = store::read_json(&folder.join("similarity.json")).unwrap();
+        (cell.method.clone(), similarity, fs::read(folder.join("correlations.safetensors")).unwrap())
+    };
+    plan.cells.iter().map(read).collect()
+}
+
 /// What of a history must not depend on the clock.
 fn timeless(history: &[EpochRecord]) -> Vec<EpochRecord> {
     history.iter().map(|record| EpochRecord { seconds: 0.0, ..record.clone() }).collect()
@@ -94,6 +106,16 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
     execute(&experiment(ALL), together.path(), &mut ());
     let students_together = students(together.path());
     assert_eq!(students_together.len(), 4);
+    let findings_together = findings(together.path());
+    for ((method, _, summary), (_, similarity, _)) in students_together.iter().zip(&findings_together) {
+        // The accuracy by class is that of the last epoch, taken apart; every pair of five taps was compared.
+        let right: usize = similarity.classes.iter().map(|class| class.right).sum();
+        assert_eq!(similarity.classes.iter().map(|class| class.samples).sum::<usize>(), 100);
+        assert_eq!(right as f64, summary.accuracy.as_ref().unwrap().last.top1, "{method}: of 100 samples");
+        let [teacher] = &similarity.teachers[..] else { panic!("{method}: {similarity:?}") };
+        assert_eq!((teacher.name.as_str(), teacher.taps.len()), ("big", 25));
+        assert!(teacher.taps.iter().all(|tap| tap.alignment.is_some_and(|cka| cka.abs() <= 1.0)), "{teacher:?}");
+    }
     let alone = TempDir::new().unwrap();
     for (method, weights, summary) in &students_together {
         execute(&experiment(&format!("{method:?}")), alone.path(), &mut ());
@@ -102,6 +124,11 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
         assert_eq!(timeless(&summary.history), timeless(&summary_alone.history), "{method}");
         assert_eq!(summary.accuracy, summary_alone.accuracy, "{method}");
         assert_eq!((summary.lanes, summary_alone.lanes), (4, 1));
+        // Alone, the student that asks no teacher has none to be compared with.
+        if method != "vanilla" {
+            let together = findings_together.iter().find(|(name, ..)| name == method).unwrap();
+            assert!(findings(alone.path())[0] == *together, "{method}: it was found to be different");
+        }
         assert_eq!(summary.samples, [280, 60, 100]);
     }
     for pair in students_together.windows(2) {
@@ -128,6 +155,7 @@ fn stopped_again_and_again_it_ends_with_the_same_bytes() {
     assert!(call(Limit::Steps(7)));
     assert!(!call(Limit::Steps(1000)));
     assert_eq!(calls, 5);
+    assert!(findings(undisturbed.path()) == findings(stopped.path()), "the findings differ");
     for (one, other) in students(undisturbed.path()).iter().zip(students(stopped.path())) {
         assert!(one.1 == other.1, "{}: the student differs", one.0);
         assert_eq!(timeless(&one.2.history), timeless(&other.2.history), "{}", one.0);
@@ -193,6 +221,8 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
         assert!(weights == weights_resumed, "{method}: the student differs");
         assert_eq!(timeless(&summary.history), timeless(&summary_resumed.history), "{method}");
     }
+    let (expected, resumed) = (findings(&undisturbed.path().join("runs")), findings(&killed.path().join("runs")));
+    assert!(expected == resumed, "the findings differ");
     let logs = logs(&killed.path().join("runs"));
     assert_eq!((logs.len(), &logs), (5, &self::logs(&undisturbed.path().join("runs"))));
     // A second call has nothing to do.

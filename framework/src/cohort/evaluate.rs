@@ -20,6 +20,18 @@ pub struct Evaluation {
     pub test: Option<Accuracy>,
 }
 
+/// The batches of an evaluation: the given rows of a split in order, without augmentation.
+pub(super) fn batches<'a>(
+    data: &'a Data,
+    split: Split,
+    rows: &'a [i64],
+    views: &'a Views,
+    device: Device,
+) -> impl Iterator<Item = Result<Batch>> + 'a {
+    let batch = move |chunk: &[i64]| data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None);
+    rows.chunks(BATCH).map(batch)
+}
+
 /// A network in evaluation mode: a batch's logits `[B, classes]`.
 pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
 
@@ -38,8 +50,8 @@ pub fn accuracy(
 ) -> Result<Vec<Result<Accuracy>>> {
     let _no_grad = no_grad_guard();
     let mut meters: Vec<Result<AccuracyMeter>> = networks.iter().map(|_| Ok(AccuracyMeter::new(device))).collect();
-    for chunk in rows.chunks(BATCH) {
-        let batch = data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None)?;
+    for batch in batches(data, split, rows, views, device) {
+        let batch = batch?;
         for (network, state) in networks.iter().zip(&mut meters) {
             if let Ok(meter) = state {
                 match catch(|| network(&batch)) {

@@ -644,9 +644,14 @@ impl Lane {
         through
     }
 
-    /// The student's logits, in evaluation mode.
-    pub fn evaluate(&self, batch: &Batch) -> Result<Tensor> {
-        Ok(self.forward(batch, &Taps::none(), Mode::Eval)?.logits)
+    /// The student's logits and taps, in evaluation mode.
+    pub fn features(&self, batch: &Batch, want: &Taps) -> Result<Features> {
+        self.forward(batch, want, Mode::Eval)
+    }
+
+    /// What the student's network offers.
+    pub fn signature(&self) -> &Signature {
+        self.student.signature()
     }
 
     /// The three accuracies of the history.
@@ -775,12 +780,8 @@ impl Lane {
         }
     }
 
-    /// Writes the student's weights alone; its average's, if there is one.
-    pub fn export(&mut self) -> Result<PathBuf> {
-        let path = self.info.folder.join(super::STUDENT);
-        self.swap_average();
-        let saved = weights::save(&path, &weights::variables(&self.store), None);
-        self.swap_average();
-        saved.map(|()| path)
+    /// Writes the student's weights alone, as they are.
+    pub fn export(&self) -> Result<()> {
+        weights::save(&self.info.folder.join(super::STUDENT), &weights::variables(&self.store), None)
     }
 }
