@@ -54,8 +54,8 @@ struct Vgg([usize; 5]);
 
 impl Vgg {
     fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<ConvBn>> {
-        let mut draft = Draft::new(spec, 3)?;
         let large = spec.input[1] == LARGE;
+        let mut draft = Draft::new(spec, if large { 4 } else { 3 })?;
         let block = |draft: &mut Draft, i: usize| -> Vec<ConvBn> {
             let path = path / format!("block{i}");
             let conv = Conv { bias: Some(Start::Zero), ..Conv::new(WIDTHS[i], 3) };

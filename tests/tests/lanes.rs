@@ -242,7 +242,7 @@ fn an_initial_stage_trains_what_it_says_while_other_lanes_wait_undisturbed() {
     let own = |names: &[&str]| names.iter().map(|name| format!("term.staged.{name}")).collect::<Vec<_>>();
     assert_eq!(stages[0], ("staged, seed 0", "initial:staged", Vec::new()));
     assert_eq!(stages[1], ("vanilla, seed 0", "main", Vec::new()));
-    let rest = own(&["bystander.bias", "bystander.weight", "connector.bias", "connector.weight"]);
+    let rest = own(&["connector.weight", "connector.bias", "bystander.weight", "bystander.bias"]);
     assert_eq!(stages[2], ("staged, seed 0", "main", rest));
 
     let summary = store::summary(&cell(together.path(), "staged")).unwrap().unwrap();
