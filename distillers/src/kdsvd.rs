@@ -94,6 +94,8 @@ struct LiveKdSvd {
 
 /// The first `n` right singular vectors, `[B, C, n]`, and singular values, `[B, n]`.
 fn decompose(map: &Tensor, n: i64) -> (Tensor, Tensor) {
+    // A map of zeros has no direction, hence no gradient: libtorch's would be 0/0.
+    let map = map.where_self(&map.abs().amax([1_i64, 2, 3].as_slice(), true).gt(0.0), &map.detach());
     let (_, values, vectors) = map.flatten(2, -1).transpose(1, 2).svd(true, true);
     let n = n.min(values.size()[1]);
     (normalize(&vectors.narrow(2, 0, n), 1), normalize(&values.narrow(1, 0, n), 1))

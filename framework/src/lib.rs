@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod cohort;
 pub mod config;
+pub mod conformance;
 pub mod critic;
 pub mod dataset;
 pub mod device;
