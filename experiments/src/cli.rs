@@ -21,6 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
+use crate::new::{self, New};
 use crate::{check, doctor, listing, report, run};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
@@ -38,6 +39,7 @@ Examples:
   limbeck run experiment.toml          trains, goes on where it was stopped, writes the report
   limbeck report runs/NAME             the report again, for example with another baseline
   limbeck plugins show kd              a method's settings and citation
+  limbeck new distiller NAME           a crate with a method of your own
 
 Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end, 130 interrupted at once.",
     styles = STYLES
@@ -143,6 +145,16 @@ Examples:
         #[command(subcommand)]
         verb: PluginVerb,
     },
+    /// Make a crate with a plugin of your own: working, tested, ready to be changed.
+    #[command(after_help = "\
+The crate has a working plugin, a test that runs the conformance checks, an experiment, and a command that has everything
+built in and the plugin. Then: cd NAME && cargo test && cargo run -- run experiment.toml
+
+Examples:
+  limbeck new distiller cosine
+  limbeck new critic logistic --out plugins/logistic
+  limbeck new model tiny_net --limbeck ~/src/limbeck")]
+    New(NewArgs),
     /// Check this host: versions, libtorch, devices, plugins, data.
     #[command(after_help = "\
 Examples:
@@ -208,6 +220,21 @@ struct ExperimentArgs {
 }
 
 #[derive(Debug, Args)]
+struct NewArgs {
+    /// What the plugin is for.
+    #[arg(value_parser = role_parser(&new::ROLES))]
+    role: Role,
+    /// Its name, and its crate's: lower-case letters, digits and underscores.
+    name: String,
+    /// The folder that is made. Without it: NAME, here.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Limbeck's sources, a checkout or a git URL. Without it: the checkout that built this command.
+    #[arg(long, value_name = "PATH|URL")]
+    limbeck: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct ReportArgs {
     /// The experiment's folder: runs/NAME.
     dir: PathBuf,
@@ -250,7 +277,7 @@ Examples:
   limbeck plugins list --json")]
     List {
         /// Only those of this role.
-        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser(&Role::ALL))]
         kind: Option<Role>,
         /// As a JSON array with every field.
         #[arg(long)]
@@ -265,7 +292,7 @@ Examples:
         /// Its name.
         name: String,
         /// Only of this role.
-        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser(&Role::ALL))]
         kind: Option<Role>,
         /// As a JSON array with every field.
         #[arg(long)]
@@ -273,9 +300,9 @@ Examples:
     },
 }
 
-fn role_parser() -> impl TypedValueParser<Value = Role> {
-    PossibleValuesParser::new(Role::ALL.map(Role::name))
-        .try_map(|name| Role::ALL.into_iter().find(|role| role.name() == name).ok_or("no such role"))
+fn role_parser(roles: &'static [Role]) -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(roles.iter().map(|role| role.name()))
+        .try_map(|name| roles.iter().copied().find(|role| role.name() == name).ok_or("no such role"))
 }
 
 /// Why the command ends with another code than 0.
@@ -346,6 +373,15 @@ fn execute(verb: Verb) -> Result<ExitCode, Failure> {
         }
         Verb::Plugins { verb: PluginVerb::Show { name, kind, json } } => {
             print(&if json { listing::show_json(&name, kind)? } else { listing::show(&name, kind)? })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::New(NewArgs { role, name, out, limbeck }) => {
+            let folder = out.unwrap_or_else(|| PathBuf::from(&name));
+            New { role, name: &name, folder: &folder, limbeck: limbeck.as_deref() }
+                .write()
+                .map_err(Failure::of_configuration)?;
+            let folder = folder.display();
+            print(&format!("{folder} has a {role} `{name}`; next: cd {folder} && cargo test && cargo run -- run experiment.toml"))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions { shell } => {

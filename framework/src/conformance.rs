@@ -29,7 +29,7 @@
 //! | role | what must hold |
 //! |---|---|
 //! | every one | the settings survive being written and read; an unknown key is refused |
-//! | distiller | it fits a student and a teacher of other widths, or of the same; one seed builds the same twice; gradients reach the student and every parameter of its own; the teacher's features, the student's and the labels are left as they are; losses are finite for constant, huge, tiny and identical features; the order of the batch does not matter, unless [`order_matters`](crate::distiller::Distiller::order_matters); float32 agrees with float64, and CUDA with the CPU where there is one; every declared tap is used and no other; memory does not grow; in real training, a student resumed at every third step, and one beside two others, end with the bytes of one undisturbed and alone |
+//! | distiller | it fits a student and a teacher of other widths, or of the same; one seed gives the same twice; gradients reach the student and every parameter of its own; the teacher's features, the student's and the labels are left as they are; losses are finite for constant, huge, tiny and identical features; the order of the batch does not matter, unless [`order_matters`](crate::distiller::Distiller::order_matters); float32 agrees with float64, and CUDA with the CPU where there is one; every declared tap is used and no other; memory does not grow; in real training, a student resumed at every third step, and one beside two others, end with the bytes of one undisturbed and alone |
 //! | critic | shapes; scores by the bank and by pairs agree; [`factors`](crate::critic::Critic::factors) is true; gradients; one finite loss for extreme scores; masked scores do not count; no bound for unfair negatives; the order of anchors and negatives does not matter; kinds; state |
 //! | negatives | rows exist and are never the anchor's own; [`spares_class`](crate::negatives::NegativeSampler::spares_class) and [`wants_bank`](crate::negatives::NegativeSampler::wants_bank) are true; a draw is a function of the seed and the anchor; a training set of one class gives an error or valid negatives |
 //! | model | the signature's shapes; groups that hold every parameter once; evaluation changes nothing and treats samples one by one; frozen groups stand still; gradients; wanted taps and no others; kinds; folding; memory |
@@ -225,6 +225,14 @@ impl Trial {
         };
         self.findings.push(Finding { check, outcome });
         value
+    }
+
+    /// Makes a check that says something only where another one holds.
+    fn check_if(&mut self, sound: bool, else_why: &str, check: &'static str, work: impl FnOnce() -> Result<()>) {
+        match sound {
+            true => drop(self.check(check, work)),
+            false => self.skip(check, else_why),
+        }
     }
 
     fn skip(&mut self, check: &'static str, why: &str) {

@@ -11,6 +11,8 @@ pub mod distiller;
 pub mod error;
 pub mod event;
 pub mod experiment;
+#[doc = include_str!("../GUIDE.md")]
+pub mod guide {}
 pub mod metric;
 pub mod model;
 pub mod negatives;

@@ -26,7 +26,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     if !trial.check("scores have a row for each anchor and a column for each candidate", || shapes(config)) {
         return;
     }
-    trial.check("one seed builds the same twice", || is_reproducible(config));
+    trial.check("one seed gives the same twice", || is_reproducible(config));
     trial.check("a pair has one score, in a bank and among pairs", || pairs_agree(config));
     let factors = "a score that `factors` is linear in the candidate";
     match Live::new(config, Kind::Double).map(|live| live.critic.factors()) {

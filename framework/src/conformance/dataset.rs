@@ -16,7 +16,9 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     if !trial.check("classes, labels and views are in order", || subject.information()) {
         return;
     }
-    trial.check("a batch is [B, C, H, W], float32, finite, channels_last, with its labels", || subject.batches());
+    if !trial.check("a batch is [B, C, H, W], float32, finite, channels_last, with its labels", || subject.batches()) {
+        return;
+    }
     trial.check("evaluation is repeatable", || subject.evaluates());
     trial.check("a sample's augmentation is a function of the seed and of its row", || subject.augments());
     trial.check("what does not exist is an error", || subject.refuses());
@@ -147,6 +149,10 @@ impl Subject {
         let unknown: Views = ["no_such_view"].into_iter().collect();
         ensure(self.dataset.batch(Split::Test, &rows, &unknown, None).is_err(), || {
             "a view that does not exist was accepted: use `DatasetInfo::view`".to_owned()
+        })?;
+        let beyond = self.dataset.info().test_labels.len() as i64;
+        ensure(self.batch(Split::Test, &[beyond], None).is_err(), || {
+            format!("row {beyond} of the test part was accepted, which has that many: check `Rows::host`")
         })
     }
 }

@@ -27,7 +27,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     if !trial.check("logits and taps have the signature's shapes", || subject.has_its_shapes()) {
         return;
     }
-    trial.check("one seed builds the same twice", || subject.is_reproducible());
+    trial.check("one seed gives the same twice", || subject.is_reproducible());
     trial.check("every parameter is in one group", || subject.has_its_groups());
     trial.check("the wanted taps are recorded, and what is not there is an error", || subject.records_what_is_wanted());
     trial.check("evaluation changes nothing and treats samples one by one", || subject.evaluates());
