@@ -97,7 +97,7 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     assert!(read("src/lib.rs").contains("mod dataset;\n\npub use dataset::GreySquares;"));
     assert!(read("tests/conformance.rs").contains("check(Role::Dataset, \"grey_squares\", \"\")"));
     for file in ["Cargo.toml", "README.md", "build.rs", "experiment.toml", "src/lib.rs", "src/main.rs", "src/dataset.rs"] {
-        for left in ["my_", "My", "LIMBECK_", "LIBTORCH_FOLDER"] {
+        for left in ["my_", "My", "LIMBECK_DEPENDENCIES", "LIBTORCH_FOLDER"] {
             assert!(!read(file).contains(left), "{file} has `{left}`");
         }
     }
@@ -127,7 +127,13 @@ impl Made {
     }
 
     fn cargo(&self, arguments: &[&str]) -> Output {
+        // Outside the workspace its packages are others to cargo, and compiled once more: quickly, here.
+        let packages = ["limbeck", "limbeck-distillers", "limbeck-models", "limbeck-datasets", "limbeck-experiments"];
+        let quick = packages.map(|package| format!("profile.dev.package.{package}.opt-level=0"));
+        let (verb, arguments) = arguments.split_first().unwrap();
         Command::new(env!("CARGO"))
+            .arg(verb)
+            .args(quick.iter().flat_map(|setting| ["--config", setting]))
             .args(arguments)
             .current_dir(&self.folder)
             .env("CARGO_TARGET_DIR", &self.target)
