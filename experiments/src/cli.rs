@@ -19,9 +19,9 @@ use limbeck::registry::{self, Role};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::new::{self, New};
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
-use crate::new::{self, New};
 use crate::{check, doctor, listing, report, run};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
@@ -381,7 +381,9 @@ fn execute(verb: Verb) -> Result<ExitCode, Failure> {
                 .write()
                 .map_err(Failure::of_configuration)?;
             let folder = folder.display();
-            print(&format!("{folder} has a {role} `{name}`; next: cd {folder} && cargo test && cargo run -- run experiment.toml"))?;
+            print(&format!(
+                "{folder} has a {role} `{name}`; next: cd {folder} && cargo test && cargo run -- run experiment.toml"
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions { shell } => {

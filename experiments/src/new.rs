@@ -103,6 +103,7 @@ impl New<'_> {
             ("my_role".to_owned(), role.to_owned()),
             ("MyRole".to_owned(), role_type),
             ("LIMBECK_DEPENDENCIES".to_owned(), source.dependencies(self.role)),
+            ("TARGET_FOLDER".to_owned(), source.target()),
             ("NO_LIBTORCH_FOLDER".to_owned(), quoted(NO_LIBTORCH.unwrap_or_default())),
             ("LIBTORCH_FOLDER".to_owned(), quoted(&source.libtorch.display().to_string())),
         ];
@@ -117,9 +118,9 @@ impl New<'_> {
 
 /// What a crate cannot be called: keywords, and what every crate here depends on.
 const RESERVED: [&str; 39] = [
-    "abstract", "as", "async", "await", "box", "break", "const", "continue", "core", "crate", "do", "dyn", "else", "enum",
-    "extern", "false", "fn", "for", "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return",
-    "self", "serde", "static", "std", "struct", "test", "trait", "type", "use",
+    "abstract", "as", "async", "await", "box", "break", "const", "continue", "core", "crate", "do", "dyn", "else",
+    "enum", "extern", "false", "fn", "for", "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub",
+    "ref", "return", "self", "serde", "static", "std", "struct", "test", "trait", "type", "use",
 ];
 
 /// `two_words` → `TwoWords`
@@ -156,11 +157,15 @@ impl Source {
                 let libtorch = folder.join(".libtorch");
                 if !is_checkout(&folder) {
                     let folder = folder.display();
-                    return Err(Error::plan(format!("{folder} is no checkout of Limbeck: it has no framework/Cargo.toml")));
+                    return Err(Error::plan(format!(
+                        "{folder} is no checkout of Limbeck: it has no framework/Cargo.toml"
+                    )));
                 }
                 if !libtorch.exists() {
                     let folder = folder.display();
-                    return Err(Error::plan(format!("there is no libtorch in {folder} yet: run `make libtorch` there")));
+                    return Err(Error::plan(format!(
+                        "there is no libtorch in {folder} yet: run `make libtorch` there"
+                    )));
                 }
                 Ok(Source { place: Place::Folder(folder), libtorch })
             }
@@ -174,6 +179,17 @@ impl Source {
                 }
                 Ok(Source { place: Place::Folder(folder), libtorch: built_with })
             }
+        }
+    }
+
+    /// The section that lets the crate share a checkout's target folder.
+    fn target(&self) -> String {
+        match &self.place {
+            Place::Git(_) => String::new(),
+            Place::Folder(checkout) => format!(
+                "\n# What the checkout has compiled, the C++ of torch-sys above all, is not compiled again.\n[build]\ntarget-dir = {}\n",
+                quoted(&checkout.join("target").display().to_string())
+            ),
         }
     }
 

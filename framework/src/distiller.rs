@@ -131,7 +131,8 @@ impl Site<'_> {
     /// # Errors
     /// If a tap does not exist in that form.
     pub fn pair(&self, student: &[TapInfo], teacher: &[TapInfo], form: Form) -> Result<TapPairs> {
-        let named = |taps: &[TapInfo]| taps.iter().map(|tap| TapRef { name: tap.name.clone(), form }).collect::<Vec<_>>();
+        let named =
+            |taps: &[TapInfo]| taps.iter().map(|tap| TapRef { name: tap.name.clone(), form }).collect::<Vec<_>>();
         self.pair_taps(&named(student), &named(teacher))
     }
 

@@ -39,7 +39,6 @@ pub mod prelude {
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
     pub use crate::seed::Seed;
-    pub use inventory;
     pub use tch::{Device, Kind, Tensor, nn};
     pub use typetag;
 }

@@ -226,7 +226,11 @@ fn a_broken_distiller_is_caught_by_name() {
                 &["teacher, student and labels are left as they are"],
                 "tap `pooled` of the teacher were changed",
             ),
-            ("declares a tap too many", &[USED], "the student's tap `stage2` is declared in `taps`, but no loss depends on it"),
+            (
+                "declares a tap too many",
+                &[USED],
+                "the student's tap `stage2` is declared in `taps`, but no loss depends on it",
+            ),
             ("divides by zero", &[FINITE], "where features are zero everywhere, the loss is"),
             ("has no gradient at zero", &[FINITE], "zero everywhere, the gradient of tap `pooled` is not finite"),
             ("compares neighbours", &[ORDER], "if that is meant, say so with `order_matters`"),
@@ -268,7 +272,10 @@ fn settings_that_are_lost_or_not_checked_are_caught() {
     assert!(lost.contains("its default settings change when read"), "{lost}");
     assert_eq!(unknown, "an unknown key is refused");
     assert!(accepted.contains("add #[serde(deny_unknown_fields)]"), "{accepted}");
-    assert_eq!((fits, refused.contains("1 is too much")), ("it fits a student and a teacher of other widths, or of the same", true));
+    assert_eq!(
+        (fits, refused.contains("1 is too much")),
+        ("it fits a student and a teacher of other widths, or of the same", true)
+    );
 
     let report = conformance::check(Role::Critic, "borken", "");
     assert_eq!(
@@ -370,7 +377,11 @@ fn a_broken_critic_is_caught_by_name() {
                 &["a bound on the mutual information is given for fair negatives only"],
                 "nothing bounds it then",
             ),
-            ("prefers the first", &["the order of anchors and of negatives does not matter"], "in another order the loss"),
+            (
+                "prefers the first",
+                &["the order of anchors and of negatives does not matter"],
+                "in another order the loss",
+            ),
             ("cancels", &[SINGLE], "in float32 the loss"),
             (
                 "counts in a field",
@@ -380,7 +391,10 @@ fn a_broken_critic_is_caught_by_name() {
         ],
     );
     let report = conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
-    assert!(report.faults().any(|(check, fault)| check == LOSS && fault == "there are 2 losses instead of one"), "{report}");
+    assert!(
+        report.faults().any(|(check, fault)| check == LOSS && fault == "there are 2 losses instead of one"),
+        "{report}"
+    );
 }
 
 limbeck::plugin! { negatives "broken", summary: "", citation: "", settings: "fault = \"none\"" }
@@ -476,13 +490,15 @@ impl ModelConfig for BrokenModel {
         }
         let start = if self.fault == "begins by chance" { chance() } else { 0.05 };
         let init = nn::Init::Randn { mean: start, stdev: 0.2 };
-        let conv = nn::conv2d(path / "conv", channels.max(1), 4, 1, nn::ConvConfig { ws_init: init, ..Default::default() });
+        let conv =
+            nn::conv2d(path / "conv", channels.max(1), 4, 1, nn::ConvConfig { ws_init: init, ..Default::default() });
         let norm = nn::batch_norm2d(path / "bn", 4, Default::default());
         let fc = nn::linear(path / "fc", 4, spec.classes, Default::default());
         if self.fault == "trains what it does not use" {
             let _ = (path / "fc").ones("extra", &[2]);
         }
-        let tap = |name: &str, shape: &[i64]| TapInfo { name: name.to_owned(), shape: shape.to_vec(), pre_activation: false };
+        let tap =
+            |name: &str, shape: &[i64]| TapInfo { name: name.to_owned(), shape: shape.to_vec(), pre_activation: false };
         let group = |name: &str, parameters: &[&str], feature| Group {
             name: name.to_owned(),
             parameters: parameters.iter().map(|name| (*name).to_owned()).collect(),
@@ -492,7 +508,10 @@ impl ModelConfig for BrokenModel {
         let signature = Signature {
             input: spec.input,
             classes: spec.classes,
-            taps: vec![tap("stem", &[if self.fault == "lies on a shape" { 5 } else { 4 }, height, width]), tap("pooled", &[4])],
+            taps: vec![
+                tap("stem", &[if self.fault == "lies on a shape" { 5 } else { 4 }, height, width]),
+                tap("pooled", &[4]),
+            ],
             groups: vec![group("stem", stem, true), group("fc", &["fc"], false)],
         };
         Ok(Box::new(LiveBrokenModel { fault: self.fault.clone(), signature, conv, norm, fc, kept: Mutex::default() }))
@@ -663,7 +682,11 @@ fn a_broken_data_set_is_caught_by_name() {
             ("is in float64", &[BATCH], "view `image` is of kind Double instead of Float"),
             ("is infinite", &[BATCH], "holds numbers that are not finite"),
             ("mixes up labels", &[BATCH], "a batch of the Train part has labels"),
-            ("augments in evaluation", &["evaluation is repeatable", "building twice gives the same"], "taken again without"),
+            (
+                "augments in evaluation",
+                &["evaluation is repeatable", "building twice gives the same"],
+                "taken again without",
+            ),
             ("augments by place", &[AUGMENTS], "differs at another place of the batch"),
             ("takes any view", &["what does not exist is an error"], "a view that does not exist was accepted"),
             ("takes any row", &["what does not exist is an error"], "row 10 of the test part was accepted"),

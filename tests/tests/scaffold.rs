@@ -39,7 +39,8 @@ fn every_plugin_of_the_scaffold_conforms_and_its_experiment_can_be_planned() {
         let file = checkout().join(format!("experiments/src/scaffold/{role}.toml"));
         let small = |key: &str| format!("{key}=200");
         let overrides = ["dataset.train", "dataset.test"].map(small);
-        let overrides: Vec<String> = overrides.into_iter().chain(["threads=1".into(), "device=\"cpu\"".into()]).collect();
+        let overrides: Vec<String> =
+            overrides.into_iter().chain(["threads=1".into(), "device=\"cpu\"".into()]).collect();
         let plan = Plan::new(config::load(&file, &overrides).unwrap(), &file, folder.path()).unwrap();
         assert!(plan.to_string().contains(&format!("my_{role}")), "{plan}");
     }
@@ -93,11 +94,21 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     }
     let settings: toml::Table = read(".cargo/config.toml").parse().unwrap();
     assert!(settings["env"]["LIBTORCH"]["value"].as_str().is_some_and(|path| Path::new(path).is_absolute()));
+    assert!(!settings.contains_key("build"), "there is no target folder to share");
     assert!(read("src/dataset.rs").contains("pub struct GreySquares"));
     assert!(read("src/lib.rs").contains("mod dataset;\n\npub use dataset::GreySquares;"));
     assert!(read("tests/conformance.rs").contains("check(Role::Dataset, \"grey_squares\", \"\")"));
-    for file in ["Cargo.toml", "README.md", "build.rs", "experiment.toml", "src/lib.rs", "src/main.rs", "src/dataset.rs"] {
-        for left in ["my_", "My", "LIMBECK_DEPENDENCIES", "LIBTORCH_FOLDER"] {
+    for file in [
+        "Cargo.toml",
+        ".cargo/config.toml",
+        "README.md",
+        "build.rs",
+        "experiment.toml",
+        "src/lib.rs",
+        "src/main.rs",
+        "src/dataset.rs",
+    ] {
+        for left in ["my_", "My", "LIMBECK_DEPENDENCIES", "_FOLDER"] {
             assert!(!read(file).contains(left), "{file} has `{left}`");
         }
     }
@@ -175,7 +186,8 @@ fn a_distiller_in_a_crate_of_its_own_is_tested_trained_and_reported() {
 
     // A name that another crate has.
     let source = fs::read_to_string(made.folder.join("src/distiller.rs")).unwrap();
-    fs::write(made.folder.join("src/distiller.rs"), source.replace("distiller \"outside\"", "distiller \"kd\"")).unwrap();
+    fs::write(made.folder.join("src/distiller.rs"), source.replace("distiller \"outside\"", "distiller \"kd\""))
+        .unwrap();
     let output = made.cargo(&["run", "--quiet", "--", "plugins", "list"]);
     let two = "two plugins claim the distiller `kd`: one of crate limbeck-distillers 0.1.0, one of crate outside 0.1.0; \
                unlink or rename one";
@@ -193,20 +205,13 @@ fn a_distiller_in_a_crate_of_its_own_is_tested_trained_and_reported() {
 /// Lets the crate name a framework of version 0.2.0, while the command still has its own.
 fn another_framework(made: &Made) {
     let other = made.folder.join("other");
-    fs::create_dir_all(other.join("framework/src")).unwrap();
-    let workspace = fs::read_to_string(checkout().join("Cargo.toml")).unwrap();
-    let mut workspace: toml::Table = workspace.parse().unwrap();
-    let table = workspace["workspace"].as_table_mut().unwrap();
-    table.remove("default-members");
-    table.insert("members".into(), vec!["framework"].into());
-    table["package"].as_table_mut().unwrap().insert("version".into(), "0.2.0".into());
-    fs::write(other.join("Cargo.toml"), toml::to_string(&workspace).unwrap()).unwrap();
-    for file in ["Cargo.toml", "build.rs"] {
-        fs::copy(checkout().join("framework").join(file), other.join("framework").join(file)).unwrap();
+    fs::create_dir_all(other.join("src")).unwrap();
+    let manifest = "[package]\nname = \"limbeck\"\nversion = \"0.2.0\"\nedition = \"2024\"\nlinks = \"limbeck\"\n";
+    fs::write(other.join("Cargo.toml"), manifest).unwrap();
+    for file in ["build.rs", "src/lib.rs"] {
+        fs::write(other.join(file), "fn main() {}").unwrap();
     }
-    fs::write(other.join("framework/src/lib.rs"), "").unwrap();
     let mut manifest: toml::Table = fs::read_to_string(made.folder.join("Cargo.toml")).unwrap().parse().unwrap();
-    let path = other.join("framework").display().to_string();
-    manifest["dependencies"]["limbeck"] = toml::Table::from_iter([("path".to_owned(), path.into())]).into();
+    manifest["dependencies"]["limbeck"]["path"] = other.display().to_string().into();
     fs::write(made.folder.join("Cargo.toml"), toml::to_string(&manifest).unwrap()).unwrap();
 }

@@ -242,12 +242,8 @@ fn bound(config: &dyn CriticConfig) -> Result<()> {
 
 fn ignores_order(config: &dyn CriticConfig) -> Result<()> {
     let usual = scores(Kind::Double);
-    let shuffled = Scores {
-        positive: usual.positive.flip([0]),
-        negative: usual.negative.flip([0, 1]),
-        mask: None,
-        fair: true,
-    };
+    let shuffled =
+        Scores { positive: usual.positive.flip([0]), negative: usual.negative.flip([0, 1]), mask: None, fair: true };
     let of = |scores: &Scores| Live::new(config, Kind::Double)?.losses(scores);
     near(&of(&shuffled)?, &of(&usual)?, EXACT, "in another order")
 }
@@ -256,7 +252,8 @@ fn remembers_in_variables(config: &dyn CriticConfig) -> Result<()> {
     let (mut first, mut second) = (Live::new(config, Kind::Float)?, Live::new(config, Kind::Float)?);
     let _ = first.losses(&scores(Kind::Float))?;
     tch::no_grad(|| {
-        for ((_, mut to), (_, from)) in weights::variables(&second.store).into_iter().zip(weights::variables(&first.store))
+        for ((_, mut to), (_, from)) in
+            weights::variables(&second.store).into_iter().zip(weights::variables(&first.store))
         {
             to.copy_(&from);
         }

@@ -29,7 +29,11 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
             format!("its identity is `{}` and then `{}`: runs are told apart by it", a.identity, b.identity)
         })?;
         let rows = subject.some(Split::Train);
-        subject.equal(&subject.batch(Split::Train, &rows, None)?, &again.batch(Split::Train, &rows, None)?, "built again")
+        subject.equal(
+            &subject.batch(Split::Train, &rows, None)?,
+            &again.batch(Split::Train, &rows, None)?,
+            "built again",
+        )
     });
 }
 
@@ -96,7 +100,9 @@ impl Subject {
                 let images = batch.view(&view.name)?;
                 let [channels, height, width] = view.shape;
                 let (shape, name) = ([rows.len() as i64, channels, height, width], &view.name);
-                ensure(images.size() == shape, || format!("view `{name}` is {:?} instead of {shape:?}", images.size()))?;
+                ensure(images.size() == shape, || {
+                    format!("view `{name}` is {:?} instead of {shape:?}", images.size())
+                })?;
                 let kind = images.kind();
                 ensure(kind == Kind::Float, || format!("view `{name}` is of kind {kind:?} instead of Float"))?;
                 ensure(is_finite(images), || format!("view `{name}` holds numbers that are not finite"))?;
@@ -107,7 +113,10 @@ impl Subject {
             }
             let expected: Vec<i64> = rows.iter().map(|row| info.labels(split)[*row as usize]).collect();
             ensure(same(&batch.labels, &Tensor::from_slice(&expected)), || {
-                format!("a batch of the {split:?} part has labels {:?}, and {expected:?} by its information", batch.labels)
+                format!(
+                    "a batch of the {split:?} part has labels {:?}, and {expected:?} by its information",
+                    batch.labels
+                )
             })?;
         }
         let first: Vec<&str> = info.views.iter().map(|view| view.name.as_str()).take(1).collect();
@@ -119,7 +128,11 @@ impl Subject {
     fn evaluates(&self) -> Result<()> {
         for split in [Split::Train, Split::Test] {
             let rows = self.some(split);
-            self.equal(&self.batch(split, &rows, None)?, &self.batch(split, &rows, None)?, "taken again without `draw`")?;
+            self.equal(
+                &self.batch(split, &rows, None)?,
+                &self.batch(split, &rows, None)?,
+                "taken again without `draw`",
+            )?;
         }
         Ok(())
     }
@@ -135,7 +148,9 @@ impl Subject {
         for view in self.views().iter() {
             let usual = usual.view(view)?;
             ensure(turned.view(view)?.flip([0]).equal(usual), || {
-                format!("view `{view}` of a sample differs at another place of the batch: draw by row (`Seed::draw_rows`)")
+                format!(
+                    "view `{view}` of a sample differs at another place of the batch: draw by row (`Seed::draw_rows`)"
+                )
             })?;
             ensure(alone.view(view)?.equal(&usual.narrow(0, 0, 1)), || {
                 format!("view `{view}` of a sample differs when it comes alone: draw by row (`Seed::draw_rows`)")

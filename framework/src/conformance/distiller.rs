@@ -38,7 +38,9 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("gradients reach the student and every parameter of its own", || subject.gradients());
     trial.check("teacher, student and labels are left as they are", || subject.leaves_inputs());
     trial.check("every declared tap is used", || subject.uses_its_taps());
-    trial.check("losses and gradients are finite for constant, huge, tiny and identical features", || subject.is_finite());
+    trial.check("losses and gradients are finite for constant, huge, tiny and identical features", || {
+        subject.is_finite()
+    });
     let order = "the order of the batch does not matter";
     match subject.order_matters() {
         Ok(true) => trial.skip(order, "the method says that it does: `order_matters`"),
@@ -295,28 +297,29 @@ impl Subject {
     }
 
     fn is_reproducible(&self) -> Result<()> {
-        let run = || -> Result<(Vec<(String, Tensor)>, Vec<Tensor>)> {
-            let mut term = self.build(Kind::Float, Device::Cpu)?;
-            let initial = weights::variables(&term.store).into_iter().map(|(name, t)| (name, t.detach().copy())).collect();
-            let mut losses = Vec::new();
-            for phase in self.phases(&term) {
-                for step in 0..3 {
-                    losses.push(self.measure(&mut term, phase, Input { step, ..Input::default() })?.loss);
-                }
-            }
-            Ok((initial, losses))
-        };
-        let ((first, losses), (second, again)) = (run()?, run()?);
-        for ((name, a), (_, b)) in first.iter().zip(&second) {
-            ensure(same(a, b), || {
+        let (mut first, mut second) = (self.build(Kind::Float, Device::Cpu)?, self.build(Kind::Float, Device::Cpu)?);
+        for ((name, a), (_, b)) in weights::variables(&first.store).iter().zip(&weights::variables(&second.store)) {
+            ensure(same(&a.detach(), &b.detach()), || {
                 format!("`{name}` begins with other values each time: initialise it by libtorch's generator or `Seed`")
             })?;
         }
+        let (losses, again) = (self.losses(&mut first)?, self.losses(&mut second)?);
         ensure(losses.iter().zip(&again).all(|(a, b)| same(a, b) || !is_finite(a)), || {
             "the same steps give other losses the second time: draw by `Step::seed` or libtorch's generator; use no clock and no \
              static"
                 .to_owned()
         })
+    }
+
+    /// Three steps of each phase.
+    fn losses(&self, term: &mut Term) -> Result<Vec<Tensor>> {
+        let mut losses = Vec::new();
+        for phase in self.phases(term) {
+            for step in 0..3 {
+                losses.push(self.measure(term, phase, Input { step, ..Input::default() })?.loss);
+            }
+        }
+        Ok(losses)
     }
 
     fn gradients(&self) -> Result<()> {
@@ -407,7 +410,9 @@ impl Subject {
                 let loss = measured.loss.double_value(&[]);
                 ensure(loss.is_finite(), || format!("where features are {what}, the loss is {loss}"))?;
                 for (name, gradient) in measured.gradients().filter(|_| has_gradient) {
-                    ensure(is_finite(gradient), || format!("where features are {what}, the gradient of {name} is not finite"))?;
+                    ensure(is_finite(gradient), || {
+                        format!("where features are {what}, the gradient of {name} is not finite")
+                    })?;
                 }
             }
         }

@@ -172,7 +172,9 @@ impl Subject {
         for wanted in all.iter() {
             let features = live.forward(Mode::Eval, &Taps::from_iter([wanted.clone()]))?;
             features.tap(wanted)?;
-            ensure(same(&features.logits, &bare.logits), || format!("the logits are others when `{wanted}` is wanted"))?;
+            ensure(same(&features.logits, &bare.logits), || {
+                format!("the logits are others when `{wanted}` is wanted")
+            })?;
             let more = all.iter().find(|tap| *tap != wanted && features.tap(tap).is_ok());
             ensure(more.is_none(), || format!("`{wanted}` alone was wanted, and others were kept: use `Recorder`"))?;
         }
@@ -194,7 +196,9 @@ impl Subject {
         let one = live.model.forward(&live.input.narrow(0, 1, 1), &Taps::none(), Mode::Eval)?.logits;
         let apart = distance(&one, &all.narrow(0, 1, 1), 0.0);
         ensure(apart <= ALONE, || {
-            format!("the logits of a sample alone and among others are {apart:.1e} apart: does BatchNorm use the batch?")
+            format!(
+                "the logits of a sample alone and among others are {apart:.1e} apart: does BatchNorm use the batch?"
+            )
         })
     }
 

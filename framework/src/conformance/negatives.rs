@@ -146,7 +146,8 @@ impl Subject {
 
     fn spares_class(&self) -> Result<()> {
         let mut sampler = self.build()?;
-        let labels = |rows: &[i64]| Tensor::from_slice(&rows.iter().map(|r| self.labels[*r as usize]).collect::<Vec<_>>());
+        let labels =
+            |rows: &[i64]| Tensor::from_slice(&rows.iter().map(|r| self.labels[*r as usize]).collect::<Vec<_>>());
         let all: Vec<i64> = (0..self.samples()).collect();
         for seed in 0..20 {
             let drawn = self.draw(sampler.as_mut(), &ANCHORS, seed)?;

@@ -13,9 +13,7 @@ use crate::cohort::{self, CohortConfig, Data, LaneConfig, Limit, Stop, Teacher};
 use crate::dataset::{Batch, Dataset, DatasetInfo, Rows, Split, ViewInfo, Views};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, Precision, TrainConfig};
-use crate::model::{
-    Features, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps,
-};
+use crate::model::{Features, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps};
 use crate::record::{Accuracy, Environment, Outcome, TeacherRecord};
 use crate::seed::Seed;
 use crate::weights;

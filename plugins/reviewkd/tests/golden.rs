@@ -53,7 +53,8 @@ fn signature(channels: &[i64], setting: &Setting) -> Signature {
 
 fn check(setting: &Setting, case: &Case, kind: Kind, tol: f64) {
     let Setting { tag, batch, classes, .. } = setting;
-    let (student, teacher) = (signature(&setting.student_channels, setting), signature(&setting.teacher_channels, setting));
+    let (student, teacher) =
+        (signature(&setting.student_channels, setting), signature(&setting.teacher_channels, setting));
     let all: Arc<[i64]> = Vec::try_from(labels(*batch, *classes)).unwrap().into();
     let site = Site {
         student: &student,
