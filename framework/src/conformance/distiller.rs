@@ -297,13 +297,12 @@ impl Subject {
     }
 
     fn is_reproducible(&self) -> Result<()> {
-        let (mut first, mut second) = (self.build(Kind::Float, Device::Cpu)?, self.build(Kind::Float, Device::Cpu)?);
-        for ((name, a), (_, b)) in weights::variables(&first.store).iter().zip(&weights::variables(&second.store)) {
-            ensure(same(&a.detach(), &b.detach()), || {
+        let ((start, losses), (second, again)) = (self.history()?, self.history()?);
+        for (name, value) in &start {
+            ensure(second.get(name).is_some_and(|other| same(value, other)), || {
                 format!("`{name}` begins with other values each time: initialise it by libtorch's generator or `Seed`")
             })?;
         }
-        let (losses, again) = (self.losses(&mut first)?, self.losses(&mut second)?);
         ensure(losses.iter().zip(&again).all(|(a, b)| same(a, b) || !is_finite(a)), || {
             "the same steps give other losses the second time: draw by `Step::seed` or libtorch's generator; use no clock and no \
              static"
@@ -311,15 +310,17 @@ impl Subject {
         })
     }
 
-    /// Three steps of each phase.
-    fn losses(&self, term: &mut Term) -> Result<Vec<Tensor>> {
+    /// The initial values of a method just built, and the losses of three steps of each phase.
+    fn history(&self) -> Result<(IndexMap<String, Tensor>, Vec<Tensor>)> {
+        let mut term = self.build(Kind::Float, Device::Cpu)?;
+        let start = weights::variables(&term.store).into_iter().map(|(name, t)| (name, t.detach().copy())).collect();
         let mut losses = Vec::new();
-        for phase in self.phases(term) {
+        for phase in self.phases(&term) {
             for step in 0..3 {
-                losses.push(self.measure(term, phase, Input { step, ..Input::default() })?.loss);
+                losses.push(self.measure(&mut term, phase, Input { step, ..Input::default() })?.loss);
             }
         }
-        Ok(losses)
+        Ok((start, losses))
     }
 
     fn gradients(&self) -> Result<()> {
