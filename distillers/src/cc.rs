@@ -81,6 +81,10 @@ struct LiveCc {
 }
 
 impl Distiller for LiveCc {
+    fn order_matters(&self) -> bool {
+        true
+    }
+
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let (student, teacher) = step.pair()?;
         let s = student.flatten(1, -1).apply(&self.embed_student);

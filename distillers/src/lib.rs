@@ -34,7 +34,8 @@
 //!
 //! # Adding one
 //!
-//! Write a file with three things, here or in a crate of your own, and name it in a `mod` line. Nothing else changes:
+//! [`limbeck::guide`] has it at length. Write a file with three things, here or in a crate of your own (`limbeck new`), and
+//! name it in a `mod` line. Nothing else changes:
 //! the listing, the experiment file, the plan and the checkpoint find it through the registry.
 //!
 //! 1. A settings struct with `#[serde(deny_unknown_fields, default)]` and a `Default`: what the experiment file says.

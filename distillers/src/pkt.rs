@@ -59,7 +59,8 @@ struct LivePkt {}
 /// `[B, …]` → `[B, B]`, rows that sum to 1
 fn probabilities(f: &Tensor) -> Tensor {
     let f = f.flatten(1, -1);
-    let unit = &f / (f.square().sum_dim_intlist(1, true, None::<Kind>).sqrt() + EPSILON);
+    // A norm and not a root of squares: where a sample has no feature at all, its gradient is 0 and not 0/0.
+    let unit = &f / (f.norm_scalaropt_dim(2.0, [1], true) + EPSILON);
     let similarity = (unit.matmul(&unit.tr()) + 1.0) / 2.0;
     &similarity / similarity.sum_dim_intlist(1, true, None::<Kind>)
 }

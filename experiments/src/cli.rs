@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::evaluate::{EvaluateArgs, evaluate};
+use crate::new::{self, New};
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
 use crate::weights::WeightsVerb;
@@ -40,6 +41,7 @@ Examples:
   limbeck report runs/NAME             the report again, for example with another baseline
   limbeck plugins show kd              a method's settings and citation
   limbeck weights import a.pth b.safetensors
+  limbeck new distiller NAME           a crate with a method of your own
 
 Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end, 130 interrupted at once.",
     styles = STYLES
@@ -165,6 +167,16 @@ Examples:
   limbeck evaluate --model resnet32x4 --weights resnet32x4.safetensors --dataset cifar100 \\
       --set dataset.path=data --set 'dataset.std=[0.2673, 0.2564, 0.2762]' --json")]
     Evaluate(EvaluateArgs),
+    /// Make a crate with a plugin of your own: working, tested, ready to be changed.
+    #[command(after_help = "\
+The crate has a working plugin, a test that runs the conformance checks, an experiment, and a command that has everything
+built in and the plugin. Then: cd NAME && cargo test && cargo run -- run experiment.toml
+
+Examples:
+  limbeck new distiller cosine
+  limbeck new critic logistic --out plugins/logistic
+  limbeck new model tiny_net --limbeck ~/src/limbeck")]
+    New(NewArgs),
     /// Check this host: versions, libtorch, devices, plugins, data.
     #[command(after_help = "\
 Examples:
@@ -227,6 +239,21 @@ struct ExperimentArgs {
     /// The folder of all runs.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct NewArgs {
+    /// What the plugin is for.
+    #[arg(value_parser = role_parser(&new::ROLES))]
+    role: Role,
+    /// Its name, and its crate's: lower-case letters, digits and underscores.
+    name: String,
+    /// The folder that is made. Without it: NAME, here.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Limbeck's sources, a checkout or a git URL. Without it: the checkout that built this command.
+    #[arg(long, value_name = "PATH|URL")]
+    limbeck: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -316,7 +343,7 @@ Examples:
   limbeck plugins list --json")]
     List {
         /// Only those of this role.
-        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser(&Role::ALL))]
         kind: Option<Role>,
         /// As a JSON array with every field.
         #[arg(long)]
@@ -331,7 +358,7 @@ Examples:
         /// Its name.
         name: String,
         /// Only of this role.
-        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser(&Role::ALL))]
         kind: Option<Role>,
         /// As a JSON array with every field.
         #[arg(long)]
@@ -339,9 +366,9 @@ Examples:
     },
 }
 
-fn role_parser() -> impl TypedValueParser<Value = Role> {
-    PossibleValuesParser::new(Role::ALL.map(Role::name))
-        .try_map(|name| Role::ALL.into_iter().find(|role| role.name() == name).ok_or("no such role"))
+fn role_parser(roles: &'static [Role]) -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(roles.iter().map(|role| role.name()))
+        .try_map(|name| roles.iter().copied().find(|role| role.name() == name).ok_or("no such role"))
 }
 
 /// Why the command ends with another code than 0.
@@ -421,6 +448,17 @@ fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
         Verb::Evaluate(arguments) => {
             let evaluation = evaluate(&arguments).map_err(Failure::of_configuration)?;
             print(&if arguments.json { listing::json(&evaluation)? } else { evaluation.to_string() })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::New(NewArgs { role, name, out, limbeck }) => {
+            let folder = out.unwrap_or_else(|| PathBuf::from(&name));
+            New { role, name: &name, folder: &folder, limbeck: limbeck.as_deref() }
+                .write()
+                .map_err(Failure::of_configuration)?;
+            let folder = folder.display();
+            print(&format!(
+                "{folder} has a {role} `{name}`; next: cd {folder} && cargo test && cargo run -- run experiment.toml"
+            ))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions { shell } => {

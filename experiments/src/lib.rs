@@ -1,6 +1,6 @@
 //! The `limbeck` command as a library: planning and running experiments, progress, reports.
 //!
-//! A crate with methods of its own makes a command that has them beside the built-in ones:
+//! A crate with methods of its own (`limbeck new` makes one) has a command with them beside the built-in ones:
 //!
 //! ```no_run
 //! // src/main.rs of that crate
@@ -23,6 +23,7 @@
 //! | [`tensorboard`] | event files for TensorBoard |
 //! | [`weights`], [`evaluate`] | checkpoints of PyTorch in and out, and what they are worth on a data set |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
+//! | [`new`] | `limbeck new`: a crate with a plugin, ready to be built |
 //! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
 
 // The built-in plugins: linked for their registration.
@@ -37,6 +38,7 @@ pub mod evaluate;
 pub mod golden;
 pub mod listing;
 pub mod log;
+pub mod new;
 pub mod plan;
 pub mod progress;
 pub mod report;
@@ -51,3 +53,8 @@ pub mod weights;
 pub fn main() -> std::process::ExitCode {
     cli::main(std::env::args_os())
 }
+
+/// The repository's front page, for its code.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;

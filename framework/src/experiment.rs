@@ -425,7 +425,7 @@ impl Experiment {
                 self.method.keys().map(String::as_str).chain(built_in.iter().map(|plugin| plugin.name)).collect();
             let hint = match registry::nearest(name, names.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("define [method.{name}], or use one of {}", names.join(", ")),
+                None => format!("define [method.{name}], or use one of {}; is its crate linked?", names.join(", ")),
             };
             return Err(Error::plan(format!("unknown method `{name}`: {hint}")));
         };

@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod cohort;
 pub mod config;
+pub mod conformance;
 pub mod critic;
 pub mod dataset;
 pub mod device;
@@ -11,6 +12,8 @@ pub mod distiller;
 pub mod error;
 pub mod event;
 pub mod experiment;
+#[doc = include_str!("../GUIDE.md")]
+pub mod guide {}
 pub mod metric;
 pub mod model;
 pub mod negatives;
@@ -39,7 +42,6 @@ pub mod prelude {
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
     pub use crate::seed::Seed;
-    pub use inventory;
     pub use tch::{Device, Kind, Tensor, nn};
     pub use typetag;
 }

@@ -130,7 +130,7 @@ impl Plugin {
     }
 
     /// Proves that name, type and default settings belong together.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let written = self.default_table()?;
         let read = self
             .role
@@ -210,8 +210,13 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 /// # Errors
 /// If a name is taken twice in one role (both crates are named), or an entry contradicts its type.
 pub fn check() -> Result<()> {
-    let all = plugins();
-    for pair in all.windows(2) {
+    check_names()?;
+    plugins().into_iter().try_for_each(Plugin::check)
+}
+
+/// Checks that no name is taken twice in one role.
+pub(crate) fn check_names() -> Result<()> {
+    for pair in plugins().windows(2) {
         if let [a, b] = pair
             && (a.role, a.name) == (b.role, b.name)
         {
@@ -221,7 +226,7 @@ pub fn check() -> Result<()> {
             )));
         }
     }
-    all.into_iter().try_for_each(Plugin::check)
+    Ok(())
 }
 
 /// Registers a plugin.
