@@ -184,9 +184,7 @@ pub fn write(dirs: &[PathBuf], options: &Options) -> Result<Report> {
         fs::write(&path, text).map_err(Error::io("write", &path))?;
     }
     if options.tensorboard {
-        for run in survey.studies.iter().flat_map(Study::runs) {
-            tensorboard::write(&run.path, &folder.join("tensorboard").join(survey.run_name(run)))?;
-        }
+        survey.write_events(&folder.join("tensorboard"))?;
     }
     let path = folder.join(files.first().map_or("", |(name, _)| name));
     Ok(Report { folder, path, comparison: summary })
@@ -246,14 +244,18 @@ impl Survey {
         self.studies.iter().map(|study| study.experiment.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    /// `kd-seed0`, below the experiment's name where there are several.
-    fn run_name(&self, run: &Run) -> PathBuf {
-        let name = run.path.file_name().map(PathBuf::from).unwrap_or_default();
-        let owner = self.studies.iter().find(|study| study.runs().any(|other| std::ptr::eq(other, run)));
-        match (self.single(), owner) {
-            (None, Some(study)) => Path::new(&study.experiment.name).join(name),
-            _ => name,
+    /// Writes an event file for each run that has a log, below the experiment's name where there are several.
+    fn write_events(&self, out: &Path) -> Result<()> {
+        for study in &self.studies {
+            let out = if self.single().is_some() { out.to_owned() } else { out.join(&study.experiment.name) };
+            for run in study.runs() {
+                // A run that the plan lacks has no folder.
+                if let Some(name) = run.path.file_name() {
+                    tensorboard::write(&run.path, &out.join(name))?;
+                }
+            }
         }
+        Ok(())
     }
 }
 

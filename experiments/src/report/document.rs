@@ -45,6 +45,14 @@ impl Section {
     pub fn new(title: &'static str, blocks: Vec<Block>) -> Option<Self> {
         (!blocks.is_empty()).then_some(Section { title, blocks })
     }
+
+    /// What a block stands under.
+    pub fn heading(&self, at: usize) -> &str {
+        let mut before = self.blocks[..at].iter().rev();
+        before
+            .find_map(|block| if let Block::Heading(title) = block { Some(title.as_str()) } else { None })
+            .unwrap_or(self.title)
+    }
 }
 
 impl From<&str> for Block {

@@ -38,7 +38,7 @@ pub fn write(document: &Document) -> String {
                         section aria-labelledby=(anchor(section)) {
                             h2 id=(anchor(section)) { (section.title) }
                             @for (at, block) in section.blocks.iter().enumerate() {
-                                (self::block(block, heading(section, at)))
+                                (self::block(block, section.heading(at)))
                             }
                         }
                     }
@@ -52,14 +52,6 @@ pub fn write(document: &Document) -> String {
 
 fn anchor(section: &Section) -> String {
     section.title.to_lowercase().replace(' ', "-")
-}
-
-/// What a block stands under.
-fn heading(section: &Section, at: usize) -> &str {
-    let before = section.blocks[..at].iter().rev();
-    let mut headings =
-        before.filter_map(|block| if let Block::Heading(title) = block { Some(title.as_str()) } else { None });
-    headings.next().unwrap_or(section.title)
 }
 
 fn block(block: &Block, heading: &str) -> Markup {

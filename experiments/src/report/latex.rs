@@ -7,9 +7,9 @@ use super::table::{Cell, Mark, Table};
 pub fn write(document: &Document) -> String {
     let mut text = String::from("% \\usepackage{booktabs,xcolor}\n");
     for section in &document.sections {
-        for block in &section.blocks {
+        for (at, block) in section.blocks.iter().enumerate() {
             if let Block::Table(table) = block {
-                let name = if table.caption.is_empty() { section.title } else { &table.caption };
+                let name = if table.caption.is_empty() { section.heading(at) } else { &table.caption };
                 text += &format!("\n% {name}\n{}", self::table(table));
             }
         }
@@ -44,6 +44,8 @@ fn escape(text: &str) -> String {
             '\\' => escaped += "\\textbackslash{}",
             '~' => escaped += "\\textasciitilde{}",
             '^' => escaped += "\\textasciicircum{}",
+            // A minus sign, not a hyphen.
+            '-' if escaped.is_empty() || escaped.ends_with(' ') => escaped += "$-$",
             '<' => escaped += "$<$",
             '>' => escaped += "$>$",
             '±' => escaped += "$\\pm$",
@@ -69,6 +71,7 @@ mod tests {
         let expected = "\\begin{tabular}{lr}\n\\toprule\nmethod & top-1 \\% \\\\\n\\midrule\n\
                         crd\\_kd \\& more & \\textbf{61.00 $\\pm$ 0.10} \\\\\n\\bottomrule\n\\end{tabular}\n";
         assert_eq!(super::table(&table), expected);
+        assert_eq!(escape("-1.5 … -0.2, k-means"), "$-$1.5 \\dots{} $-$0.2, k-means");
         assert_eq!(
             escape("a\\b ~ ^ {x} $1 < 2 → …"),
             "a\\textbackslash{}b \\textasciitilde{} \\textasciicircum{} \\{x\\} \\$1 $<$ 2 $\\to$ \\dots{}"
