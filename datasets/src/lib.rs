@@ -11,10 +11,18 @@
 //! normalises them there, and implements [`Dataset`](limbeck::dataset::Dataset). Only data that do not fit into memory,
 //! or samples that are no images, need an implementation of their own.
 
+mod archive;
+mod cifar;
+pub mod cifar10;
 pub mod cifar100;
+pub mod fetch;
+pub mod image_set;
+mod pickle;
 pub mod resident;
 pub mod shapes;
+pub mod views;
 
+pub use cifar10::Cifar10;
 pub use cifar100::Cifar100;
 pub use shapes::Shapes;
 
@@ -26,6 +34,6 @@ mod tests {
     fn every_data_set_is_registered_with_its_defaults() {
         registry::check().unwrap();
         let names: Vec<&str> = registry::plugins_of(Role::Dataset).iter().map(|plugin| plugin.name).collect();
-        assert_eq!(names, ["cifar100", "shapes"]);
+        assert_eq!(names, ["cifar10", "cifar100", "shapes"]);
     }
 }

@@ -334,6 +334,14 @@ impl<'a> Cohort<'a> {
         (slice(&order.positions, &order.positions_on_device), slice(&order.rows, &order.rows_on_device))
     }
 
+    /// The rows of the next step of this epoch; none after the last.
+    fn next_rows(&self, position: Position) -> &[i64] {
+        let rows = self.order.as_ref().map_or(&[][..], |order| &order.rows);
+        let batch = self.config.train.batch;
+        let start = (position.step % self.steps_per_epoch + 1) as usize * batch;
+        rows.get(start..rows.len().min(start + batch)).unwrap_or_default()
+    }
+
     fn step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
         let config = self.config;
         let (positions, rows) = self.rows(position);
@@ -360,6 +368,8 @@ impl<'a> Cohort<'a> {
         let draw = position.stage.seed(config.seed).stream("augment").at(epoch);
         let batch = config.data.dataset.batch(Split::Train, &rows, &views, Some(draw))?;
         clock.data = clock.since(started);
+        let next = self.next_rows(position);
+        config.data.dataset.prefetch(Split::Train, next, &views, Some(draw));
 
         let mut features: IndexMap<String, Features> = IndexMap::new();
         for teacher in teachers {

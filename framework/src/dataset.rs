@@ -33,6 +33,10 @@ pub trait Dataset: fmt::Debug + Send {
     /// # Errors
     /// If a view does not exist or a row cannot be read.
     fn batch(&self, split: Split, rows: &Rows, views: &Views, draw: Option<Seed>) -> Result<Batch>;
+
+    /// A hint that this batch will be asked for next. It changes nothing but time: a data set that reads from a disk
+    /// begins with it meanwhile. What is wrong is said when the batch is asked for.
+    fn prefetch(&self, _split: Split, _rows: &[i64], _views: &Views, _draw: Option<Seed>) {}
 }
 
 /// The two parts that a data set comes in. Validation rows are training rows that are not trained on.

@@ -38,8 +38,10 @@ pub fn accuracy(
 ) -> Result<Vec<Result<Accuracy>>> {
     let _no_grad = no_grad_guard();
     let mut meters: Vec<Result<AccuracyMeter>> = networks.iter().map(|_| Ok(AccuracyMeter::new(device))).collect();
-    for chunk in rows.chunks(BATCH) {
+    let mut chunks = rows.chunks(BATCH).peekable();
+    while let Some(chunk) = chunks.next() {
         let batch = data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None)?;
+        data.dataset.prefetch(split, chunks.peek().copied().unwrap_or_default(), views, None);
         for (network, state) in networks.iter().zip(&mut meters) {
             if let Ok(meter) = state {
                 match catch(|| network(&batch)) {
