@@ -348,3 +348,306 @@ impl Unpacking<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    /// How a server answers one request.
+    #[derive(Clone, Copy, Debug)]
+    enum Answer {
+        /// As it should.
+        Whole,
+        /// It closes the connection after so many bytes of the body.
+        CutAfter(usize),
+        /// The whole file, whatever range was asked for.
+        IgnoreRange,
+        /// Without the file's length, then closing after so many bytes.
+        WithoutLength(usize),
+        Status(u16),
+    }
+
+    /// A server of one file: it answers as it is told, in turn, then as it should; it notes the ranges it was asked for.
+    struct Server {
+        url: String,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Server {
+        fn new(file: Vec<u8>, answers: Vec<Answer>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/a.tar.gz", listener.local_addr().unwrap());
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let notes = asked.clone();
+            thread::spawn(move || {
+                let mut answers = answers.into_iter();
+                for stream in listener.incoming() {
+                    let mut stream = stream.unwrap();
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\n") {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).unwrap();
+                        request.push(byte[0]);
+                    }
+                    let request = String::from_utf8(request).unwrap().to_lowercase();
+                    let range = request.lines().find_map(|line| line.strip_prefix("range: bytes=")).unwrap_or_default();
+                    notes.lock().unwrap().push(range.to_owned());
+                    let from = range.trim_end_matches('-').parse().unwrap_or(0);
+                    let answer = answers.next().unwrap_or(Answer::Whole);
+                    // A client that has seen enough may be gone.
+                    let _ = respond(&mut stream, &file, from, answer);
+                }
+            });
+            Server { url, asked }
+        }
+
+        fn asked(&self) -> Vec<String> {
+            self.asked.lock().unwrap().clone()
+        }
+
+        fn download(&self, file: &[u8], target: &Path) -> Result<()> {
+            let digest = md5(file);
+            let pause = Duration::from_millis(1);
+            let mut last = 0;
+            Download { url: &self.url, bytes: file.len() as u64, md5: &digest, pause }
+                .to(target, &mut |done, all| {
+                    assert!(done <= all);
+                    last = done;
+                })
+                .inspect(|()| assert!(last == file.len() as u64 || last == 0))
+        }
+    }
+
+    fn respond(stream: &mut impl Write, file: &[u8], from: usize, answer: Answer) -> io::Result<()> {
+        let all = file.len();
+        let whole = |length: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        let part = || {
+            let (length, last) = (all - from, all - 1);
+            format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Length: {length}\r\nContent-Range: bytes {from}-{last}/{all}\r\n\
+                 Connection: close\r\n\r\n"
+            )
+        };
+        let (head, body) = match answer {
+            Answer::Whole if from == 0 => (whole(all), file),
+            Answer::CutAfter(count) if from == 0 => (whole(all), &file[..count]),
+            Answer::Whole => (part(), &file[from..]),
+            Answer::CutAfter(count) => (part(), &file[from..from + count]),
+            Answer::IgnoreRange => (whole(all), file),
+            Answer::WithoutLength(count) => ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned(), &file[..count]),
+            Answer::Status(status) => {
+                (format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"), &file[..0])
+            }
+        };
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        stream.flush()
+    }
+
+    fn md5(bytes: &[u8]) -> String {
+        Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn noise(count: usize) -> Vec<u8> {
+        let mut rng = Seed::new(3).rng();
+        (0..count).map(|_| rng.below(256) as u8).collect()
+    }
+
+    #[test]
+    fn an_interrupted_download_goes_on_where_it_was() {
+        let file = noise(300_000);
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.tar.gz");
+        let answers = vec![Answer::CutAfter(100_000), Answer::Status(503), Answer::CutAfter(70_000)];
+        let server = Server::new(file.clone(), answers);
+        server.download(&file, &target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), file);
+        assert_eq!(server.asked(), ["", "100000-", "100000-", "170000-"]);
+        assert!(!dir.path().join("a.tar.gz.part").exists());
+        // Again: what is there is checked and kept.
+        server.download(&file, &target).unwrap();
+        assert_eq!(server.asked().len(), 4);
+    }
+
+    #[test]
+    fn another_call_goes_on_too() {
+        let file = noise(100_000);
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.tar.gz");
+        let none = vec![
+            Answer::CutAfter(40_000),
+            Answer::CutAfter(0),
+            Answer::CutAfter(0),
+            Answer::CutAfter(0),
+            Answer::CutAfter(0),
+        ];
+        let server = Server::new(file.clone(), none);
+        let message = server.download(&file, &target).unwrap_err().to_string();
+        let end = format!("40000 of 100000 bytes are in {}.part, and the next call goes on there", target.display());
+        assert!(message.starts_with(&server.url) && message.ends_with(&end), "{message}");
+        assert!(!target.exists());
+        server.download(&file, &target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), file);
+        assert_eq!(server.asked().last().unwrap(), "40000-");
+    }
+
+    #[test]
+    fn a_server_without_ranges_sends_it_all_again() {
+        let file = noise(100_000);
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.tar.gz");
+        let server = Server::new(file.clone(), vec![Answer::CutAfter(60_000), Answer::IgnoreRange]);
+        server.download(&file, &target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), file);
+        let server = Server::new(file.clone(), vec![Answer::WithoutLength(60_000), Answer::WithoutLength(100_000)]);
+        server.download(&file, &dir.path().join("b.tar.gz")).unwrap();
+        assert_eq!(fs::read(dir.path().join("b.tar.gz")).unwrap(), file);
+    }
+
+    #[test]
+    fn what_is_not_the_file_is_not_kept() {
+        let file = noise(10_000);
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.tar.gz");
+        let mut other = file.clone();
+        other[5000] ^= 1;
+        let server = Server::new(other.clone(), vec![]);
+        let message = server.download(&file, &target).unwrap_err().to_string();
+        let (found, expected) = (md5(&other), md5(&file));
+        assert_eq!(
+            message,
+            format!(
+                "{}.part: its MD5 is {found}, expected {expected}; it was deleted: fetch it again",
+                target.display()
+            )
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let server = Server::new(noise(10_001), vec![]);
+        let message = server.download(&file, &target).unwrap_err().to_string();
+        assert_eq!(message, format!("{}: the server has 10001 bytes, expected 10000", server.url));
+        let server = Server::new(noise(10_001), vec![Answer::WithoutLength(10_001)]);
+        let message = server.download(&file, &target).unwrap_err().to_string();
+        assert_eq!(message, format!("{}: more than 10000 bytes", server.url));
+        let server = Server::new(vec![], vec![Answer::Status(404)]);
+        let message = server.download(&file, &target).unwrap_err().to_string();
+        assert_eq!(message, format!("{}: status 404 Not Found", server.url));
+        fs::write(&target, "something else").unwrap();
+        let message = server.download(&file, &target).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{}: its MD5 is ", target.display())), "{message}");
+    }
+
+    #[test]
+    fn one_process_at_a_time_downloads() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = dir.path().join("a.tar.gz.part");
+        let file = File::create(&part).unwrap();
+        file.try_lock().unwrap();
+        let server = Server::new(noise(10), vec![]);
+        let message = server.download(&noise(10), &dir.path().join("a.tar.gz")).unwrap_err().to_string();
+        assert_eq!(message, format!("another process is at work on {}: wait for it", part.display()));
+    }
+
+    /// An archive of one entry.
+    fn tar(kind: tar::EntryType, name: &str, content: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_entry_type(kind);
+        // The library refuses such names: the bytes are written past it.
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.as_old_mut().linkname[..11].copy_from_slice(b"/etc/passwd");
+        header.set_cksum();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append(&header, content).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Unpacks `bytes`, an archive of that name with the folder `set`: (the result, what is left in the folder).
+    fn unpacked(name: &str, bytes: &[u8]) -> (Result<PathBuf>, Vec<String>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join(name);
+        fs::write(&archive, bytes).unwrap();
+        let result = unpack(&archive, "set", dir.path());
+        let entries = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut left: Vec<String> = entries.collect();
+        left.sort();
+        (result, left, dir)
+    }
+
+    #[test]
+    fn archives_are_unpacked_whole() {
+        let file = tar(tar::EntryType::Regular, "set/train/a.bin", b"hello");
+        let (result, left, dir) = unpacked("a.tar.gz", &gzip(&file));
+        assert_eq!(fs::read(result.unwrap().join("train/a.bin")).unwrap(), b"hello");
+        assert_eq!(left, ["a.tar.gz", "set"]);
+        // What is there is left alone.
+        fs::write(dir.path().join("a.tar.gz"), "damaged").unwrap();
+        unpack(&dir.path().join("a.tar.gz"), "set", dir.path()).unwrap();
+
+        let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default();
+        writer.add_directory("set/val", options).unwrap();
+        writer.start_file("set/val/b.txt", options).unwrap();
+        writer.write_all(&b"line\n".repeat(1000)).unwrap();
+        let zip = writer.finish().unwrap().into_inner();
+        let (result, left, _dir) = unpacked("a.zip", &zip);
+        assert_eq!(fs::read(result.unwrap().join("val/b.txt")).unwrap().len(), 5000);
+        assert_eq!(left, ["a.zip", "set"]);
+        let (result, left, dir) = unpacked("a.zip", &zip[..zip.len() / 2]);
+        let message = result.unwrap_err().to_string();
+        let start = format!("{}/a.zip: truncated or damaged: ", dir.path().display());
+        assert!(message.starts_with(&start), "{message}");
+        assert_eq!(left, ["a.zip"]);
+    }
+
+    #[test]
+    fn nothing_leaves_the_folder_and_no_link_is_followed() {
+        use tar::EntryType::{Fifo, Link, Regular, Symlink};
+        let cases = [
+            (Regular, "../evil", "`../evil` is not inside set: refused"),
+            (Regular, "set/../../evil", "`set/../../evil` is not inside set: refused"),
+            (Regular, "/evil", "`/evil` is not inside set: refused"),
+            (Regular, "other/evil", "`other/evil` is not inside set: refused"),
+            (Symlink, "set/link", "`set/link` is neither a file nor a folder: refused"),
+            (Link, "set/hard", "`set/hard` is neither a file nor a folder: refused"),
+            (Fifo, "set/pipe", "`set/pipe` is neither a file nor a folder: refused"),
+        ];
+        for (kind, name, expected) in cases {
+            let content: &[u8] = if kind == Regular { b"x" } else { b"" };
+            let (result, left, dir) = unpacked("a.tar", &tar(kind, name, content));
+            assert_eq!(result.unwrap_err().to_string(), format!("{}/a.tar: {expected}", dir.path().display()));
+            assert_eq!(left, ["a.tar"], "{name}");
+        }
+    }
+
+    #[test]
+    fn half_a_data_set_is_never_left() {
+        let file = tar(tar::EntryType::Regular, "set/a.bin", &noise(50_000));
+        let gz = gzip(&file);
+        for length in [gz.len() / 2, gz.len() - 4] {
+            let (result, left, dir) = unpacked("a.tar.gz", &gz[..length]);
+            let message = result.unwrap_err().to_string();
+            let start = format!("{}/a.tar.gz: truncated or damaged: ", dir.path().display());
+            assert!(message.starts_with(&start), "{message}");
+            assert_eq!(left, ["a.tar.gz"]);
+        }
+        // What a killed call left is cleared away by the next.
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join(".unpacking-set-123/set")).unwrap();
+        fs::write(dir.path().join("a.tar"), &file).unwrap();
+        unpack(&dir.path().join("a.tar"), "set", dir.path()).unwrap();
+        assert!(!dir.path().join(".unpacking-set-123").exists());
+    }
+}

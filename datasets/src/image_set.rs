@@ -69,9 +69,16 @@ impl ImageSet {
             train_labels: Arc::from(train.labels.as_slice()),
             test_labels: Arc::from(test.labels.as_slice()),
             views: pipelines.iter().map(|view| view.info.clone()).collect(),
+            notes: Vec::new(),
         };
         let on_device = |part: Part| (part.pixels, Tensor::from_slice(&part.labels).to_device(device));
         Ok(ImageSet { info, views: pipelines, parts: parts.map(on_device) })
+    }
+
+    /// The same with a note for those who read the plan.
+    pub fn with_note(mut self, note: String) -> Self {
+        self.info.notes.push(note);
+        self
     }
 
     fn part(&self, split: Split) -> &(Box<dyn Pixels>, Tensor) {

@@ -97,8 +97,17 @@ impl Images {
     /// Overwrites the images from `first` on with `planes`, bytes in the order `[n, C, H, W]`.
     pub fn write(&mut self, first: usize, planes: &[u8]) {
         let size = self.inner.size();
-        let planes = Tensor::from_slice(planes).view([-1, size[3], size[1], size[2]]).permute([0, 2, 3, 1]);
-        self.inner.narrow(0, first as i64, planes.size()[0]).copy_(&planes);
+        self.set(first, &Tensor::from_slice(planes).view([-1, size[3], size[1], size[2]]).permute([0, 2, 3, 1]));
+    }
+
+    /// Overwrites the images from `first` on with `pixels`, bytes in the order `[n, H, W, C]`.
+    pub fn write_pixels(&mut self, first: usize, pixels: &[u8]) {
+        let size = self.inner.size();
+        self.set(first, &Tensor::from_slice(pixels).view([-1, size[1], size[2], size[3]]));
+    }
+
+    fn set(&mut self, first: usize, images: &Tensor) {
+        self.inner.narrow(0, first as i64, images.size()[0]).copy_(images);
     }
 
     /// How many.

@@ -21,7 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
-use crate::{check, doctor, listing, report, run};
+use crate::{check, data, doctor, listing, report, run};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
 const LOG_VARIABLE: &str = "LIMBECK_LOG";
@@ -142,6 +142,12 @@ Examples:
     Plugins {
         #[command(subcommand)]
         verb: PluginVerb,
+    },
+    /// Get, check and measure data sets.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Data {
+        #[command(subcommand)]
+        verb: data::Verb,
     },
     /// Check this host: versions, libtorch, devices, plugins, data.
     #[command(after_help = "\
@@ -348,6 +354,10 @@ fn execute(verb: Verb) -> Result<ExitCode, Failure> {
             print(&if json { listing::show_json(&name, kind)? } else { listing::show(&name, kind)? })?;
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Data { verb } => {
+            print(&data::run(&verb)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut text);
@@ -518,11 +528,11 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         let verbs = commands(&command);
-        assert_eq!(verbs.len(), 11);
+        assert_eq!(verbs.len(), 16);
         for mut verb in verbs {
             let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
             assert!(verb.get_about().is_some(), "{name}");
-            assert!(name == "plugins" || help.contains("Examples:\n  limbeck "), "{help}");
+            assert!(["plugins", "data"].contains(&name.as_str()) || help.contains("Examples:\n  limbeck "), "{help}");
         }
     }
 

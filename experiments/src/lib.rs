@@ -20,6 +20,7 @@
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`report`] | the comparison of runs, as Markdown and CSV |
+//! | [`data`] | `limbeck data` |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
 
@@ -30,6 +31,7 @@ use limbeck_models as _;
 
 pub mod check;
 pub mod cli;
+pub mod data;
 pub mod doctor;
 pub mod golden;
 pub mod listing;
