@@ -11,8 +11,8 @@
 //! same in the pickles `data_batch_N`, `test_batch` and `batches.meta`.
 //!
 //! # Normalisation
-//! Mean and standard deviation of the training images, as `limbeck data stats cifar10` measures them: those of the common
-//! recipes, (0.4914, 0.4822, 0.4465) and (0.2470, 0.2435, 0.2616).
+//! Mean and standard deviation of the training images as published recipes have them; `limbeck data stats cifar10` measures
+//! them.
 
 use std::path::PathBuf;
 

@@ -14,8 +14,8 @@
 //! has no part in the cross-entropy with the labels, and methods that need the label of every sample refuse it.
 //!
 //! # Normalisation
-//! Mean and standard deviation of the labelled training images, as `limbeck data stats stl10` measures them: (0.4467,
-//! 0.4398, 0.4066) and (0.2603, 0.2566, 0.2713), the values of common recipes.
+//! Mean and standard deviation of the labelled training images as published recipes have them; `limbeck data stats stl10`
+//! measures them.
 //!
 //! # Memory
 //! 0.4 GB on the device without the unlabelled images, 3.3 GB with them; while loading, as much again on the host.

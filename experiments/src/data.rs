@@ -330,8 +330,8 @@ fn measure(dataset: &dyn Dataset) -> Result<Vec<ViewStats>> {
     let mut sums: Vec<Tensor> = info.views.iter().map(channels).collect();
     let mut chunks = rows.chunks(CHUNK).peekable();
     while let Some(chunk) = chunks.next() {
-        let batch = dataset.batch(Split::Train, &Rows::new(chunk.to_vec(), Device::Cpu), &views, None)?;
         dataset.prefetch(Split::Train, chunks.peek().copied().unwrap_or_default(), &views, None);
+        let batch = dataset.batch(Split::Train, &Rows::new(chunk.to_vec(), Device::Cpu), &views, None)?;
         for (view, sum) in info.views.iter().zip(&mut sums) {
             let values = batch.view(&view.name)?.to_kind(Kind::Double);
             let over = [0_i64, 2, 3];

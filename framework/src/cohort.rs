@@ -366,10 +366,10 @@ impl<'a> Cohort<'a> {
         let started = Instant::now();
         let epoch = position.step / self.steps_per_epoch + 1;
         let draw = position.stage.seed(config.seed).stream("augment").at(epoch);
+        // Announced before this batch is asked for: whoever reads them has work while the last of this one is waited for.
+        config.data.dataset.prefetch(Split::Train, self.next_rows(position), &views, Some(draw));
         let batch = config.data.dataset.batch(Split::Train, &rows, &views, Some(draw))?;
         clock.data = clock.since(started);
-        let next = self.next_rows(position);
-        config.data.dataset.prefetch(Split::Train, next, &views, Some(draw));
 
         let mut features: IndexMap<String, Features> = IndexMap::new();
         for teacher in teachers {

@@ -40,8 +40,8 @@ pub fn accuracy(
     let mut meters: Vec<Result<AccuracyMeter>> = networks.iter().map(|_| Ok(AccuracyMeter::new(device))).collect();
     let mut chunks = rows.chunks(BATCH).peekable();
     while let Some(chunk) = chunks.next() {
-        let batch = data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None)?;
         data.dataset.prefetch(split, chunks.peek().copied().unwrap_or_default(), views, None);
+        let batch = data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None)?;
         for (network, state) in networks.iter().zip(&mut meters) {
             if let Ok(meter) = state {
                 match catch(|| network(&batch)) {
