@@ -23,7 +23,7 @@ use crate::new::{self, New};
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
 use crate::weights::WeightsVerb;
-use crate::{check, doctor, listing, report, run, weights};
+use crate::{check, data, doctor, listing, report, run, weights};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
 const LOG_VARIABLE: &str = "LIMBECK_LOG";
@@ -177,6 +177,12 @@ Examples:
   limbeck new critic logistic --out plugins/logistic
   limbeck new model tiny_net --limbeck ~/src/limbeck")]
     New(NewArgs),
+    /// Get, check and measure data sets.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Data {
+        #[command(subcommand)]
+        verb: data::Verb,
+    },
     /// Check this host: versions, libtorch, devices, plugins, data.
     #[command(after_help = "\
 Examples:
@@ -461,6 +467,10 @@ fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
             ))?;
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Data { verb } => {
+            print(&data::run(&verb)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut text);
@@ -663,7 +673,7 @@ mod tests {
             let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
             assert!(verb.get_about().is_some(), "{name}");
             assert!(
-                ["plugins", "weights"].contains(&name.as_str()) || help.contains("Examples:\n  limbeck "),
+                ["plugins", "weights", "data"].contains(&name.as_str()) || help.contains("Examples:\n  limbeck "),
                 "{help}"
             );
         }

@@ -22,6 +22,7 @@
 //! | [`report`] | the comparison of runs, as a page, Markdown, LaTeX and CSV |
 //! | [`tensorboard`] | event files for TensorBoard |
 //! | [`weights`], [`evaluate`] | checkpoints of PyTorch in and out, and what they are worth on a data set |
+//! | [`data`] | `limbeck data` |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`new`] | `limbeck new`: a crate with a plugin, ready to be built |
 //! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
@@ -33,6 +34,7 @@ use limbeck_models as _;
 
 pub mod check;
 pub mod cli;
+pub mod data;
 pub mod doctor;
 pub mod evaluate;
 pub mod golden;

@@ -643,6 +643,7 @@ impl fmt::Display for Plan {
             info.test_labels.len(),
             info.classes()
         )?;
+        info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
         for teacher in &self.teachers {
             write!(f, "teacher    {}: {}, {}, ", teacher.name, teacher.network, arithmetic(&teacher.config))?;
             match &teacher.weights {

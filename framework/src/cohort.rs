@@ -329,6 +329,14 @@ impl<'a> Cohort<'a> {
         (slice(&order.positions, &order.positions_on_device), slice(&order.rows, &order.rows_on_device))
     }
 
+    /// The rows of the next step of this epoch; none after the last.
+    fn next_rows(&self, position: Position) -> &[i64] {
+        let rows = self.order.as_ref().map_or(&[][..], |order| &order.rows);
+        let batch = self.config.train.batch;
+        let start = (position.step % self.steps_per_epoch + 1) as usize * batch;
+        rows.get(start..rows.len().min(start + batch)).unwrap_or_default()
+    }
+
     fn step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
         let config = self.config;
         let (positions, rows) = self.rows(position);
@@ -353,6 +361,8 @@ impl<'a> Cohort<'a> {
         let started = Instant::now();
         let epoch = position.step / self.steps_per_epoch + 1;
         let draw = position.stage.seed(config.seed).stream("augment").at(epoch);
+        // Announced before this batch is asked for: whoever reads them has work while the last of this one is waited for.
+        config.data.dataset.prefetch(Split::Train, self.next_rows(position), &views, Some(draw));
         let batch = config.data.dataset.batch(Split::Train, &rows, &views, Some(draw))?;
         clock.data = clock.since(started);
 

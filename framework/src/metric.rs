@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use tch::{Device, Kind, Reduction, Tensor, no_grad_guard};
 
+use crate::dataset::UNLABELLED;
 use crate::error::{Error, Result};
 use crate::record::Accuracy;
 
@@ -82,8 +83,11 @@ pub fn right_guesses(logits: &Tensor, labels: &Tensor) -> Tensor {
 }
 
 /// The mean cross-entropy of `logits` `[B, C]` with `labels` `[B]`, in nats and in the logits' own precision.
+///
+/// The mean is over the samples that have a label; 0 if none has.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
-    logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
+    let labelled = labels.ne(UNLABELLED).sum(logits.kind()).clamp_min(1.0);
+    logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, UNLABELLED, 0.0) / labelled
 }
 
 /// The expected calibration error of `logits` `[N, C]` for `labels` `[N]`, in percent: see [`CalibrationMeter`].
@@ -116,7 +120,8 @@ impl AccuracyMeter {
         let five = logits.size()[1].min(5);
         let (_, guesses) = logits.topk(five, 1, true, true);
         let hits = guesses.eq_tensor(&labels.unsqueeze(1));
-        let loss = logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, -100, 0.0);
+        let loss =
+            logits.to_kind(Kind::Float).cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, UNLABELLED, 0.0);
         self.sums = &self.sums
             + Tensor::stack(
                 &[hits.narrow(1, 0, 1).sum(Kind::Double), hits.sum(Kind::Double), loss.to_kind(Kind::Double)],
@@ -193,6 +198,17 @@ mod tests {
         assert_eq!((means["loss"], top1), (2.0, 50.0));
         let error = meter.add(&[("other".into(), scalar(0.0))], &Tensor::from(0_i64), 1).unwrap_err();
         assert_eq!(error.to_string(), "the terms changed within an epoch: loss became other");
+    }
+
+    #[test]
+    fn the_cross_entropy_is_the_mean_over_what_has_a_label() {
+        let logits = Tensor::from_slice2(&[[2.0_f64, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 1.0, 1.0]]);
+        let loss = |labels: [i64; 3]| cross_entropy(&logits, &Tensor::from_slice(&labels)).double_value(&[]);
+        let one = |row: [f64; 3], label: usize| row.iter().map(|v| v.exp()).sum::<f64>().ln() - row[label];
+        let rows = [one([2.0, 1.0, 0.0], 0), one([0.0, 3.0, 1.0], 2), one([1.0, 1.0, 1.0], 1)];
+        approx::assert_relative_eq!(loss([0, 2, 1]), rows.iter().sum::<f64>() / 3.0, max_relative = 1e-14);
+        approx::assert_relative_eq!(loss([0, UNLABELLED, 1]), (rows[0] + rows[2]) / 2.0, max_relative = 1e-14);
+        assert_eq!(loss([UNLABELLED; 3]), 0.0);
     }
 
     #[test]

@@ -395,6 +395,7 @@ fn beside_a_cohort(
             train_labels: (0..rows as i64).map(|row| row % CLASSES).collect(),
             test_labels: Arc::from([0, 1]),
             views: vec![ViewInfo { name: IMAGE.to_owned(), shape: SPEC.input }],
+            notes: Vec::new(),
         },
         batch: random_batch(batch),
         state: Mutex::new(Beat { between, last: None }),

@@ -373,7 +373,8 @@ fn data_that_are_missing_are_refused() {
     assert_eq!(
         error,
         format!(
-            "dataset: nowhere: does not exist (relative to {}); download cifar-100-binary.tar.gz (\"binary version\") from \
+            "dataset: nowhere: does not exist (relative to {}); `limbeck data fetch cifar100` gets it; or download \
+             cifar-100-binary.tar.gz from \
              https://www.cs.toronto.edu/~kriz/cifar.html and set `path` of data set cifar100 to it, to the unpacked folder, \
              or to the folder that holds either",
             folder.path().display()

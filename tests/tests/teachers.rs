@@ -287,7 +287,10 @@ fn a_student_learns_from_outputs_and_the_plan_says_what_they_are() {
     let cell = &planned.cells[0].folder;
     let summary: Value = store::read_json(&cell.join("summary.json")).unwrap();
     assert_eq!(summary["teachers"][0].get("test"), None, "there is nothing to measure it on");
-    let text = fs::read_to_string(report::write(std::slice::from_ref(&planned.folder), &report::Options::default()).unwrap().path).unwrap();
+    let text = fs::read_to_string(
+        report::write(std::slice::from_ref(&planned.folder), &report::Options::default()).unwrap().path,
+    )
+    .unwrap();
     assert!(text.contains("known by its outputs on the training samples alone, without augmentation"), "{text}");
 
     // Other samples' outputs are another teacher.

@@ -6,7 +6,9 @@
 //! This is a working data set to begin with. `limbeck plugins show my_dataset` prints this page.
 
 use limbeck::prelude::*;
-use limbeck_datasets::resident::{Augmentation, ImageSet, Images, Part};
+use limbeck_datasets::image_set::{IMAGE, ImageSet, Part};
+use limbeck_datasets::resident::{Augmentation, Images, Resident};
+use limbeck_datasets::views::Modality;
 use serde::{Deserialize, Serialize};
 
 const SIDE: usize = 32;
@@ -57,11 +59,14 @@ impl DatasetConfig for MyDataset {
             for (row, label) in labels.iter().enumerate() {
                 images.write(row, &draw(*label, Seed::new(0).stream(name).at(row as u64)));
             }
-            Ok(Part { images, labels })
+            Ok(Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels })
         };
         let names = CLASSES.map(str::to_owned).to_vec();
-        let (train, test) = (part("train", self.train)?, part("test", self.test)?);
-        Ok(Box::new(ImageSet::new("MyDataset", names, train, test, augmentation, (&MEAN, &STD))))
+        let parts = [part("train", self.train)?, part("test", self.test)?];
+        let shape = [3, SIDE as i64, SIDE as i64];
+        let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
+        // No views of the file's own: give the recipe a field `views` to take them.
+        Ok(Box::new(ImageSet::new("MyDataset", names, &[image], &Default::default(), parts, device)?))
     }
 }
 

@@ -28,8 +28,12 @@ pub(super) fn batches<'a>(
     views: &'a Views,
     device: Device,
 ) -> impl Iterator<Item = Result<Batch>> + 'a {
-    let batch = move |chunk: &[i64]| data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None);
-    rows.chunks(BATCH).map(batch)
+    let mut chunks = rows.chunks(BATCH).peekable();
+    std::iter::from_fn(move || {
+        let chunk = chunks.next()?;
+        data.dataset.prefetch(split, chunks.peek().copied().unwrap_or_default(), views, None);
+        Some(data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None))
+    })
 }
 
 /// A network in evaluation mode: a batch's logits `[B, classes]`.

@@ -118,6 +118,7 @@ impl Noise {
         let [channels, height, width] = SPEC.input;
         let images = noise("images", &[SAMPLES as i64, channels, height, width], -1.5, 1.5).to_kind(Kind::Float);
         let info = DatasetInfo {
+            notes: Vec::new(),
             name: "noise".to_owned(),
             identity: "noise".to_owned(),
             class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
