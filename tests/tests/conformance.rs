@@ -609,6 +609,7 @@ impl DatasetConfig for BrokenDataset {
         let identity = if self.fault == "changes its identity" { chance().to_string() } else { "broken".to_owned() };
         let second = if self.fault == "names two classes alike" { "a" } else { "b" };
         let info = DatasetInfo {
+            notes: Vec::new(),
             name: "Broken".to_owned(),
             identity,
             class_names: ["a", second].map(str::to_owned).to_vec(),
