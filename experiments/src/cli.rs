@@ -668,7 +668,7 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         let verbs = commands(&command);
-        assert_eq!(verbs.len(), 16);
+        assert_eq!(verbs.len(), 22);
         for mut verb in verbs {
             let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
             assert!(verb.get_about().is_some(), "{name}");

@@ -349,7 +349,7 @@ fn a_damaged_measurement_or_summary_of_a_teacher_is_made_again() {
         below.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(name)).collect()
     };
     let json = files(".json");
-    assert_eq!(json.len(), 2, "a summary and a measurement: {json:?}");
+    assert_eq!(json.len(), 3, "a summary, a likeness and a measurement: {json:?}");
     // Seconds and memory are not the same again.
     let accuracy = |path: &Path| {
         let value: serde_json::Value = store::read_json(path).unwrap();
@@ -388,9 +388,10 @@ fn data_of_another_size_are_refused() {
     let set = "dataset={ kind = 'cifar100', path = 'data' }";
     let data = folder.path().join("data/cifar-100-binary");
     fs::create_dir_all(&data).unwrap();
-    for name in ["train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt"] {
-        fs::write(data.join(name), "").unwrap();
-    }
+    let names = |count: usize| (0..count).map(|class| format!("class {class}\n")).collect::<String>();
+    fs::write(data.join("fine_label_names.txt"), names(100)).unwrap();
+    fs::write(data.join("coarse_label_names.txt"), names(20)).unwrap();
+    fs::write(data.join("test.bin"), "").unwrap();
     let records = fs::File::create(data.join("train.bin")).unwrap();
     for length in [153_699_999, 153_700_001] {
         // A hole in the file, not zeros on the disk.
