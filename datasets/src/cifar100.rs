@@ -1,7 +1,7 @@
 //! CIFAR-100: 50 000 training and 10 000 test images of 32×32 pixels, 100 classes in 20 superclasses.
 //!
 //! # Getting it
-//! Fetch `cifar-100-binary.tar.gz`, the "binary version (suitable for C programs)" at
+//! `limbeck data fetch cifar100`, or fetch `cifar-100-binary.tar.gz` or `cifar-100-python.tar.gz` from
 //! <https://www.cs.toronto.edu/~kriz/cifar.html>, and let `path` name it:
 //!
 //! ```toml
@@ -10,32 +10,72 @@
 //! path = "data/cifar-100-binary.tar.gz"
 //! ```
 //!
-//! `path` may name the archive (gzip or plain tar), the unpacked folder `cifar-100-binary`, or the folder that holds
-//! either; an unpacked folder is preferred to an archive beside it. A relative path starts at the current folder. An
-//! archive in another compression has to be unpacked first. There is no download: the data set has no stated licence.
+//! `path` may name the archive (gzip or plain tar), the unpacked folder, or the folder that holds either; an unpacked
+//! folder is preferred to an archive beside it, and the binary release to Python's, which holds the same images in the
+//! same order. A relative path starts at the current folder.
 //!
 //! # Format
 //! `train.bin` and `test.bin` are records of 3074 bytes: the coarse label, the fine label, and 3072 pixels as three
-//! planes (red, green, blue) of 32 rows. `fine_label_names.txt` and `coarse_label_names.txt` have one name a line.
+//! planes (red, green, blue) of 32 rows. `fine_label_names.txt` and `coarse_label_names.txt` have one name a line. Python's
+//! release has the same in the pickles `train`, `test` and `meta`.
+//!
+//! # Normalisation
+//! The constants of the CRD paper's code (RepDistiller), which papers since have in common. `limbeck data stats cifar100`
+//! measures (0.5071, 0.4865, 0.4409) and (0.2673, 0.2564, 0.2762).
 //!
 //! # Memory and time
-//! 233 MB on the device, with margins of 4 for the crop; about twice that on the host while loading.
+//! 194 MB on the device, with margins of 4 for the crop; about twice that on the host while loading.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use flate2::bufread::GzDecoder;
+use limbeck::inventory;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::resident::{Augmentation, ImageSet, Images, Normalisation, Part};
+use crate::archive::Release;
+use crate::cifar::{self, Cifar, LabelKind, Settings};
+use crate::fetch::Source;
+use crate::image_set::ImageSet;
+use crate::resident::Augmentation;
+use crate::views::ViewConfigs;
 
-const FOLDER: &str = "cifar-100-binary";
-const ARCHIVES: [&str; 2] = ["cifar-100-binary.tar.gz", "cifar-100-binary.tar"];
-const SIDE: usize = 32;
-const PIXELS: usize = 3 * SIDE * SIDE;
-const RECORD: usize = 2 + PIXELS;
+const CIFAR: Cifar = Cifar {
+    kind: "cifar100",
+    releases: [
+        Release {
+            folder: "cifar-100-binary",
+            archive: "cifar-100-binary.tar.gz",
+            members: &[
+                ("train.bin", 153_700_000),
+                ("test.bin", 30_740_000),
+                ("fine_label_names.txt", 1 << 16),
+                ("coarse_label_names.txt", 1 << 16),
+            ],
+        },
+        Release {
+            folder: "cifar-100-python",
+            archive: "cifar-100-python.tar.gz",
+            members: &[("train", 160_000_000), ("test", 32_000_000), ("meta", 1 << 16)],
+        },
+    ],
+    train_files: 1,
+    labels: &[
+        LabelKind {
+            name: "coarse",
+            classes: 20,
+            key: "coarse_labels",
+            names_key: "coarse_label_names",
+            names_file: "coarse_label_names.txt",
+        },
+        LabelKind {
+            name: "fine",
+            classes: 100,
+            key: "fine_labels",
+            names_key: "fine_label_names",
+            names_file: "fine_label_names.txt",
+        },
+    ],
+};
 /// Records of the training part and of the test part.
 const COUNTS: [usize; 2] = [50_000, 10_000];
 
@@ -44,16 +84,30 @@ limbeck::plugin! {
     summary: "CIFAR-100: 60 000 photographs of 32×32 pixels, 100 classes in 20 superclasses",
     citation: "Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, University of Toronto, 2009",
     settings: r#"
-path = "data"                      # cifar-100-binary.tar.gz, the unpacked cifar-100-binary, or the folder that holds either
+path = "data"                      # the archive (binary or Python's), the unpacked folder, or the folder that holds either
 labels = "fine"                    # "fine": the 100 classes; "coarse": the 20 superclasses
 mean = [0.5071, 0.4867, 0.4408]    # of red, green and blue, subtracted
 std = [0.2675, 0.2565, 0.2761]     # of red, green and blue, divided by
 crop_pad = 4                       # black margin in pixels before the random crop of a training image
 flip = true                        # mirror half of the training images
+views = {}                         # besides `image`: see `limbeck_datasets::views`
 "#,
 }
 
-/// CIFAR-100 from its binary archive.
+inventory::submit! {
+    Source {
+        kind: "cifar100",
+        page: cifar::PAGE,
+        terms: "no stated licence",
+        url: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        bytes: 168_513_733,
+        md5: "03b5dce01913d631647c71ecec9e9cb8",
+        md5_from: cifar::PAGE,
+        folder: "cifar-100-binary",
+    }
+}
+
+/// CIFAR-100 from its binary or its Python archive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cifar100 {
@@ -69,6 +123,8 @@ pub struct Cifar100 {
     pub crop_pad: u32,
     /// Whether to mirror half of the training images.
     pub flip: bool,
+    /// Views besides `image`.
+    pub views: ViewConfigs,
 }
 
 /// Which of the two labels of an image to learn.
@@ -90,6 +146,7 @@ impl Default for Cifar100 {
             std: [0.2675, 0.2565, 0.2761],
             crop_pad: 4,
             flip: true,
+            views: ViewConfigs::new(),
         }
     }
 }
@@ -103,203 +160,30 @@ impl DatasetConfig for Cifar100 {
 
 impl Cifar100 {
     fn load(&self, counts: [usize; 2], device: Device) -> Result<ImageSet> {
+        let (name, label) = match self.labels {
+            Labels::Coarse => ("CIFAR-100 (superclasses)", 0),
+            Labels::Fine => ("CIFAR-100", 1),
+        };
         let augmentation = Augmentation { crop_pad: self.crop_pad, flip: self.flip };
-        augmentation.check("cifar100", SIDE as u32)?;
-        Normalisation::check("cifar100", &self.mean, &self.std)?;
-        let [train, test, fine, coarse] = read_members(&self.path, counts)?;
-        let train = self.part(train, counts[0], device)?;
-        let test = self.part(test, counts[1], device)?;
-        let (name, class_names) = match self.labels {
-            Labels::Fine => ("CIFAR-100", names(&fine, 100)?),
-            Labels::Coarse => ("CIFAR-100 (superclasses)", names(&coarse, 20)?),
-        };
-        Ok(ImageSet::new(name, class_names, train, test, augmentation, (&self.mean, &self.std)))
+        let image = cifar::image(self.mean, self.std);
+        CIFAR.load(Settings { name, path: &self.path, label, image, augmentation, views: &self.views }, counts, device)
     }
-
-    /// `count` records, to the device. Takes the member by value so that its bytes are gone before the next is unpacked.
-    fn part(&self, member: Member, count: usize, device: Device) -> Result<Part> {
-        check_records(&member, count)?;
-        let which = match self.labels {
-            Labels::Coarse => 0,
-            Labels::Fine => 1,
-        };
-        let labels = member.bytes.chunks_exact(RECORD).map(|record| i64::from(record[which])).collect();
-        let side = SIDE as i64;
-        let mut images = Images::black(count, [3, side, side], self.crop_pad, device);
-        // A thousand at a time: what is copied on the way stays small.
-        let mut planes = Vec::with_capacity(1000 * PIXELS);
-        for (i, records) in member.bytes.chunks(1000 * RECORD).enumerate() {
-            planes.clear();
-            for record in records.chunks_exact(RECORD) {
-                planes.extend_from_slice(&record[2..]);
-            }
-            images.write(1000 * i, &planes);
-        }
-        Ok(Part { images, labels })
-    }
-}
-
-fn check_records(member: &Member, count: usize) -> Result<()> {
-    let (found, expected) = (member.bytes.len(), count * RECORD);
-    if found != expected {
-        return Err(member.fault(format!("{found} bytes, expected {expected} ({count} records of {RECORD} bytes)")));
-    }
-    for (i, record) in member.bytes.chunks_exact(RECORD).enumerate() {
-        for (place, (kind, classes)) in [("coarse", 20), ("fine", 100)].into_iter().enumerate() {
-            let label = record[place];
-            if label >= classes {
-                let offset = i * RECORD + place;
-                let last = classes - 1;
-                return Err(
-                    member.fault(format!("byte {offset} (record {i}): {kind} label {label}, expected 0 to {last}"))
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-fn names(member: &Member, count: usize) -> Result<Vec<String>> {
-    let text = std::str::from_utf8(&member.bytes)
-        .map_err(|e| member.fault(format!("byte {}: not UTF-8 text", e.valid_up_to())))?;
-    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
-    if names.len() != count {
-        return Err(member.fault(format!("{} names, expected {count}, one a line", names.len())));
-    }
-    Ok(names)
-}
-
-/// One of the four files, and where it came from.
-#[derive(Debug, Default)]
-struct Member {
-    name: &'static str,
-    /// The archive, if it came from one; else the file itself.
-    file: PathBuf,
-    archived: bool,
-    bytes: Vec<u8>,
-}
-
-impl Member {
-    fn fault(&self, what: String) -> Error {
-        Error::data(&self.file, if self.archived { format!("{}: {what}", self.name) } else { what })
-    }
-}
-
-const MEMBERS: [&str; 4] = ["train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt"];
-
-/// The four files, in the order of [`MEMBERS`], wherever `path` has them.
-fn read_members(path: &Path, counts: [usize; 2]) -> Result<[Member; 4]> {
-    if !path.is_dir() {
-        return if path.exists() { read_archive(path, counts) } else { Err(missing(path)) };
-    }
-    for folder in [path.to_owned(), path.join(FOLDER)] {
-        if folder.join(MEMBERS[0]).exists() || folder.ends_with(FOLDER) && folder.is_dir() {
-            return read_folder(&folder);
-        }
-    }
-    match ARCHIVES.iter().map(|name| path.join(name)).find(|archive| archive.exists()) {
-        Some(archive) => read_archive(&archive, counts),
-        None => Err(missing(path)),
-    }
-}
-
-fn missing(path: &Path) -> Error {
-    let current = std::env::current_dir().map(|here| format!(" (relative to {})", here.display())).unwrap_or_default();
-    let from = if path.is_relative() { current } else { String::new() };
-    let what = if path.is_dir() { "holds neither cifar-100-binary nor its archive" } else { "does not exist" };
-    Error::data(
-        path,
-        format!(
-            "{what}{from}; download cifar-100-binary.tar.gz (\"binary version\") from \
-             https://www.cs.toronto.edu/~kriz/cifar.html and set `path` of data set cifar100 to it, to the unpacked \
-             folder, or to the folder that holds either"
-        ),
-    )
-}
-
-fn read_folder(folder: &Path) -> Result<[Member; 4]> {
-    let mut members: [Member; 4] = Default::default();
-    for (member, name) in members.iter_mut().zip(MEMBERS) {
-        let file = folder.join(name);
-        let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
-        *member = Member { name, file, archived: false, bytes };
-    }
-    Ok(members)
-}
-
-fn read_archive(path: &Path, counts: [usize; 2]) -> Result<[Member; 4]> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut magic = [0; 6];
-    let length = read_up_to(&mut file, &mut magic).map_err(Error::io("read", path))?;
-    let whole = io::Cursor::new(magic).take(length as u64).chain(file);
-    match magic {
-        [0x1f, 0x8b, ..] => unpack(path, GzDecoder::new(BufReader::with_capacity(1 << 16, whole)), counts),
-        [0xfd, b'7', b'z', b'X', b'Z', 0]
-        | [b'B', b'Z', b'h', ..]
-        | [0x28, 0xb5, 0x2f, 0xfd, ..]
-        | [b'P', b'K', ..] => Err(Error::data(
-            path,
-            "neither gzip nor plain tar; unpack it and set `path` to the folder cifar-100-binary",
-        )),
-        _ => unpack(path, whole, counts),
-    }
-}
-
-fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read(&mut buffer[length..])? {
-            0 => break,
-            n => length += n,
-        }
-    }
-    Ok(length)
-}
-
-fn unpack(path: &Path, stream: impl Read, counts: [usize; 2]) -> Result<[Member; 4]> {
-    let mut members: [Option<Member>; 4] = Default::default();
-    let mut archive = tar::Archive::new(stream);
-    let damaged = |e: io::Error| Error::data(path, format!("truncated or damaged, or not a tar archive: {e}"));
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = entry.path().map_err(damaged)?.file_name().and_then(|name| name.to_str().map(str::to_owned));
-        let Some(place) = MEMBERS.iter().position(|member| Some(*member) == name.as_deref()) else { continue };
-        let size = entry.size();
-        let mut member = Member { name: MEMBERS[place], file: path.to_owned(), archived: true, bytes: Vec::new() };
-        // A wrong size in a damaged header must not become an allocation: what is expected, and a little.
-        let limit = counts.get(place).map_or(1 << 16, |count| count * RECORD) as u64;
-        if size <= limit {
-            member.bytes.reserve_exact(size as usize);
-        }
-        if let Err(e) = entry.read_to_end(&mut member.bytes) {
-            let got = member.bytes.len();
-            return Err(member.fault(format!("the archive is truncated or damaged after {got} of {size} bytes: {e}")));
-        }
-        if (member.bytes.len() as u64) < size {
-            let got = member.bytes.len();
-            return Err(member.fault(format!("the archive ends after {got} of {size} bytes")));
-        }
-        members[place] = Some(member);
-    }
-    // To the end of the stream, where gzip has its checksum.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
-    if let Some(place) = members.iter().position(Option::is_none) {
-        return Err(Error::data(
-            path,
-            format!(
-                "no {} in this archive; cifar-100-binary.tar.gz is wanted, not the Python or the Matlab version",
-                MEMBERS[place]
-            ),
-        ));
-    }
-    Ok(members.map(Option::unwrap_or_default))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
+    use std::io;
+
     use flate2::{Compression, write::GzEncoder};
     use tempfile::TempDir;
+
+    use super::*;
+    use crate::cifar::test_pickle;
+
+    const FOLDER: &str = "cifar-100-binary";
+    const ARCHIVES: [&str; 1] = ["cifar-100-binary.tar.gz"];
+    const RECORD: usize = 3074;
 
     const SMALL: [usize; 2] = [20, 10];
 
@@ -451,6 +335,78 @@ mod tests {
         assert_eq!(absent, "cannot read /cifar-100-binary/train.bin");
     }
 
+    /// The same images as [`files`] as Python has them.
+    fn pickles() -> Vec<(&'static str, Vec<u8>)> {
+        let file = |count: usize| {
+            let records = records(count);
+            let byte = |place: usize| records.chunks_exact(RECORD).map(|record| record[place]).collect::<Vec<u8>>();
+            let data: Vec<u8> = records.chunks_exact(RECORD).flat_map(|record| record[2..].to_vec()).collect();
+            test_pickle::batch(&[("coarse_labels", &byte(0)), ("fine_labels", &byte(1))], &data)
+        };
+        let names = |kind: &str, count: usize| (0..count).map(|i| format!("{kind}_{i}")).collect::<Vec<String>>();
+        let meta = [("fine_label_names", names("fine", 100)), ("coarse_label_names", names("coarse", 20))];
+        vec![("train", file(SMALL[0])), ("test", file(SMALL[1])), ("meta", test_pickle::names(&meta))]
+    }
+
+    #[test]
+    fn both_releases_hold_the_same() {
+        let dir = folder_of(&files());
+        let python = tempfile::tempdir().unwrap();
+        for (name, bytes) in pickles() {
+            fs::write(python.path().join(name), bytes).unwrap();
+        }
+        let folder = python.path().join("cifar-100-python");
+        fs::create_dir(&folder).unwrap();
+        for (name, _) in pickles() {
+            fs::rename(python.path().join(name), folder.join(name)).unwrap();
+        }
+        let (binary, pickled) = (load(dir.path()).unwrap(), load(python.path()).unwrap());
+        assert_eq!(binary.info().identity, pickled.info().identity);
+        assert_eq!(binary.info().class_names, pickled.info().class_names);
+        let rows: Vec<i64> = (0..10).collect();
+        let (a, b) = (batch(&binary, Split::Train, &rows, None), batch(&pickled, Split::Train, &rows, None));
+        assert_eq!(a.views["image"], b.views["image"]);
+        assert_eq!(a.labels, b.labels);
+    }
+
+    #[test]
+    fn broken_pickles_are_named() {
+        let error = |change: &dyn Fn(&mut Vec<u8>)| {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = dir.path().join("cifar-100-python");
+            fs::create_dir(&folder).unwrap();
+            for (i, (name, mut bytes)) in pickles().into_iter().enumerate() {
+                if i == 0 {
+                    change(&mut bytes);
+                }
+                fs::write(folder.join(name), bytes).unwrap();
+            }
+            load(dir.path()).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "")
+        };
+        let train = "/cifar-100-python/train";
+        let size = pickles()[0].1.len();
+        let cut = error(&|bytes| bytes.truncate(1000));
+        assert!(
+            cut.starts_with(&format!("{train}: byte ")) && cut.ends_with("the pickle ends after 1000 bytes"),
+            "{cut}"
+        );
+        assert_eq!(error(&|bytes| bytes.push(0)), format!("{train}: 1 bytes behind the end of the pickle"));
+        assert_eq!(
+            error(&|bytes| *bytes = test_pickle::batch(&[("coarse_labels", &[3; 20])], &[0; 20 * 3072])),
+            format!("{train}: 0 `fine_labels`, expected 20")
+        );
+        assert_eq!(
+            error(&|bytes| *bytes = test_pickle::batch(&[], &[0; 19 * 3072])),
+            format!("{train}: `data` is 19 × 3072, expected 20 × 3072")
+        );
+        let labels: [(&str, &[u8]); 2] = [("coarse_labels", &[3; 20]), ("fine_labels", &[100; 20])];
+        assert_eq!(
+            error(&|bytes| *bytes = test_pickle::batch(&labels, &[0; 20 * 3072])),
+            format!("{train}: record 0: fine label 100, expected 0 to 99")
+        );
+        assert!(size > 20 * 3072);
+    }
+
     #[test]
     fn broken_archives_are_named_with_what_was_expected() {
         let mut all = files();
@@ -487,22 +443,23 @@ mod tests {
         all.remove(0);
         assert_eq!(
             archive_error(&gzip(&tar_of(&all))),
-            format!(
-                "{archive}: no train.bin in this archive; cifar-100-binary.tar.gz is wanted, not the Python or the Matlab version"
-            )
+            format!("{archive}: no train.bin in this archive; cifar-100-binary.tar.gz is wanted")
         );
     }
 
     #[test]
     fn a_missing_path_says_what_to_get() {
-        let how = "; download cifar-100-binary.tar.gz (\"binary version\") from \
+        let how = "; `limbeck data fetch cifar100` gets it; or download cifar-100-binary.tar.gz from \
             https://www.cs.toronto.edu/~kriz/cifar.html and set `path` of data set cifar100 to it, to the unpacked folder, \
             or to the folder that holds either";
         assert_eq!(load("/nowhere/c.tar").unwrap_err().to_string(), format!("/nowhere/c.tar: does not exist{how}"));
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(
             load(empty.path()).unwrap_err().to_string(),
-            format!("{}: holds neither cifar-100-binary nor its archive{how}", empty.path().display())
+            format!(
+                "{}: holds neither cifar-100-binary nor cifar-100-python nor an archive of it{how}",
+                empty.path().display()
+            )
         );
         let here = std::env::current_dir().unwrap();
         assert_eq!(

@@ -1,19 +1,14 @@
 //! Images that live on the device as bytes, and their augmentation by the batch.
 //!
 //! The pixels lie in memory as `[N, H, W, C]` with black margins, so that a padded crop is a window and nothing else:
-//! one gather of `B` windows fetches a batch. What follows (mirroring, normalisation) is a handful of operations on the
-//! whole batch, none of which waits for the device.
+//! one gather of `B` windows fetches a batch, without waiting for the device.
 //!
-//! Augmentation has two halves. The [`Geometry`] of a batch (where to crop, whether to mirror) is drawn once, from the
-//! epoch's seed and the row numbers; every view of the batch then goes through the same geometry and its own
-//! [`Normalisation`].
-
-use std::sync::Arc;
+//! The [`Geometry`] of a batch (where to crop, whether to mirror) is drawn once, from the epoch's seed and the row
+//! numbers, and is the same for every modality. What follows is a [view's](crate::views) own.
 
 use limbeck::prelude::*;
 
-/// The one view of a plain image data set.
-pub const IMAGE: &str = "image";
+use crate::image_set::Pixels;
 
 /// What is done to an image in training: a padded random crop, and mirroring half of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +97,17 @@ impl Images {
     /// Overwrites the images from `first` on with `planes`, bytes in the order `[n, C, H, W]`.
     pub fn write(&mut self, first: usize, planes: &[u8]) {
         let size = self.inner.size();
-        let planes = Tensor::from_slice(planes).view([-1, size[3], size[1], size[2]]).permute([0, 2, 3, 1]);
-        self.inner.narrow(0, first as i64, planes.size()[0]).copy_(&planes);
+        self.set(first, &Tensor::from_slice(planes).view([-1, size[3], size[1], size[2]]).permute([0, 2, 3, 1]));
+    }
+
+    /// Overwrites the images from `first` on with `pixels`, bytes in the order `[n, H, W, C]`.
+    pub fn write_pixels(&mut self, first: usize, pixels: &[u8]) {
+        let size = self.inner.size();
+        self.set(first, &Tensor::from_slice(pixels).view([-1, size[1], size[2], size[3]]));
+    }
+
+    fn set(&mut self, first: usize, images: &Tensor) {
+        self.inner.narrow(0, first as i64, images.size()[0]).copy_(images);
     }
 
     /// How many.
@@ -126,152 +130,54 @@ impl Images {
     }
 }
 
-/// From bytes to what a network sees: (x / 255 − mean) / std for each channel, computed as x · scale + shift in float32.
+/// The images of one split, resident on the device: a tensor for each modality.
 #[derive(Debug)]
-pub struct Normalisation {
-    /// 1 / (255 std) for each byte of an image: `[H * W * C]`. As long as an image, because libtorch is ten times slower
-    /// at broadcasting three channels.
-    scale: Tensor,
-    /// −mean / std, likewise.
-    shift: Tensor,
-}
-
-impl Normalisation {
-    /// For images of `pixels` pixels with `mean` and `std` for each channel, as shares of full scale.
-    pub fn new(mean: &[f64], std: &[f64], pixels: i64, device: Device) -> Self {
-        let spread = |values: Vec<f64>| {
-            Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).repeat([pixels]).contiguous()
-        };
-        Normalisation {
-            scale: spread(std.iter().map(|std| 1.0 / (255.0 * std)).collect()),
-            shift: spread(mean.iter().zip(std).map(|(mean, std)| -mean / std).collect()),
-        }
-    }
-
-    /// Checks the settings of `kind`.
-    ///
-    /// # Errors
-    /// If a mean is not finite or a standard deviation not positive.
-    pub fn check(kind: &str, mean: &[f64], std: &[f64]) -> Result<()> {
-        if let Some(bad) = mean.iter().find(|mean| !mean.is_finite()) {
-            return Err(Error::plan(format!("{kind}: mean must be finite, not {bad}")));
-        }
-        if let Some(bad) = std.iter().find(|std| !(std.is_finite() && **std > 0.0)) {
-            return Err(Error::plan(format!("{kind}: std must be positive, not {bad}")));
-        }
-        Ok(())
-    }
-
-    /// `[B, H, W, C]` uint8 → `[B, C, H, W]` float32 in channels_last memory order.
-    pub fn apply(&self, bytes: &Tensor) -> Tensor {
-        let mut values = bytes.flatten(1, -1).to_kind(Kind::Float);
-        let _ = values.g_mul_(&self.scale);
-        let _ = values.g_add_(&self.shift);
-        values.view_as(bytes).permute([0, 3, 1, 2])
-    }
-}
-
-/// The images and labels of one split.
-#[derive(Debug)]
-pub struct Part {
-    /// The pixels.
-    pub images: Images,
-    /// One per image, below the number of classes.
-    pub labels: Vec<i64>,
-}
-
-/// A data set of images with one view, [`IMAGE`], resident on the device.
-#[derive(Debug)]
-pub struct ImageSet {
-    info: DatasetInfo,
+pub struct Resident {
+    modalities: Vec<Images>,
     augmentation: Augmentation,
-    normalisation: Normalisation,
-    /// Training part and test part: pixels and labels (`[N]`, int64).
-    parts: [(Images, Tensor); 2],
 }
 
-impl ImageSet {
-    /// Puts the two parts together. `mean` and `std` are for each channel, as shares of full scale.
-    pub fn new(
-        name: &str,
-        class_names: Vec<String>,
-        train: Part,
-        test: Part,
-        augmentation: Augmentation,
-        (mean, std): (&[f64], &[f64]),
-    ) -> Self {
-        let device = train.images.inner.device();
-        let size = train.images.inner.size();
-        let (height, width, channels) = (size[1], size[2], size[3]);
-        let info = DatasetInfo {
-            name: name.to_owned(),
-            identity: identity(&[&train, &test], &class_names, augmentation, mean, std),
-            class_names,
-            train_labels: Arc::from(train.labels.as_slice()),
-            test_labels: Arc::from(test.labels.as_slice()),
-            views: vec![ViewInfo { name: IMAGE.to_owned(), shape: [channels, height, width] }],
-        };
-        let resident = |part: Part| (part.images, Tensor::from_slice(&part.labels).to_device(device));
-        ImageSet {
-            info,
-            augmentation,
-            normalisation: Normalisation::new(mean, std, height * width, device),
-            parts: [resident(train), resident(test)],
-        }
+impl Resident {
+    /// The modalities, aligned: as many images in each.
+    pub fn new(modalities: Vec<Images>, augmentation: Augmentation) -> Self {
+        Resident { modalities, augmentation }
     }
 }
 
-/// A digest of everything that a batch is a function of.
-fn identity(parts: &[&Part], class_names: &[String], augmentation: Augmentation, mean: &[f64], std: &[f64]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{class_names:?} {augmentation:?} {mean:?} {std:?}").as_bytes());
-    for part in parts {
-        let pixels = &part.images.inner;
-        hasher.update(format!("{:?} {:?}", pixels.size(), part.labels).as_bytes());
-        for start in (0..pixels.size()[0]).step_by(IDENTITY_CHUNK) {
-            let rows = (pixels.size()[0] - start).min(IDENTITY_CHUNK as i64);
-            let chunk = pixels.narrow(0, start, rows).to_device(Device::Cpu).contiguous();
-            let mut bytes = vec![0; chunk.numel()];
-            chunk.copy_data_u8(&mut bytes, chunk.numel());
-            hasher.update(&bytes);
+impl Pixels for Resident {
+    fn count(&self) -> i64 {
+        self.modalities.first().map_or(0, Images::count)
+    }
+
+    fn gather(&self, rows: &Rows, modalities: &[usize], draw: Option<Seed>) -> Result<Vec<Tensor>> {
+        let geometry = self.augmentation.draw(rows.device(), draw);
+        Ok(modalities.iter().map(|modality| self.modalities[*modality].gather(rows.device(), &geometry)).collect())
+    }
+
+    fn identify(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(format!("{:?}", self.augmentation).as_bytes());
+        for images in &self.modalities {
+            let pixels = &images.inner;
+            hasher.update(format!("{:?}", pixels.size()).as_bytes());
+            for start in (0..pixels.size()[0]).step_by(IDENTITY_CHUNK) {
+                let rows = (pixels.size()[0] - start).min(IDENTITY_CHUNK as i64);
+                let chunk = pixels.narrow(0, start, rows).to_device(Device::Cpu).contiguous();
+                let mut bytes = vec![0; chunk.numel()];
+                chunk.copy_data_u8(&mut bytes, chunk.numel());
+                hasher.update(&bytes);
+            }
         }
     }
-    hasher.finalize().to_hex().to_string()
 }
 
 /// Images that are digested at a time.
 const IDENTITY_CHUNK: usize = 4096;
 
-impl Dataset for ImageSet {
-    fn info(&self) -> &DatasetInfo {
-        &self.info
-    }
-
-    fn batch(&self, split: Split, rows: &Rows, views: &Views, draw: Option<Seed>) -> Result<Batch> {
-        let (images, labels) = match split {
-            Split::Train => &self.parts[0],
-            Split::Test => &self.parts[1],
-        };
-        if let Some(bad) = rows.host().iter().find(|row| !(0..images.count).contains(*row)) {
-            let part = if split == Split::Train { "training" } else { "test" };
-            let (name, count) = (&self.info.name, images.count);
-            return Err(Error::run(format!("row {bad} is not in the {part} part of {name}, which has {count} rows")));
-        }
-        let geometry = self.augmentation.draw(rows.device(), draw);
-        let labels = labels.index_select(0, rows.device());
-        let mut batch = Batch { views: Default::default(), labels };
-        for name in views.iter() {
-            self.info.view(Some(name))?;
-            let image = self.normalisation.apply(&images.gather(rows.device(), &geometry));
-            batch.views.insert(name.to_owned(), image);
-        }
-        Ok(batch)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image_set::{IMAGE, ImageSet, Part};
+    use crate::views::Modality;
 
     const MEAN: [f64; 3] = [0.5071, 0.4867, 0.4408];
     const STD: [f64; 3] = [0.2675, 0.2565, 0.2761];
@@ -289,10 +195,14 @@ mod tests {
             let shape = [3, height as i64, width as i64];
             let mut images = Images::black(count, shape, augmentation.crop_pad, Device::Cpu);
             images.write(0, planes);
-            Part { images, labels: (0..count as i64).map(|row| row % 2).collect() }
+            let labels = (0..count as i64).map(|row| row % 2).collect();
+            Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels }
         };
         let names = vec!["even".to_owned(), "odd".to_owned()];
-        ImageSet::new("noise", names, part(planes), part(planes), augmentation, (&MEAN, &STD))
+        let shape = [3, height as i64, width as i64];
+        let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
+        let parts = [part(planes), part(planes)];
+        ImageSet::new("noise", names, &[image], &Default::default(), parts, Device::Cpu).unwrap()
     }
 
     fn batch(set: &ImageSet, rows: &[i64], draw: Option<Seed>) -> Tensor {
@@ -431,9 +341,9 @@ mod tests {
             wide.check("cifar100", 32).unwrap_err().to_string(),
             "cifar100: crop_pad must be at most 32, the side of the image, not 33"
         );
-        assert_eq!(
-            Normalisation::check("cifar100", &MEAN, &[0.2, 0.0, 0.2]).unwrap_err().to_string(),
-            "cifar100: std must be positive, not 0"
-        );
+        let image = |std: &[f64]| Modality { name: IMAGE.into(), shape: [3, 2, 2], mean: MEAN.into(), std: std.into() };
+        let refusal = |std: &[f64]| image(std).check("cifar100").unwrap_err().to_string();
+        assert_eq!(refusal(&[0.2, 0.0, 0.2]), "cifar100: std must be positive, not 0");
+        assert_eq!(refusal(&[0.2]), "cifar100: std must have a value for each of 3 channels, not 1");
     }
 }

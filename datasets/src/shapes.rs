@@ -32,7 +32,9 @@ use limbeck::seed::Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::resident::{Augmentation, ImageSet, Images, Part};
+use crate::image_set::{IMAGE, ImageSet, Part};
+use crate::resident::{Augmentation, Images, Resident};
+use crate::views::{Modality, ViewConfigs};
 
 const SIDE: usize = 32;
 const PIXELS: usize = 3 * SIDE * SIDE;
@@ -53,6 +55,7 @@ noise = 0.1       # standard deviation of the pixel noise, as a share of full sc
 clutter = 6       # small distractors an image, at most; half of them may cover the shape
 crop_pad = 4      # black margin in pixels before the random crop of a training image
 flip = true       # mirror half of the training images
+views = {}        # besides `image`: see `limbeck_datasets::views`
 "#,
 }
 
@@ -74,11 +77,14 @@ pub struct Shapes {
     pub crop_pad: u32,
     /// Whether to mirror half of the training images.
     pub flip: bool,
+    /// Views besides `image`.
+    pub views: ViewConfigs,
 }
 
 impl Default for Shapes {
     fn default() -> Self {
-        Shapes { train: 4000, test: 2000, seed: 0, noise: 0.1, clutter: 6, crop_pad: 4, flip: true }
+        let views = ViewConfigs::new();
+        Shapes { train: 4000, test: 2000, seed: 0, noise: 0.1, clutter: 6, crop_pad: 4, flip: true, views }
     }
 }
 
@@ -100,11 +106,14 @@ impl DatasetConfig for Shapes {
             for first in (0..count).step_by(1000) {
                 images.write(first, &self.draw_rows(split, first..count.min(first + 1000)));
             }
-            Part { images, labels: (0..count).map(|row| class(row) as i64).collect() }
+            let labels = (0..count).map(|row| class(row) as i64).collect();
+            Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels }
         };
-        let (train, test) = (part(Split::Train, self.train), part(Split::Test, self.test));
+        let parts = [part(Split::Train, self.train), part(Split::Test, self.test)];
         let names = CLASSES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        Ok(Box::new(ImageSet::new("Shapes", names, train, test, augmentation, (&MEAN, &STD))))
+        let shape = [3, SIDE as i64, SIDE as i64];
+        let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
+        Ok(Box::new(ImageSet::new("Shapes", names, &[image], &self.views, parts, device)?))
     }
 }
 

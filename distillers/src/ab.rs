@@ -30,6 +30,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 1.0, distiller = { kind = "ab", margin = 1.0, initial_epochs = 30 } }]
 "#,
+    page: include_str!("ab.rs"),
 }
 
 limbeck::plugin! {
@@ -40,6 +41,7 @@ limbeck::plugin! {
 margin = 1.0          # m: how far beyond the boundary the student shall be
 initial_epochs = 30   # the length of the initial stage, which is all that it has
 "#,
+    page: include_str!("ab.rs"),
 }
 
 /// Activation boundaries.
@@ -125,5 +127,29 @@ impl Distiller for LiveAb {
 
     fn loss(&mut self, _step: &Step<'_>) -> Result<Terms> {
         Err(Error::run("ab has no loss in the main stage"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, NARROW, WIDE, network, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Ab { margin: 0.0, ..Ab::default() }, &NARROW, &WIDE, &[]),
+            "ab: margin must be positive, not 0"
+        );
+        let stem = [(TapRef::pre_activation("stem"), TapRef::pre_activation("stage1"))];
+        let fixture = Fixture { student: network(&NARROW), teacher: network(&WIDE), ..Fixture::new(&[0, 1], 1, 1) };
+        let site = Site { configured_pairs: Some(&stem), ..fixture.site() };
+        let error = Ab::default().taps(&site).unwrap_err().to_string();
+        assert!(error.contains("stem") && error.contains("pre-activation"), "{error}");
+        assert_eq!(
+            refusal(&Ab::default(), &[(16, 20), (32, 16)], &[(32, 32), (64, 16)], &[]),
+            "ab: a map of the student of height 20 cannot become the teacher's of height 32: it must be at least as high, \
+             or half as high; pair other taps with `taps`"
+        );
     }
 }

@@ -25,6 +25,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 1000.0, distiller = { kind = "at", p = 2.0 } }]
 "#,
+    page: include_str!("at.rs"),
 }
 
 limbeck::plugin! {
@@ -34,6 +35,7 @@ limbeck::plugin! {
     settings: r#"
 p = 2.0   # the power of the activations before their mean over the channels
 "#,
+    page: include_str!("at.rs"),
 }
 
 /// Attention transfer.
@@ -84,5 +86,20 @@ impl Distiller for LiveAt {
             terms = terms.loss(&format!("pair{}", i + 1), distance);
         }
         Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(refusal(&At { p: -2.0 }, &NARROW, &WIDE, &[]), "at: p must be positive, not -2");
+        assert_eq!(
+            refusal(&At::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
+            "at compares maps, but the student's tap `pooled` is a vector: choose a stage"
+        );
     }
 }

@@ -24,6 +24,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 0.02, distiller = { kind = "cc", embedding_width = 128 } }]
 "#,
+    page: include_str!("cc.rs"),
 }
 
 limbeck::plugin! {
@@ -33,6 +34,7 @@ limbeck::plugin! {
     settings: r#"
 embedding_width = 128   # D: what both features are embedded into
 "#,
+    page: include_str!("cc.rs"),
 }
 
 /// Correlation congruence.
@@ -79,6 +81,10 @@ struct LiveCc {
 }
 
 impl Distiller for LiveCc {
+    fn order_matters(&self) -> bool {
+        true
+    }
+
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let (student, teacher) = step.pair()?;
         let s = student.flatten(1, -1).apply(&self.embed_student);
@@ -88,5 +94,21 @@ impl Distiller for LiveCc {
         let pairs = step.batch() - 1;
         let sum = (delta.narrow(0, 0, pairs) * delta.narrow(0, 1, pairs)).sum(None::<Kind>);
         Ok(Terms::of("congruence", sum / pairs.max(1) as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Cc { embedding_width: 0 }, &NARROW, &WIDE, &[]),
+            "cc: embedding_width must be at least 1, not 0"
+        );
+        let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
+        assert_eq!(refusal(&Cc::default(), &NARROW, &WIDE, &pairs), "this method takes one pair of taps, not 2");
     }
 }

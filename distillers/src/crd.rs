@@ -3,20 +3,21 @@
 //! Tian, Krishnan, Isola. *Contrastive Representation Distillation*. ICLR 2020.
 //!
 //! Teacher and student should map one sample to representations that can be told, as a pair, from representations of two
-//! samples. A **critic** embeds both sides (v1 the student's, v2 the teacher's) and scores pairs; two **banks** remember
-//! the last embedding of every training sample, memory_v1 the student's and memory_v2 the teacher's; a **sampler** says
-//! which samples are the negatives of an anchor. For a sample i with negatives N(i),
+//! samples. Two **heads** embed them on the unit sphere, v1 the student's and v2 the teacher's; a **critic** scores pairs;
+//! two **banks** remember the last embedding of every training sample, memory_v1 the student's and memory_v2 the
+//! teacher's; a **sampler** says which samples are the negatives of an anchor. For a sample i with negatives N(i),
 //!
 //! L = L_critic(v1ᵢ; memory_v2ᵢ, memory_v2[N(i)]) + L_critic(v2ᵢ; memory_v1ᵢ, memory_v1[N(i)]),
 //!
-//! where the positive is the bank's old row of the sample, from the last epoch. After the optimiser's step the banks move:
-//! row ← normalise(m · row + (1 − m) · v).
+//! where the positive is the bank's old row of the sample, from the last epoch (`positives = "relaxed"`: the row of a random
+//! sample of its class). After the optimiser's step the banks move: row ← normalise(m · row + (1 − m) · v). Negatives
+//! `in_batch` need no bank: positives and negatives are then embeddings of the same batch.
 //!
-//! Critic, sampler and bank are independent of each other: each is a setting. The paper's method is `nce` with
-//! `other_class`.
+//! Heads, critic, sampler and bank are settings of their own. The paper's method is `nce` with `other_class`. What makes no
+//! sense together is refused while planning, with the reason.
 //!
-//! *Taps*: one pair, the pooled vectors unless the experiment file names another; flattened. *State*: the critic's heads,
-//! trained with the student; `memory_v1`, `memory_v2`. *Published weight*: 0.8, cross-entropy 1: the method `crd`; with
+//! *Taps*: one pair, the pooled vectors unless the experiment file names another; flattened. *State*: the heads `embed_s` and
+//! `embed_t`, trained with the student; `memory_v1`, `memory_v2`; the critic's. *Published weight*: 0.8, cross-entropy 1: the method `crd`; with
 //! soft targets of weight 1 besides: `crd+kd`.
 //!
 //! *Cost*, for B anchors, K negatives, n samples, D wide: the paper's code gathers B · K bank rows and multiplies them,
@@ -29,8 +30,10 @@ use std::sync::Arc;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::bank::Bank;
+use crate::bank::{Bank, BankPrecision};
+use crate::classes::Classes;
 use crate::critics::nce::Nce;
+use crate::embedding::{Head, HeadKind};
 use crate::negatives::other_class::OtherClass;
 
 limbeck::plugin! {
@@ -46,9 +49,13 @@ weight = 0.8
 kind = "crd"
 critic = { kind = "nce", temperature = 0.07 }
 negatives = { kind = "other_class", count = 16384 }
+positives = "exact"
+head = "linear"
 embedding_width = 128
 bank_momentum = 0.5
+bank_precision = "float32"
 "#,
+    page: include_str!("crd.rs"),
 }
 
 limbeck::plugin! {
@@ -68,9 +75,13 @@ weight = 0.8
 kind = "crd"
 critic = { kind = "nce", temperature = 0.07 }
 negatives = { kind = "other_class", count = 16384 }
+positives = "exact"
+head = "linear"
 embedding_width = 128
 bank_momentum = 0.5
+bank_precision = "float32"
 "#,
+    page: include_str!("crd.rs"),
 }
 
 limbeck::plugin! {
@@ -80,9 +91,13 @@ limbeck::plugin! {
     settings: r#"
 critic = { kind = "nce", temperature = 0.07 }         # what tells a joint pair from an independent one
 negatives = { kind = "other_class", count = 16384 }   # which samples an anchor is told apart from
+positives = "exact"                                   # "exact": the sample itself; "relaxed": a random sample of its class
+head = "linear"                                       # "linear": Linear(F → D); "mlp": a hidden layer, as wide as the features, before it
 embedding_width = 128                                 # D: what both sides are projected to
 bank_momentum = 0.5                                   # m: the share of its old row that a sample keeps in the bank
+bank_precision = "float32"                            # how rows are kept: "float32", "bfloat16" or "float16", 4 or 2 bytes a number
 "#,
+    page: include_str!("crd.rs"),
 }
 
 /// Contrastive representation distillation.
@@ -93,10 +108,16 @@ pub struct Crd {
     pub critic: Arc<dyn CriticConfig>,
     /// Which samples an anchor is told apart from.
     pub negatives: Arc<dyn NegativeSamplerConfig>,
+    /// Which sample an anchor is matched with.
+    pub positives: Positives,
+    /// The form of both heads.
+    pub head: HeadKind,
     /// D
     pub embedding_width: i64,
     /// m
     pub bank_momentum: f64,
+    /// How the banks keep their rows.
+    pub bank_precision: BankPrecision,
 }
 
 impl Default for Crd {
@@ -104,10 +125,24 @@ impl Default for Crd {
         Crd {
             critic: Arc::new(Nce::default()),
             negatives: Arc::new(OtherClass::default()),
+            positives: Positives::default(),
+            head: HeadKind::default(),
             embedding_width: 128,
             bank_momentum: 0.5,
+            bank_precision: BankPrecision::default(),
         }
     }
+}
+
+/// Which sample an anchor is matched with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positives {
+    /// The sample itself.
+    #[default]
+    Exact,
+    /// A random sample of its class, itself among them.
+    Relaxed,
 }
 
 #[typetag::serde(name = "crd")]
@@ -119,50 +154,95 @@ impl DistillerConfig for Crd {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if !(1..=65_536).contains(&self.embedding_width) {
-            return Err(Error::plan(format!(
-                "crd: embedding_width must be in 1..=65536, not {}",
-                self.embedding_width
-            )));
-        }
-        if !(0.0..=1.0).contains(&self.bank_momentum) {
-            return Err(Error::plan(format!("crd: bank_momentum must be in 0..=1, not {}", self.bank_momentum)));
-        }
+        self.check_numbers()?;
+        let (samples, width) = (site.samples(), self.embedding_width);
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let critic_site = CriticSite {
-            student_width: pair.student_shape.iter().product(),
-            teacher_width: pair.teacher_shape.iter().product(),
-            embedding_width: self.embedding_width,
-            samples: site.samples(),
-        };
+        let head = |name: &str, shape: &[i64]| Head::new(self.head, params / name, shape.iter().product(), width);
+        let heads = [head("embed_s", &pair.student_shape), head("embed_t", &pair.teacher_shape)];
+        let critic_site = CriticSite { embedding_width: width, samples };
         let critic = self.critic.build(&critic_site, params).map_err(|e| e.within("crd.critic"))?;
         let sampler = self.negatives.build(site).map_err(|e| e.within("crd.negatives"))?;
-        if sampler.wants_scores() && !critic.factors() {
-            return Err(Error::plan(format!(
-                "crd: negatives `{}` choose by the scores of the whole bank, which critic `{}` cannot compute at once; \
-                 take a critic whose score is a dot product, such as `nce`, or other negatives",
-                self.negatives.typetag_name(),
-                self.critic.typetag_name()
-            )));
-        }
-        let bank = |name| Bank::new(params, name, site.samples(), self.embedding_width, self.bank_momentum);
+        self.check_combination(critic.as_ref(), sampler.as_ref())?;
+        let bank = |name| Bank::new(params, name, samples, width, self.bank_momentum, self.bank_precision);
         Ok(Box::new(LiveCrd {
+            heads,
             critic,
+            banks: sampler.wants_bank().then(|| [bank("memory_v1"), bank("memory_v2")]),
             sampler,
-            memory_v1: bank("memory_v1"),
-            memory_v2: bank("memory_v2"),
+            classes: match self.positives {
+                Positives::Exact => None,
+                Positives::Relaxed => Some(Classes::new("crd", site)?),
+            },
             embeddings: None,
         }))
     }
 }
 
+impl Crd {
+    fn check_numbers(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::plan(message));
+        match (self.embedding_width, self.bank_momentum) {
+            (width, _) if !(1..=65_536).contains(&width) => {
+                refuse(format!("crd: embedding_width must be in 1..=65536, not {width}"))
+            }
+            (_, m) if !(0.0..=1.0).contains(&m) => refuse(format!("crd: bank_momentum must be in 0..=1, not {m}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what makes no sense together.
+    fn check_combination(&self, critic: &dyn Critic, sampler: &dyn NegativeSampler) -> Result<()> {
+        let (of, by) = (self.negatives.typetag_name(), self.critic.typetag_name());
+        let refuse = |message: String| Err(Error::plan(message));
+        if sampler.wants_scores() && !critic.factors() {
+            return refuse(format!(
+                "crd: negatives `{of}` choose by the scores of the whole bank, which critic `{by}` cannot compute at \
+                 once; take a critic whose score is a dot product, such as `info_nce`, or other negatives"
+            ));
+        }
+        if sampler.wants_scores() && critic.needs_fair_negatives() {
+            return refuse(format!(
+                "crd: the loss of critic `{by}` is about negatives drawn uniformly, and `{of}` are chosen by their \
+                 scores; take `info_nce`, or other negatives"
+            ));
+        }
+        if self.positives == Positives::Relaxed && !sampler.wants_bank() {
+            return refuse(format!(
+                "crd: relaxed positives are rows of the bank, and negatives `{of}` keep none; take `other_class`, or \
+                 positives = \"exact\""
+            ));
+        }
+        if self.positives == Positives::Relaxed && !sampler.spares_class() {
+            return refuse(format!(
+                "crd: a relaxed positive, a sample of the anchor's class, could be among negatives `{of}` too; take \
+                 `other_class`, or positives = \"exact\""
+            ));
+        }
+        let default = Crd::default();
+        let of_bank = [
+            ("bank_momentum", self.bank_momentum != default.bank_momentum),
+            ("bank_precision", self.bank_precision != default.bank_precision),
+        ];
+        match of_bank.iter().find(|(_, set)| *set && !sampler.wants_bank()) {
+            Some((name, _)) => {
+                refuse(format!("crd: negatives `{of}` keep no bank, so that {name} has no effect: remove it"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct LiveCrd {
+    /// The student's and the teacher's.
+    heads: [Head; 2],
     critic: Box<dyn Critic>,
     sampler: Box<dyn NegativeSampler>,
-    memory_v1: Bank,
-    memory_v2: Bank,
+    /// memory_v1 and memory_v2, if negatives come from them.
+    banks: Option<[Bank; 2]>,
+    /// Where positives are relaxed.
+    classes: Option<Classes>,
     /// v1 and v2 of this step, on their way from the loss to the banks.
     embeddings: Option<[Tensor; 2]>,
 }
@@ -170,13 +250,14 @@ struct LiveCrd {
 impl Distiller for LiveCrd {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let (student, teacher) = step.pair()?;
-        let v1 = self.critic.embed(Side::Student, student)?;
-        let v2 = self.critic.embed(Side::Teacher, teacher)?;
+        let [v1, v2] = [self.heads[0].embed(student), self.heads[1].embed(teacher)];
         self.embeddings = Some([v1.detach(), v2.detach()]);
 
-        let against_bank = match self.sampler.wants_scores() {
-            true => Some(self.critic.score(Side::Student, &v1, self.memory_v2.all())?),
-            false => None,
+        let against_bank = match &self.banks {
+            Some([_, memory_v2]) if self.sampler.wants_scores() => {
+                Some(self.critic.score(Side::Student, &v1, &memory_v2.all())?)
+            }
+            _ => None,
         };
         let negatives = self.sampler.draw(&Draw {
             rows: step.rows,
@@ -186,61 +267,86 @@ impl Distiller for LiveCrd {
             device: v1.device(),
         })?;
 
-        let rows = step.rows.device();
-        let of_student = self.scores(Side::Student, &v1, &v2, rows, &negatives, against_bank)?;
-        let of_teacher = self.scores(Side::Teacher, &v2, &v1, rows, &negatives, None)?;
+        let chosen = Chosen { rows: step.rows.device(), positives: self.positives(step), negatives };
+        let of_student = self.scores(Side::Student, [&v1, &v2], &chosen, against_bank)?;
+        let of_teacher = self.scores(Side::Teacher, [&v2, &v1], &chosen, None)?;
         Ok(Terms::new()
             .absorb("student_", self.critic.loss(Side::Student, &of_student)?)
             .absorb("teacher_", self.critic.loss(Side::Teacher, &of_teacher)?))
     }
 
     fn after_step(&mut self, step: &Step<'_>) -> Result<()> {
-        if let Some([v1, v2]) = self.embeddings.take() {
-            self.memory_v1.update(step.rows.device(), &v1);
-            self.memory_v2.update(step.rows.device(), &v2);
+        if let (Some(banks), Some(embeddings)) = (&mut self.banks, self.embeddings.take()) {
+            for (bank, embedding) in banks.iter_mut().zip(embeddings) {
+                bank.update(step.rows.device(), &embedding);
+            }
         }
         Ok(())
     }
 }
 
+/// Who is compared with whom in a step.
+struct Chosen<'a> {
+    /// `[B]`: the anchors.
+    rows: &'a Tensor,
+    /// `[B]`: their positives.
+    positives: Tensor,
+    negatives: Negatives,
+}
+
 impl LiveCrd {
+    /// The bank that the anchors of `side` are scored against: the other side's.
+    fn bank(&self, side: Side) -> Result<&Bank> {
+        match (&self.banks, side) {
+            (Some([_, memory_v2]), Side::Student) => Ok(memory_v2),
+            (Some([memory_v1, _]), Side::Teacher) => Ok(memory_v1),
+            (None, _) => Err(Error::run("these negatives are rows of a bank, but their sampler wants none")),
+        }
+    }
+
+    /// The rows of the anchors' positives, `[B]`.
+    fn positives(&self, step: &Step<'_>) -> Tensor {
+        let Some(classes) = &self.classes else { return step.rows.device().shallow_clone() };
+        let seed = step.seed.stream("positives");
+        let of_class = |row: &i64| {
+            let own = classes.of(*row as usize);
+            let place = own.start + seed.at(*row as u64).rng().below(own.len() as u64) as usize;
+            i64::from(classes.rows()[place])
+        };
+        let rows: Vec<i64> = step.rows.host().iter().map(of_class).collect();
+        Tensor::from_slice(&rows).to_device(step.rows.device().device())
+    }
+
     /// The scores of the anchors of `side` with their positives and negatives among the other side's embeddings.
     ///
     /// `partners` are the other side's embeddings of this batch; `against_bank` the scores `[B, n]`, if already known.
     fn scores(
         &self,
         side: Side,
-        anchors: &Tensor,
-        partners: &Tensor,
-        rows: &Tensor,
-        negatives: &Negatives,
+        [anchors, partners]: [&Tensor; 2],
+        chosen: &Chosen<'_>,
         against_bank: Option<Tensor>,
     ) -> Result<Scores> {
-        let bank = match side {
-            Side::Student => &self.memory_v2,
-            Side::Teacher => &self.memory_v1,
-        };
         let score = |candidates: &Tensor| self.critic.score(side, anchors, candidates);
-        let pairwise = |candidates: Tensor| -> Result<Tensor> { Ok(score(&candidates.unsqueeze(1))?.squeeze_dim(1)) };
-        let whole_bank = |known: Option<Tensor>| known.map_or_else(|| score(bank.all()), Ok);
-        let positive = match (&negatives.positives, &negatives.candidates) {
-            (Some(positives), _) => pairwise(bank.at(positives))?,
-            (None, Candidates::Batch(_)) => pairwise(partners.shallow_clone())?,
-            (None, _) => pairwise(bank.at(rows))?,
+        let whole_bank = |known: Option<Tensor>| known.map_or_else(|| score(&self.bank(side)?.all()), Ok);
+        let matched = match &chosen.negatives {
+            Negatives::Batch(_) => partners.shallow_clone(),
+            _ => self.bank(side)?.at(&chosen.positives),
         };
-        let (negative, mask) = match &negatives.candidates {
-            Candidates::Rows(chosen) => {
-                (row_scores(self.critic.as_ref(), side, anchors, bank, chosen, against_bank)?, None)
+        let (negative, mask) = match &chosen.negatives {
+            Negatives::Rows(rows) => {
+                (row_scores(self.critic.as_ref(), side, anchors, self.bank(side)?, rows, against_bank)?, None)
             }
-            Candidates::Mask(mask) => (whole_bank(against_bank)?, Some(mask.shallow_clone())),
-            Candidates::Others => {
+            Negatives::Mask(mask) => (whole_bank(against_bank)?, Some(mask.shallow_clone())),
+            Negatives::Others => {
                 let scores = whole_bank(against_bank)?;
-                let others = scores.ones_like().to_kind(Kind::Bool).scatter_value(1, &rows.unsqueeze(1), 0);
+                let others = scores.ones_like().to_kind(Kind::Bool).scatter_value(1, &chosen.rows.unsqueeze(1), 0);
                 (scores, Some(others))
             }
-            Candidates::Batch(mask) => (score(partners)?, Some(mask.shallow_clone())),
+            Negatives::Batch(mask) => (score(partners)?, Some(mask.shallow_clone())),
         };
-        Ok(Scores { positive, negative, mask })
+        let positive = score(&matched.unsqueeze(1))?.squeeze_dim(1);
+        Ok(Scores { positive, negative, mask, fair: !self.sampler.wants_scores() })
     }
 }
 
@@ -259,18 +365,25 @@ pub fn row_scores(
     chosen: &Tensor,
     against_bank: Option<Tensor>,
 ) -> Result<Tensor> {
-    if !critic.factors() || (chosen.numel() as i64) < bank.all().size()[0] {
+    if let Some(known) = against_bank {
+        return Ok(known.gather(1, chosen, false));
+    }
+    if !critic.factors() || (chosen.numel() as i64) < bank.samples() {
         return critic.score(side, anchors, &bank.at(chosen));
     }
-    let whole_bank = against_bank.map_or_else(|| critic.score(side, anchors, bank.all()), Ok)?;
-    Ok(whole_bank.gather(1, chosen, false))
+    Ok(critic.score(side, anchors, &bank.all())?.gather(1, chosen, false))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::critics::LossKind;
+    use crate::critics::bilinear::Bilinear;
     use crate::critics::info_nce::InfoNce;
-    use crate::fixture::{Fixture, pooled};
+    use crate::critics::mlp::Mlp;
+    use crate::fixture::{Fixture, pooled, wave};
+    use crate::negatives::hardest::Hardest;
+    use crate::negatives::in_batch::InBatch;
     use crate::negatives::other_instance::OtherInstance;
     use crate::negatives::whole_bank::WholeBank;
 
@@ -292,11 +405,11 @@ mod tests {
     struct LiveUnfactored(Box<dyn Critic>);
 
     impl Critic for LiveUnfactored {
-        fn embed(&self, side: Side, features: &Tensor) -> Result<Tensor> {
-            self.0.embed(side, features)
-        }
         fn factors(&self) -> bool {
             false
+        }
+        fn needs_fair_negatives(&self) -> bool {
+            true
         }
         fn score(&self, side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor> {
             self.0.score(side, anchors, candidates)
@@ -306,57 +419,25 @@ mod tests {
         }
     }
 
-    /// The shapes of an answer that no sampler of this crate gives.
-    #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-    enum Answer {
-        /// The rows r + 1, …, r + 8.
-        Rows,
-        /// The same as a mask.
-        Mask,
-        /// Everyone else in the batch.
-        Batch,
-        /// As `Rows`, with the sample r + 20 as positive.
-        Relaxed,
-        /// The eight highest scores.
-        Hardest,
-    }
-
+    /// The rows r + 1, …, r + 8, said in two ways.
     #[derive(Clone, Debug, Serialize, Deserialize)]
-    struct Prescribed {
-        answer: Answer,
+    struct Next {
+        mask: bool,
     }
 
-    #[typetag::serde(name = "test_prescribed")]
-    impl NegativeSamplerConfig for Prescribed {
+    #[typetag::serde(name = "test_next")]
+    impl NegativeSamplerConfig for Next {
         fn build(&self, _site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
             Ok(Box::new(self.clone()))
         }
     }
 
-    impl NegativeSampler for Prescribed {
-        fn wants_scores(&self) -> bool {
-            matches!(self.answer, Answer::Hardest)
-        }
-
+    impl NegativeSampler for Next {
         fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
-            let rows = draw.rows.device();
-            let next = (rows.unsqueeze(1) + Tensor::arange_start(1, 9, (Kind::Int64, Device::Cpu))).remainder(SAMPLES);
+            let next = draw.rows.device().unsqueeze(1) + Tensor::arange_start(1, 9, (Kind::Int64, Device::Cpu));
+            let next = next.remainder(SAMPLES);
             let all_false = Tensor::zeros([BATCH, SAMPLES], (Kind::Bool, Device::Cpu));
-            Ok(match self.answer {
-                Answer::Rows => Negatives::new(Candidates::Rows(next)),
-                Answer::Mask => Negatives::new(Candidates::Mask(all_false.scatter_value(1, &next, 1))),
-                Answer::Batch => {
-                    Negatives::new(Candidates::Batch(Tensor::eye(BATCH, (Kind::Bool, Device::Cpu)).logical_not()))
-                }
-                Answer::Relaxed => {
-                    Negatives { candidates: Candidates::Rows(next), positives: Some((rows + 20).remainder(SAMPLES)) }
-                }
-                Answer::Hardest => {
-                    let scores = draw.scores.unwrap();
-                    assert_eq!((scores.size(), scores.requires_grad()), (vec![BATCH, SAMPLES], false));
-                    Negatives::new(Candidates::Rows(scores.topk(8, 1, true, true).1))
-                }
-            })
+            Ok(if self.mask { Negatives::Mask(all_false.scatter_value(1, &next, 1)) } else { Negatives::Rows(next) })
         }
     }
 
@@ -367,13 +448,8 @@ mod tests {
         taps: TapPairs,
     }
 
-    fn wave(shape: &[i64], phase: f64) -> Tensor {
-        let count = shape.iter().product::<i64>();
-        (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.731 + phase).sin().view(shape)
-    }
-
     fn config(critic: impl CriticConfig + 'static, negatives: impl NegativeSamplerConfig + 'static) -> Crd {
-        Crd { critic: Arc::new(critic), negatives: Arc::new(negatives), embedding_width: 5, bank_momentum: 0.5 }
+        Crd { critic: Arc::new(critic), negatives: Arc::new(negatives), embedding_width: 5, ..Crd::default() }
     }
 
     impl Lane {
@@ -460,8 +536,8 @@ mod tests {
 
     #[test]
     fn a_mask_and_its_rows_are_the_same_negatives() {
-        let prescribed = |answer| config(Nce::default(), Prescribed { answer });
-        assert_same(&prescribed(Answer::Rows), &prescribed(Answer::Mask));
+        let next = |mask| config(Nce::default(), Next { mask });
+        assert_same(&next(false), &next(true));
     }
 
     /// InfoNCE of both sides, from embeddings: `positive` and `negative` of (side, anchor) are vectors.
@@ -490,7 +566,8 @@ mod tests {
 
     #[test]
     fn the_batch_can_take_the_place_of_the_bank() {
-        let mut lane = Lane::new(&config(InfoNce::default(), Prescribed { answer: Answer::Batch }));
+        let mut lane = Lane::new(&config(InfoNce::default(), InBatch { other_class: false }));
+        assert!(!lane.store.variables().keys().any(|name| name.starts_with("memory")), "nothing is remembered");
         let v = embeddings(&lane, 0);
         let expected = info_nce_by_hand([&v[0], &v[1]], |side, i| {
             let partners = &v[1 - side];
@@ -501,14 +578,21 @@ mod tests {
     }
 
     #[test]
-    fn another_sample_can_be_the_positive_and_the_sample_itself_moves() {
-        let mut lane = Lane::new(&config(InfoNce::default(), Prescribed { answer: Answer::Relaxed }));
+    fn a_relaxed_positive_is_of_the_class_and_the_sample_itself_moves() {
+        let relaxed = Crd { positives: Positives::Relaxed, ..config(InfoNce::default(), OtherClass { count: 30 }) };
+        let mut lane = Lane::new(&relaxed);
         let v = embeddings(&lane, 0);
         let banks = [lane.variable("memory_v1").copy(), lane.variable("memory_v2").copy()];
         let rows = Lane::rows(0);
+        // Classes are the remainders by 4, so that all 30 samples of the others are negatives.
+        let positive = |row: i64| {
+            let place = Seed::new(0).at(0).stream("positives").at(row as u64).rng().below(10) as i64;
+            row % 4 + 4 * place
+        };
+        assert!(rows.iter().any(|row| positive(*row) != *row));
         let expected = info_nce_by_hand([&v[0], &v[1]], |side, i| {
-            let row = |offset| banks[1 - side].get((rows[i as usize] + offset) % SAMPLES);
-            (row(20), (1..9).map(row).collect())
+            let (bank, row) = (&banks[1 - side], rows[i as usize]);
+            (bank.get(positive(row)), (0..SAMPLES).filter(|r| r % 4 != row % 4).map(|r| bank.get(r)).collect())
         });
         let (loss, _, terms) = lane.step(0);
         assert!((loss - expected).abs() < 1e-10 * expected, "{loss} {expected}");
@@ -533,18 +617,42 @@ mod tests {
     }
 
     #[test]
-    fn a_sampler_that_wants_scores_gets_the_students() {
-        let mut lane = Lane::new(&config(InfoNce::default(), Prescribed { answer: Answer::Hardest }));
+    fn the_hardest_score_highest_against_the_student_and_bound_nothing() {
+        let hardest = Hardest { count: 8, other_class: false };
+        let mut lane = Lane::new(&config(InfoNce::default(), hardest));
         let v = embeddings(&lane, 0);
         let banks = [lane.variable("memory_v1").copy(), lane.variable("memory_v2").copy()];
-        let hardest = v[0].matmul(&banks[1].tr()).topk(8, 1, true, true).1;
         let rows = Lane::rows(0);
+        let own = Tensor::from_slice(&rows).unsqueeze(1);
+        let others = v[0].matmul(&banks[1].tr()).scatter_value(1, &own, f64::NEG_INFINITY);
+        let hardest = others.topk(8, 1, true, true).1;
         let expected = info_nce_by_hand([&v[0], &v[1]], |side, i| {
             let bank = &banks[1 - side];
             (bank.get(rows[i as usize]), (0..8).map(|k| bank.get(hardest.int64_value(&[i, k]))).collect())
         });
-        let (loss, _, _) = lane.step(0);
+        let (loss, _, terms) = lane.step(0);
+        assert!(terms.metrics().is_empty());
         assert!((loss - expected).abs() < 1e-10 * expected, "{loss} {expected}");
+    }
+
+    #[test]
+    fn trained_scores_use_the_whole_bank_where_they_factor_and_rows_where_they_do_not() {
+        let of = |critic: &dyn Fn() -> Crd| Lane::new(&critic()).step(0);
+        let cosine = of(&|| config(InfoNce::default(), OtherClass { count: 25 }));
+        // Its form begins as the identity; the lane overwrites it, so put that back.
+        let mut lane = Lane::new(&config(Bilinear::default(), OtherClass { count: 25 }));
+        limbeck::tch::no_grad(|| lane.variable("critic.weight").copy_(&Tensor::eye(5, (Kind::Double, Device::Cpu))));
+        let (loss, gradients, _) = lane.step(0);
+        assert!((loss - cosine.0).abs() < 1e-12 * loss);
+        // The student's features, the form, and two heads with weights and biases.
+        assert_eq!(gradients.len(), 6);
+        assert!(gradients.iter().all(|gradient| gradient.norm().double_value(&[]) > 1e-3));
+        for loss in [LossKind::Nce, LossKind::InfoNce] {
+            let (value, gradients, terms) = of(&|| config(Mlp { loss, hidden: 9 }, OtherClass { count: 25 }));
+            assert!(value > 0.0 && gradients.len() == 9 && terms.metrics().len() == 2);
+            assert!(gradients.iter().all(|gradient| gradient.norm().double_value(&[]) > 1e-6));
+            assert!(terms.metrics().iter().all(|(_, bound)| bound.double_value(&[]) < 26.0_f64.ln()));
+        }
     }
 
     #[test]
@@ -599,10 +707,31 @@ mod tests {
             build(config(Nce::default(), OtherClass { count: 0 })),
             "crd.negatives: other_class: count must be at least 1"
         );
+        let hardest = || Hardest { count: 1, other_class: true };
+        let relaxed = |negatives: Crd| build(Crd { positives: Positives::Relaxed, ..negatives });
         assert_eq!(
-            build(config(Unfactored {}, Prescribed { answer: Answer::Hardest })),
-            "crd: negatives `test_prescribed` choose by the scores of the whole bank, which critic `test_unfactored` \
-             cannot compute at once; take a critic whose score is a dot product, such as `nce`, or other negatives"
+            build(config(Mlp::default(), hardest())),
+            "crd: negatives `hardest` choose by the scores of the whole bank, which critic `mlp` cannot compute at once; \
+             take a critic whose score is a dot product, such as `info_nce`, or other negatives"
+        );
+        assert_eq!(
+            build(config(Bilinear { loss: LossKind::Nce, ..Bilinear::default() }, hardest())),
+            "crd: the loss of critic `bilinear` is about negatives drawn uniformly, and `hardest` are chosen by their \
+             scores; take `info_nce`, or other negatives"
+        );
+        assert_eq!(
+            relaxed(config(InfoNce::default(), InBatch::default())),
+            "crd: relaxed positives are rows of the bank, and negatives `in_batch` keep none; take `other_class`, or \
+             positives = \"exact\""
+        );
+        assert_eq!(
+            relaxed(config(InfoNce::default(), WholeBank {})),
+            "crd: a relaxed positive, a sample of the anchor's class, could be among negatives `whole_bank` too; take \
+             `other_class`, or positives = \"exact\""
+        );
+        assert_eq!(
+            build(Crd { bank_momentum: 0.9, ..config(InfoNce::default(), InBatch::default()) }),
+            "crd: negatives `in_batch` keep no bank, so that bank_momentum has no effect: remove it"
         );
     }
 }

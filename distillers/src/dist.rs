@@ -26,6 +26,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 1.0, distiller = { kind = "dist", beta = 1.0, gamma = 1.0, tau = 4.0 } }]
 "#,
+    page: include_str!("dist.rs"),
 }
 
 limbeck::plugin! {
@@ -37,6 +38,7 @@ beta = 1.0    # β: the weight of the relations among the classes of a sample
 gamma = 1.0   # γ: the weight of the relations among the samples of a class
 tau = 4.0     # τ: both logits are divided by it, and the loss is multiplied by τ²
 "#,
+    page: include_str!("dist.rs"),
 }
 
 /// Correlation with the teacher's probabilities.
@@ -91,5 +93,29 @@ impl Distiller for LiveDist {
         Ok(Terms::new()
             .loss("classes", distance(&s, &t) * (beta * tau * tau))
             .loss("samples", distance(&s.tr(), &t.tr()) * (gamma * tau * tau)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Dist { tau: 0.0, ..Dist::default() }, &NARROW, &WIDE, &[]),
+            "dist: tau must be positive, not 0"
+        );
+        assert_eq!(
+            refusal(&Dist::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
+            "this method uses the logits alone: remove `taps`"
+        );
+        let mut fixture = Fixture::new(&[0, 1], 4, 4);
+        fixture.teacher.classes = 100;
+        assert_eq!(
+            Dist::default().taps(&fixture.site()).unwrap_err().to_string(),
+            "dist compares class probabilities, but the student has 2 classes and the teacher 100"
+        );
     }
 }

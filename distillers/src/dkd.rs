@@ -23,8 +23,13 @@ limbeck::plugin! {
     citation: "Zhao, Cui, Song, Qiu, Liang. Decoupled Knowledge Distillation. CVPR 2022, arXiv:2203.08679",
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "dkd", alpha = 1.0, beta = 8.0, temperature = 4.0, warmup_epochs = 20 } }]
+
+[[terms]]
+weight = 1.0
+schedule = { warmup_epochs = 20 }   # rises linearly over these epochs
+distiller = { kind = "dkd", alpha = 1.0, beta = 8.0, temperature = 4.0 }
 "#,
+    page: include_str!("dkd.rs"),
 }
 
 limbeck::plugin! {
@@ -35,8 +40,8 @@ limbeck::plugin! {
 alpha = 1.0          # α: the weight of the target's part
 beta = 8.0           # β: the weight of the other classes' part
 temperature = 4.0    # T: both logits are divided by it, and the loss is multiplied by T²
-warmup_epochs = 20   # the loss is multiplied by min(epoch / this, 1), epochs from 1; 0: always 1
 "#,
+    page: include_str!("dkd.rs"),
 }
 
 /// Decoupled soft targets.
@@ -49,13 +54,11 @@ pub struct Dkd {
     pub beta: f64,
     /// T
     pub temperature: f64,
-    /// The loss is multiplied by min(epoch / this, 1), epochs from 1; 0: always 1.
-    pub warmup_epochs: u64,
 }
 
 impl Default for Dkd {
     fn default() -> Self {
-        Dkd { alpha: 1.0, beta: 8.0, temperature: 4.0, warmup_epochs: 20 }
+        Dkd { alpha: 1.0, beta: 8.0, temperature: 4.0 }
     }
 }
 
@@ -92,7 +95,7 @@ fn ln_target_and_rest(ln_q: &Tensor, labels: &Tensor, mask: &Tensor) -> Tensor {
 
 impl Distiller for LiveDkd {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
-        let Dkd { alpha, beta, temperature: t, warmup_epochs } = self.config;
+        let Dkd { alpha, beta, temperature: t } = self.config;
         let labels = step.labels.unsqueeze(1);
         let mask = step.student.logits.detach().zeros_like().scatter_value(1, &labels, 1.0);
         let [student, teacher] = [step.student, step.teacher].map(|side| &side.logits / t);
@@ -102,8 +105,31 @@ impl Distiller for LiveDkd {
         let others = |z: &Tensor| (z - &mask * OUT_OF_THE_WAY).log_softmax(1, None);
         let nckd = kl_divergence(&others(&teacher), &others(&student));
 
-        let warmup = (step.epoch as f64 / warmup_epochs.max(1) as f64).min(1.0);
-        let scale = warmup * t * t / step.batch() as f64;
+        let scale = t * t / step.batch() as f64;
         Ok(Terms::new().loss("target", tckd * (alpha * scale)).loss("others", nckd * (beta * scale)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Dkd { temperature: 0.0, ..Dkd::default() }, &NARROW, &WIDE, &[]),
+            "dkd: temperature must be positive, not 0"
+        );
+        assert_eq!(
+            refusal(&Dkd::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
+            "this method uses the logits alone: remove `taps`"
+        );
+        let mut fixture = Fixture::new(&[0, 1], 4, 4);
+        fixture.teacher.classes = 100;
+        assert_eq!(
+            Dkd::default().taps(&fixture.site()).unwrap_err().to_string(),
+            "dkd compares class probabilities, but the student has 2 classes and the teacher 100"
+        );
     }
 }

@@ -27,6 +27,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 100.0, distiller = { kind = "fitnet", hint_layer = 2 } }]
 "#,
+    page: include_str!("fitnet.rs"),
 }
 
 limbeck::plugin! {
@@ -36,6 +37,7 @@ limbeck::plugin! {
     settings: r#"
 hint_layer = 2   # which tap, counted from the stem (0) to the last stage
 "#,
+    page: include_str!("fitnet.rs"),
 }
 
 /// Hints from a middle layer.
@@ -96,5 +98,26 @@ impl Distiller for LiveFitNet {
         let (student, teacher) = step.pair()?;
         let hint = self.regressor.forward(student).relu();
         Ok(Terms::of("hint", (hint - teacher).square().mean(None::<Kind>)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&FitNet::default(), &[(16, 20), (32, 10)], &[(32, 32), (64, 16)], &[]),
+            "fitnet: a map of the student of height 10 cannot become the teacher's of height 16: it must be at least as \
+             high, or half as high; pair other taps with `taps`"
+        );
+        assert_eq!(
+            refusal(&FitNet::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
+            "fitnet compares maps, but the student's tap `pooled` is a vector: choose a stage"
+        );
+        let error = refusal(&FitNet { hint_layer: 9 }, &NARROW, &WIDE, &[]);
+        assert!(error.contains("hint_layer") && error.contains('9'), "{error}");
     }
 }

@@ -9,13 +9,48 @@ use limbeck::prelude::*;
 pub struct Fixture {
     pub student: Signature,
     pub teacher: Signature,
-    labels: Arc<[i64]>,
+    pub labels: Arc<[i64]>,
 }
 
 fn signature(width: i64) -> Signature {
     let pooled = TapInfo { name: "pooled".into(), shape: vec![width], pre_activation: false };
     Signature { input: [1, 1, 1], classes: 2, taps: vec![pooled], groups: vec![] }
 }
+
+/// A network of a stem, stages of (channels, height) that have pre-activations, and what is pooled of the last.
+pub fn network(stages: &[(i64, i64)]) -> Signature {
+    let map = |name: String, (channels, height): (i64, i64), pre_activation| TapInfo {
+        name,
+        shape: vec![channels, height, height],
+        pre_activation,
+    };
+    let mut taps = vec![map("stem".into(), stages[0], false)];
+    taps.extend(stages.iter().enumerate().map(|(i, stage)| map(format!("stage{}", i + 1), *stage, true)));
+    taps.push(TapInfo { name: "pooled".into(), shape: vec![stages[stages.len() - 1].0], pre_activation: false });
+    Signature { input: [3, 32, 32], classes: 2, taps, groups: vec![] }
+}
+
+/// Why a method refuses these networks, or pairs of output taps in place of its own.
+pub fn refusal(
+    config: &dyn DistillerConfig,
+    student: &[(i64, i64)],
+    teacher: &[(i64, i64)],
+    pairs: &[(&str, &str)],
+) -> String {
+    let fixture = Fixture { student: network(student), teacher: network(teacher), labels: vec![0, 1].into() };
+    let pairs: Vec<(TapRef, TapRef)> = pairs.iter().map(|(s, t)| (TapRef::output(*s), TapRef::output(*t))).collect();
+    let site = Site { configured_pairs: (!pairs.is_empty()).then_some(&pairs), ..fixture.site() };
+    let built = config.taps(&site).and_then(|_| config.build(&site, &nn::VarStore::new(Device::Cpu).root()).map(drop));
+    match built {
+        Err(error) => error.to_string(),
+        Ok(()) => panic!("{config:?} was not refused"),
+    }
+}
+
+/// Stages of (channels, height) as the small residual networks have them.
+pub const NARROW: [(i64, i64); 3] = [(16, 32), (32, 16), (64, 8)];
+/// Twice as wide.
+pub const WIDE: [(i64, i64); 3] = [(32, 32), (64, 16), (128, 8)];
 
 impl Fixture {
     pub fn new(labels: &[i64], student_width: i64, teacher_width: i64) -> Self {
@@ -71,6 +106,12 @@ impl Fixture {
     }
 }
 
+/// Numbers between −1 and 1 without a pattern, float64.
+pub fn wave(shape: &[i64], phase: f64) -> Tensor {
+    let count = shape.iter().product::<i64>();
+    (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.731 + phase).sin().view(shape)
+}
+
 /// Features with these pooled vectors and meaningless logits.
 pub fn pooled(vectors: &Tensor) -> Features {
     let logits = Tensor::zeros([vectors.size()[0], 2], (vectors.kind(), Device::Cpu));
@@ -82,8 +123,8 @@ pub fn drawn(sampler: &mut dyn NegativeSampler, anchors: &[i64], seed: Seed) -> 
     let rows = Rows::new(anchors.to_vec(), Device::Cpu);
     let labels = Tensor::zeros([anchors.len() as i64], (Kind::Int64, Device::Cpu));
     let draw = Draw { rows: &rows, labels: &labels, scores: None, seed, device: Device::Cpu };
-    match sampler.draw(&draw).unwrap().candidates {
-        Candidates::Rows(rows) => Vec::try_from(rows).unwrap(),
+    match sampler.draw(&draw).unwrap() {
+        Negatives::Rows(rows) => Vec::try_from(rows).unwrap(),
         other => panic!("rows expected, not {other:?}"),
     }
 }

@@ -29,6 +29,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 50.0, distiller = { kind = "fsp", initial_epochs = 30 } }]
 "#,
+    page: include_str!("fsp.rs"),
 }
 
 limbeck::plugin! {
@@ -38,6 +39,7 @@ limbeck::plugin! {
     settings: r#"
 initial_epochs = 30   # the length of the initial stage, which is all that it has
 "#,
+    page: include_str!("fsp.rs"),
 }
 
 /// Flow matrices.
@@ -117,5 +119,28 @@ impl Distiller for LiveFsp {
 
     fn loss(&mut self, _step: &Step<'_>) -> Result<Terms> {
         Err(Error::run("fsp has no loss in the main stage"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Fsp::default(), &NARROW, &WIDE, &[]),
+            "fsp needs as many channels on both sides, but the student's `stem` has 16 and the teacher's `stem` 32: choose \
+             networks of one width, or other taps with `taps`"
+        );
+        assert_eq!(
+            refusal(&Fsp::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
+            "fsp needs at least two consecutive pairs of taps"
+        );
+        assert_eq!(
+            refusal(&Fsp::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
+            "fsp compares maps, but the student's tap `pooled` is a vector: choose a stage"
+        );
     }
 }

@@ -33,6 +33,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 200.0, distiller = { kind = "ft", rate = 0.5, initial_epochs = 30, initial_learning_rate = 0.01 } }]
 "#,
+    page: include_str!("ft.rs"),
 }
 
 limbeck::plugin! {
@@ -44,6 +45,7 @@ rate = 0.5                     # the factors' channels as a share of the teacher
 initial_epochs = 30            # the length of the initial stage, in which the paraphraser learns
 initial_learning_rate = 0.01   # its learning rate
 "#,
+    page: include_str!("ft.rs"),
 }
 
 /// The slope of LeakyReLU for negative arguments.
@@ -165,5 +167,27 @@ impl Distiller for LiveFt {
         };
         let (s, t) = match_heights(&self.translate(student), &factor);
         Ok(Terms::of("factor", (energy(&s) - energy(&t)).abs().mean(None::<Kind>)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Ft { rate: 0.001, ..Ft::default() }, &NARROW, &WIDE, &[]),
+            "ft: a rate of 0.001 leaves none of 128 channels"
+        );
+        assert_eq!(
+            refusal(&Ft { initial_learning_rate: 0.0, ..Ft::default() }, &NARROW, &WIDE, &[]),
+            "ft: initial_learning_rate must be positive, not 0"
+        );
+        assert_eq!(
+            refusal(&Ft::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
+            "ft compares maps, but the student's tap `pooled` is a vector: choose a stage"
+        );
     }
 }

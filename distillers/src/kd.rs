@@ -22,6 +22,7 @@ limbeck::plugin! {
 cross_entropy = 0.1   # the weight of the cross-entropy with the labels
 terms = [{ weight = 0.9, distiller = { kind = "kd", temperature = 4.0 } }]
 "#,
+    page: include_str!("kd.rs"),
 }
 
 limbeck::plugin! {
@@ -31,6 +32,7 @@ limbeck::plugin! {
     settings: r#"
 temperature = 4.0   # T: both logits are divided by it, and the loss is multiplied by T²
 "#,
+    page: include_str!("kd.rs"),
 }
 
 /// Soft targets.

@@ -10,6 +10,14 @@
 //!
 //! L = Σ_stages Σ (Rˢ − Rᵗ)² / B, non-finite entries as 0.
 //!
+//! **The gradient** of the j-th right singular vector, an eigenvector of A = MᵀM with eigenvalue λ_j, is by perturbation theory
+//!
+//! dv_j = Σ_{i ≠ j} v_i · (v_iᵀ dA v_j) / (λ_j − λ_i).
+//!
+//! Only the vectors that are taken appear as j. libtorch's own gradient divides by the differences of all pairs and gives NaN
+//! as soon as two channels are silent, although the vectors that are taken do not depend on them. Where λ_j and λ_i themselves
+//! cannot be told apart in floating point, v_j is not a function of the map, and the term is left out.
+//!
 //! *Taps*: the stages, with as many channels on both sides. *Cost*: one SVD a sample and stage, by far the slowest method.
 //! *State*: none. *Published weight*: 1, beside a cross-entropy of 1, k = 1: the method `kdsvd`.
 
@@ -26,6 +34,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 1.0, distiller = { kind = "kdsvd", k = 1 } }]
 "#,
+    page: include_str!("kdsvd.rs"),
 }
 
 limbeck::plugin! {
@@ -35,6 +44,7 @@ limbeck::plugin! {
     settings: r#"
 k = 1   # how many singular vectors of the teacher are taken
 "#,
+    page: include_str!("kdsvd.rs"),
 }
 
 /// How many more of the student's vectors are looked at.
@@ -90,11 +100,35 @@ struct LiveKdSvd {
     k: i64,
 }
 
-/// The first `n` right singular vectors, `[B, C, n]`, and singular values, `[B, n]`.
+/// The first `n` right singular vectors, `[B, C, n]`, with their gradient, and singular values, `[B, n]`, without.
 fn decompose(map: &Tensor, n: i64) -> (Tensor, Tensor) {
-    let (_, values, vectors) = map.flatten(2, -1).transpose(1, 2).svd(true, true);
-    let n = n.min(values.size()[1]);
-    (normalize(&vectors.narrow(2, 0, n), 1), normalize(&values.narrow(1, 0, n), 1))
+    let rows = map.flatten(2, -1).transpose(1, 2);
+    let (_, values, vectors) = limbeck::tch::no_grad(|| rows.svd(true, true));
+    let rank = values.size()[1];
+    let n = n.min(rank);
+    let taken = vectors.narrow(2, 0, n);
+
+    let a = rows.transpose(1, 2).bmm(&rows);
+    // Zero, with the gradient of A: what is added to the vectors has no value, only their gradient.
+    let change = (&a - a.detach()).bmm(&taken);
+    let lambda = values.square();
+    let gaps = lambda.narrow(1, 0, n).unsqueeze(1) - lambda.unsqueeze(2);
+    let noise = lambda.narrow(1, 0, 1).unsqueeze(2) * (epsilon(&lambda) * rank as f64);
+    let inverse = gaps.reciprocal().masked_fill(&gaps.abs().le_tensor(&noise), 0.0);
+    let along = vectors.transpose(1, 2).bmm(&change);
+    let mut taken = &taken + vectors.bmm(&(inverse * &along));
+    if rank < vectors.size()[1] {
+        // Fewer positions than channels: λ = 0 in all directions that are left.
+        let own = lambda.narrow(1, 0, n).unsqueeze(1);
+        let inverse = own.reciprocal().masked_fill(&own.le_tensor(&noise), 0.0);
+        taken += (change - vectors.bmm(&along)) * inverse;
+    }
+    (normalize(&taken, 1), normalize(&values.narrow(1, 0, n), 1))
+}
+
+/// The distance from 1 to the next number.
+fn epsilon(tensor: &Tensor) -> f64 {
+    if tensor.kind() == Kind::Double { f64::EPSILON } else { f64::from(f32::EPSILON) }
 }
 
 /// For each vector of the teacher the student's that is nearest to it in direction, `[B, C, k]`.
@@ -127,5 +161,64 @@ impl Distiller for LiveKdSvd {
             below = Some((v_s, v_t));
         }
         Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::wave;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&KdSvd::default(), &NARROW, &WIDE, &[]),
+            "kdsvd needs as many channels on both sides, but the student's `stage1` has 16 and the teacher's `stage1` 32: \
+             choose networks of one width, or other taps with `taps`"
+        );
+        assert_eq!(
+            refusal(&KdSvd::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
+            "kdsvd needs at least two consecutive pairs of taps"
+        );
+        assert_eq!(refusal(&KdSvd { k: 17 }, &NARROW, &NARROW, &[]), "kdsvd: k must be between 1 and 16, not 17");
+    }
+
+    /// Σ of fixed weights times the first vectors, with the sign in which their largest entry is positive.
+    fn probe(map: &Tensor, n: i64) -> Tensor {
+        let (vectors, _) = decompose(map, n);
+        let largest = vectors.gather(1, &vectors.detach().abs().argmax(1, true), false).sign();
+        (&vectors * largest * wave(&vectors.size(), 0.4)).sum(None::<Kind>)
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_finite_differences_with_silent_channels_and_few_positions() {
+        for (channels, height) in [(6, 4), (12, 3)] {
+            // Not a plain wave, which has two singular values.
+            let map = (wave(&[2, channels, height, height], 0.9) * 4321.0).sin();
+            // Two silent channels: two singular values of zero.
+            let _ = map.narrow(1, 2, 2).zero_();
+            let map = map.set_requires_grad(true);
+            probe(&map, 3).backward();
+            let gradient = map.grad();
+            assert!(gradient.isfinite().all().int64_value(&[]) == 1);
+            let direction = wave(&map.size(), 2.3);
+            let step = 1e-6;
+            let at = |sign: f64| probe(&(map.detach() + &direction * (sign * step)), 3).double_value(&[]);
+            let (found, expected) =
+                ((&gradient * &direction).sum(None::<Kind>).double_value(&[]), (at(1.0) - at(-1.0)) / (2.0 * step));
+            assert!(
+                (found - expected).abs() < 1e-6 * expected.abs().max(1.0),
+                "{channels} channels: {found} {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_map_of_zeros_has_no_gradient() {
+        let map = Tensor::zeros([1, 6, 4, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let (vectors, values) = decompose(&map, 3);
+        (vectors * 0.3).sum(None::<Kind>).backward();
+        assert_eq!((map.grad().abs().max().double_value(&[]), values.abs().max().double_value(&[])), (0.0, 0.0));
     }
 }

@@ -15,6 +15,11 @@ pub(crate) fn linear(path: nn::Path<'_>, from: i64, to: i64) -> nn::Linear {
     nn::linear(path, from, to, nn::LinearConfig { ws_init: init, bs_init: Some(init), bias: true })
 }
 
+/// A linear layer without.
+pub(crate) fn linear_without_bias(path: nn::Path<'_>, from: i64, to: i64) -> nn::Linear {
+    nn::linear(path, from, to, nn::LinearConfig { ws_init: uniform(from), bs_init: None, bias: false })
+}
+
 /// A convolution; stride, padding and bias are the configuration's.
 pub(crate) fn conv(path: nn::Path<'_>, from: i64, to: i64, kernel: i64, config: nn::ConvConfig) -> nn::Conv2D {
     let init = uniform(from * kernel * kernel);

@@ -22,15 +22,20 @@
 //! | [`crd`] | distiller `crd`, methods `crd`, `crd+kd` | contrastive representation distillation: critic × sampler × bank |
 //! | [`critics::nce`] | critic `nce` | binary noise-contrastive estimation, the loss of the CRD paper |
 //! | [`critics::info_nce`] | critic `info_nce` | which of K + 1 is the positive |
+//! | [`critics::bilinear`] | critic `bilinear` | a trained bilinear form |
+//! | [`critics::mlp`] | critic `mlp` | a network that sees both embeddings |
 //! | [`negatives::other_class`] | negatives `other_class` | K samples of other classes |
 //! | [`negatives::other_instance`] | negatives `other_instance` | K other samples, of any class |
 //! | [`negatives::whole_bank`] | negatives `whole_bank` | all other samples |
+//! | [`negatives::in_batch`] | negatives `in_batch` | the batch, without a bank |
+//! | [`negatives::hardest`] | negatives `hardest` | the samples that score highest |
 //!
 //! A crate that uses these by name only must still link them: `use limbeck_distillers as _;`.
 //!
 //! # Adding one
 //!
-//! Write a file with three things, here or in a crate of your own, and name it in a `mod` line. Nothing else changes:
+//! [`limbeck::guide`] has it at length. Write a file with three things, here or in a crate of your own (`limbeck new`), and
+//! name it in a `mod` line. Nothing else changes:
 //! the listing, the experiment file, the plan and the checkpoint find it through the registry.
 //!
 //! 1. A settings struct with `#[serde(deny_unknown_fields, default)]` and a `Default`: what the experiment file says.
@@ -43,11 +48,13 @@ pub mod ab;
 pub mod at;
 pub mod bank;
 pub mod cc;
+mod classes;
 mod conv_reg;
 pub mod crd;
 pub mod critics;
 pub mod dist;
 pub mod dkd;
+pub mod embedding;
 pub mod fitnet;
 pub mod fsp;
 pub mod ft;

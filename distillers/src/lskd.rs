@@ -25,6 +25,7 @@ limbeck::plugin! {
 cross_entropy = 0.1   # the weight of the cross-entropy with the labels
 terms = [{ weight = 9.0, distiller = { kind = "lskd", temperature = 2.0 } }]
 "#,
+    page: include_str!("lskd.rs"),
 }
 
 limbeck::plugin! {
@@ -34,6 +35,7 @@ limbeck::plugin! {
     settings: r#"
 temperature = 2.0   # T: both standardised logits are divided by it, and the loss is multiplied by T²
 "#,
+    page: include_str!("lskd.rs"),
 }
 
 /// Soft targets of standardised logits.
@@ -79,5 +81,29 @@ impl Distiller for LiveLskd {
         let ln_q = |z: &Tensor| (standardise(z) / t).log_softmax(1, None);
         let kl = kl_divergence(&ln_q(&step.teacher.logits), &ln_q(&step.student.logits));
         Ok(Terms::of("kl", kl * (t * t / step.batch() as f64)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Lskd { temperature: 0.0 }, &NARROW, &WIDE, &[]),
+            "lskd: temperature must be positive, not 0"
+        );
+        assert_eq!(
+            refusal(&Lskd::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
+            "this method uses the logits alone: remove `taps`"
+        );
+        let mut fixture = Fixture::new(&[0, 1], 4, 4);
+        fixture.teacher.classes = 100;
+        assert_eq!(
+            Lskd::default().taps(&fixture.site()).unwrap_err().to_string(),
+            "lskd compares class probabilities, but the student has 2 classes and the teacher 100"
+        );
     }
 }

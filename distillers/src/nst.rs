@@ -27,6 +27,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 50.0, distiller = { kind = "nst" } }]
 "#,
+    page: include_str!("nst.rs"),
 }
 
 limbeck::plugin! {
@@ -34,6 +35,7 @@ limbeck::plugin! {
     summary: "neuron selectivity transfer: the distribution of the channels' patterns",
     citation: "Huang, Wang. Like What You Like: Knowledge Distill via Neuron Selectivity Transfer. arXiv:1707.01219, 2017",
     settings: "",
+    page: include_str!("nst.rs"),
 }
 
 /// Neuron selectivity transfer.
@@ -70,5 +72,19 @@ impl Distiller for LiveNst {
             terms = terms.loss(&format!("pair{}", i + 1), discrepancy);
         }
         Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Nst {}, &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
+            "nst compares maps, but the student's tap `pooled` is a vector: choose a stage"
+        );
     }
 }

@@ -22,6 +22,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 30000.0, distiller = { kind = "pkt" } }]
 "#,
+    page: include_str!("pkt.rs"),
 }
 
 limbeck::plugin! {
@@ -29,6 +30,7 @@ limbeck::plugin! {
     summary: "probabilistic knowledge transfer: the probability of a sample given another",
     citation: "Passalis, Tefas. Learning Deep Representations with Probabilistic Knowledge Transfer. ECCV 2018, arXiv:1803.10837",
     settings: "",
+    page: include_str!("pkt.rs"),
 }
 
 const EPSILON: f64 = 1e-7;
@@ -57,7 +59,8 @@ struct LivePkt {}
 /// `[B, …]` → `[B, B]`, rows that sum to 1
 fn probabilities(f: &Tensor) -> Tensor {
     let f = f.flatten(1, -1);
-    let unit = &f / (f.square().sum_dim_intlist(1, true, None::<Kind>).sqrt() + EPSILON);
+    // A norm and not a root of squares: where a sample has no feature at all, its gradient is 0 and not 0/0.
+    let unit = &f / (f.norm_scalaropt_dim(2.0, [1], true) + EPSILON);
     let similarity = (unit.matmul(&unit.tr()) + 1.0) / 2.0;
     &similarity / similarity.sum_dim_intlist(1, true, None::<Kind>)
 }
@@ -68,5 +71,17 @@ impl Distiller for LivePkt {
         let (p_s, p_t) = (probabilities(student), probabilities(teacher));
         let divergence = (&p_t * ((&p_t + EPSILON) / (p_s + EPSILON)).log()).mean(None::<Kind>);
         Ok(Terms::of("divergence", divergence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
+        assert_eq!(refusal(&Pkt {}, &NARROW, &WIDE, &pairs), "this method takes one pair of taps, not 2");
     }
 }

@@ -24,6 +24,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 1.0, distiller = { kind = "rkd", distance = 25.0, angle = 50.0 } }]
 "#,
+    page: include_str!("rkd.rs"),
 }
 
 limbeck::plugin! {
@@ -34,6 +35,7 @@ limbeck::plugin! {
 distance = 25.0   # w_d: the weight of the distances
 angle = 50.0      # w_a: the weight of the angles
 "#,
+    page: include_str!("rkd.rs"),
 }
 
 /// Relational knowledge distillation.
@@ -105,5 +107,21 @@ impl Distiller for LiveRkd {
             terms = terms.loss("angle", compare(angles(&s), angles(&t)) * self.config.angle);
         }
         Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
+        assert_eq!(refusal(&Rkd::default(), &NARROW, &WIDE, &pairs), "this method takes one pair of taps, not 2");
+        assert_eq!(
+            refusal(&Rkd { angle: -1.0, ..Rkd::default() }, &NARROW, &WIDE, &[]),
+            "rkd: angle must not be negative, not -1"
+        );
     }
 }

@@ -23,6 +23,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 3000.0, distiller = { kind = "sp" } }]
 "#,
+    page: include_str!("sp.rs"),
 }
 
 limbeck::plugin! {
@@ -30,6 +31,7 @@ limbeck::plugin! {
     summary: "similarity preserving: which samples of a batch are alike",
     citation: "Tung, Mori. Similarity-Preserving Knowledge Distillation. ICCV 2019, arXiv:1907.09682, equations 1 to 4",
     settings: "",
+    page: include_str!("sp.rs"),
 }
 
 /// Similarity-preserving distillation.
@@ -68,5 +70,17 @@ impl Distiller for LiveSp {
             terms = terms.loss(&format!("pair{}", i + 1), distance / (b * b));
         }
         Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let error = refusal(&Sp {}, &NARROW, &WIDE, &[("stage4", "stage1")]);
+        assert!(error.contains("stage4") && error.contains("stage3"), "{error}");
     }
 }

@@ -9,4 +9,5 @@ limbeck::plugin! {
     settings: r#"
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 "#,
+    page: include_str!("vanilla.rs"),
 }

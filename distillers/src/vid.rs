@@ -29,6 +29,7 @@ limbeck::plugin! {
 cross_entropy = 1.0   # the weight of the cross-entropy with the labels
 terms = [{ weight = 1.0, distiller = { kind = "vid", initial_variance = 5.0, epsilon = 1e-5 } }]
 "#,
+    page: include_str!("vid.rs"),
 }
 
 limbeck::plugin! {
@@ -39,6 +40,7 @@ limbeck::plugin! {
 initial_variance = 5.0   # σ² of every channel at the start
 epsilon = 1e-5           # ε: the least variance
 "#,
+    page: include_str!("vid.rs"),
 }
 
 /// Variational information distillation.
@@ -125,5 +127,23 @@ impl Distiller for LiveVid {
             terms = terms.loss(&format!("pair{}", i + 1), regressor.negative_log_likelihood(&s, &t));
         }
         Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Vid { initial_variance: 0.0, ..Vid::default() }, &NARROW, &WIDE, &[]),
+            "vid: initial_variance must be above epsilon (0.00001), not 0"
+        );
+        assert_eq!(
+            refusal(&Vid::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
+            "vid compares maps, but the student's tap `pooled` is a vector: choose a stage"
+        );
     }
 }

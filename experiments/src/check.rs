@@ -5,7 +5,7 @@
 //! | module | asks |
 //! |---|---|
 //! | `numbers` | networks and losses against the reference numbers, float32 against the CPU, the precisions of a teacher |
-//! | `cohorts` | every built-in method for ten steps against the CPU, and stopped and resumed |
+//! | `cohorts` | every built-in method for ten steps against the CPU, and stopped and resumed; the precisions of a student |
 //! | `speed` | seconds per step by part, whether the host runs ahead of the device, what makes it wait |
 
 mod cohorts;
@@ -121,12 +121,13 @@ pub fn run(spec: DeviceSpec, tell: &mut dyn FnMut(&Finding)) -> Result<Report> {
     let folder = tempfile::tempdir().map_err(Error::io("create a folder in", std::env::temp_dir()))?;
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     let bench = Bench { device, folder: folder.path(), threads };
-    let parts: [(&'static str, Work); 6] = [
+    let parts: [(&'static str, Work); 7] = [
         ("networks", numbers::networks),
         ("losses", numbers::losses),
         ("cohort", cohorts::against_the_cpu),
         ("resume", cohorts::stopped_and_resumed),
         ("precision", numbers::precisions),
+        ("precision", cohorts::precisions),
         ("speed", speed::measure),
     ];
     let mut report = Report {

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use limbeck::cohort::{Limit, Stop};
+use limbeck::cohort::{self, Limit, Stop};
 use limbeck::config;
 use limbeck::device::{DeviceError, DeviceSpec};
 use limbeck::error::{Error, Result};
@@ -19,9 +18,12 @@ use limbeck::registry::{self, Role};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::evaluate::{EvaluateArgs, evaluate};
+use crate::new::{self, New};
 use crate::plan::Plan;
 use crate::progress::{Progress, Stderr};
-use crate::{check, doctor, listing, report, run};
+use crate::weights::WeightsVerb;
+use crate::{check, data, doctor, listing, report, run, weights};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
 const LOG_VARIABLE: &str = "LIMBECK_LOG";
@@ -38,6 +40,8 @@ Examples:
   limbeck run experiment.toml          trains, goes on where it was stopped, writes the report
   limbeck report runs/NAME             the report again, for example with another baseline
   limbeck plugins show kd              a method's settings and citation
+  limbeck weights import a.pth b.safetensors
+  limbeck new distiller NAME           a crate with a method of your own
 
 Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end, 130 interrupted at once.",
     styles = STYLES
@@ -101,7 +105,7 @@ enum Verb {
     /// Train every student that an experiment compares, then write the report.
     #[command(after_help = "\
 A second call goes on where the first one was stopped; what is finished is not trained again.
-Ctrl-C finishes the step, writes checkpoints and ends with code 3; a second one ends at once.
+Ctrl-C (or SIGTERM) finishes the step, writes checkpoints and ends with code 3; a second one ends at once, with 130.
 Results are in DIR/NAME, NAME being the experiment's; teachers that were trained are in DIR/teachers, for every experiment.
 
 Examples:
@@ -118,6 +122,9 @@ Examples:
         /// Stop with checkpoints after so much: 500steps, 3epochs, or a time such as 90s or 1h30m. Ends with code 3.
         #[arg(long, value_name = "LIMIT", value_parser = |text: &str| text.parse::<Limit>())]
         stop_after: Option<Limit>,
+        /// What came of it, or with --dry-run the plan, as one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Check an experiment and show what would run: cells, tap pairs, parameters. Trains nothing.
     #[command(after_help = "\
@@ -131,17 +138,50 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Write an experiment's report (Markdown and CSV) into DIR/report.
+    /// Write the report of one experiment, or of several side by side: a page, Markdown, LaTeX, CSV.
     #[command(after_help = "\
 Examples:
   limbeck report runs/quickstart
-  limbeck report runs/quickstart --baseline kd --accuracy best_on_test")]
+  limbeck report runs/quickstart --baseline kd --accuracy best_on_test --format html,csv
+  limbeck report runs/pair1 runs/pair2 runs/pair3 --baseline kd --out runs/table1
+  limbeck report runs/quickstart --tensorboard && tensorboard --logdir runs/quickstart/report/tensorboard")]
     Report(ReportArgs),
     /// List what is linked into this binary: methods, networks, data sets and the rest.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Plugins {
         #[command(subcommand)]
         verb: PluginVerb,
+    },
+    /// Read and write checkpoints of PyTorch.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Weights {
+        #[command(subcommand)]
+        verb: WeightsVerb,
+    },
+    /// Evaluate given weights: top-1, top-5, loss, calibration error, images per second.
+    #[command(after_help = "\
+Published weights differ in the normalisation that they expect: set it with the data set's own settings.
+
+Examples:
+  limbeck evaluate --model resnet32x4 --weights ckpt_epoch_240.pth --dataset cifar100
+  limbeck evaluate --model resnet32x4 --weights resnet32x4.safetensors --dataset cifar100 \\
+      --set dataset.path=data --set 'dataset.std=[0.2673, 0.2564, 0.2762]' --json")]
+    Evaluate(EvaluateArgs),
+    /// Make a crate with a plugin of your own: working, tested, ready to be changed.
+    #[command(after_help = "\
+The crate has a working plugin, a test that runs the conformance checks, an experiment, and a command that has everything
+built in and the plugin. Then: cd NAME && cargo test && cargo run -- run experiment.toml
+
+Examples:
+  limbeck new distiller cosine
+  limbeck new critic logistic --out plugins/logistic
+  limbeck new model tiny_net --limbeck ~/src/limbeck")]
+    New(NewArgs),
+    /// Get, check and measure data sets.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Data {
+        #[command(subcommand)]
+        verb: data::Verb,
     },
     /// Check this host: versions, libtorch, devices, plugins, data.
     #[command(after_help = "\
@@ -208,15 +248,74 @@ struct ExperimentArgs {
 }
 
 #[derive(Debug, Args)]
+struct NewArgs {
+    /// What the plugin is for.
+    #[arg(value_parser = role_parser(&new::ROLES))]
+    role: Role,
+    /// Its name, and its crate's: lower-case letters, digits and underscores.
+    name: String,
+    /// The folder that is made. Without it: NAME, here.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Limbeck's sources, a checkout or a git URL. Without it: the checkout that built this command.
+    #[arg(long, value_name = "PATH|URL")]
+    limbeck: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct ReportArgs {
-    /// The experiment's folder: runs/NAME.
-    dir: PathBuf,
+    /// The experiments' folders: runs/NAME. Several are several pairs of networks, side by side.
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
     /// The method that others are compared with, in place of the experiment's own choice.
     #[arg(long, value_name = "METHOD")]
     baseline: Option<String>,
     /// The accuracy that is shown, in place of the experiment's own choice.
     #[arg(long)]
     accuracy: Option<Accuracy>,
+    /// What was written, and each run's accuracy, as one JSON object for each experiment.
+    #[arg(long)]
+    json: bool,
+    /// What to write.
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "html,md,csv,tex")]
+    format: Vec<ReportFormat>,
+    /// Where to write it: DIR/report for a single experiment; several need a folder of their own.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write event files for TensorBoard too, one for each run, into the folder `tensorboard`.
+    #[arg(long)]
+    tensorboard: bool,
+}
+
+impl From<ReportArgs> for report::Options {
+    fn from(arguments: ReportArgs) -> Self {
+        let ReportArgs { dirs: _, baseline, accuracy, json: _, format, out, tensorboard } = arguments;
+        let formats = format.into_iter().map(report::Format::from).collect();
+        report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from), formats, out, tensorboard }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReportFormat {
+    /// One page for a browser, which needs no other file.
+    Html,
+    /// The report as text, and a summary to be pasted.
+    Md,
+    /// The numbers of every table and picture.
+    Csv,
+    /// The tables for LaTeX.
+    Tex,
+}
+
+impl From<ReportFormat> for report::Format {
+    fn from(format: ReportFormat) -> Self {
+        match format {
+            ReportFormat::Html => report::Format::Html,
+            ReportFormat::Md => report::Format::Markdown,
+            ReportFormat::Csv => report::Format::Csv,
+            ReportFormat::Tex => report::Format::Latex,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -250,7 +349,7 @@ Examples:
   limbeck plugins list --json")]
     List {
         /// Only those of this role.
-        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser(&Role::ALL))]
         kind: Option<Role>,
         /// As a JSON array with every field.
         #[arg(long)]
@@ -265,7 +364,7 @@ Examples:
         /// Its name.
         name: String,
         /// Only of this role.
-        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser())]
+        #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser(&Role::ALL))]
         kind: Option<Role>,
         /// As a JSON array with every field.
         #[arg(long)]
@@ -273,9 +372,9 @@ Examples:
     },
 }
 
-fn role_parser() -> impl TypedValueParser<Value = Role> {
-    PossibleValuesParser::new(Role::ALL.map(Role::name))
-        .try_map(|name| Role::ALL.into_iter().find(|role| role.name() == name).ok_or("no such role"))
+fn role_parser(roles: &'static [Role]) -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(roles.iter().map(|role| role.name()))
+        .try_map(|name| roles.iter().copied().find(|role| role.name() == name).ok_or("no such role"))
 }
 
 /// Why the command ends with another code than 0.
@@ -301,7 +400,8 @@ impl Failure {
 
 /// Does what the arguments say; the first is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, with code 0. If they cannot be printed, nothing can.
@@ -311,8 +411,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     anstream::ColorChoice::from(cli.log.color).write_global();
     let result = start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from);
-    // libtorch's refusals arrive as panics; outside a lane, which ends by its own, one is an error of the whole command.
-    let work = || catch_unwind(AssertUnwindSafe(|| execute(cli.verb))).unwrap_or(Ok(ExitCode::FAILURE));
+    // Outside a lane, which ends by its own, a panic is an error of the whole command.
+    let work = || cohort::catch(|| Ok(execute(cli.verb, &arguments)))?;
     let result = result.and_then(|()| work());
     result.unwrap_or_else(|failure| {
         print_error(&failure.error);
@@ -324,20 +424,19 @@ fn code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(2))
 }
 
-fn execute(verb: Verb) -> Result<ExitCode, Failure> {
+fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Run { experiment, dry_run: false, stop_after } => run_experiment(&experiment, stop_after),
-        Verb::Run { experiment, dry_run: true, .. } => {
-            print(&plan(&experiment)?.to_string())?;
-            Ok(ExitCode::SUCCESS)
+        Verb::Run { experiment, dry_run: false, stop_after, json } => {
+            run_experiment(&experiment, stop_after, json, arguments)
         }
-        Verb::Plan { experiment, json } => {
+        Verb::Plan { experiment, json } | Verb::Run { experiment, dry_run: true, json, .. } => {
             let plan = plan(&experiment)?;
             print(&if json { listing::json(&plan.outline())? } else { plan.to_string() })?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Report(ReportArgs { dir, baseline, accuracy }) => {
-            write_report(&dir, &report::Options { baseline, accuracy: accuracy.map(AccuracyChoice::from) })?;
+        Verb::Report(mut arguments) => {
+            let (dirs, json) = (std::mem::take(&mut arguments.dirs), arguments.json);
+            write_report(&dirs, &arguments.into(), json)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Plugins { verb: PluginVerb::List { kind, json } } => {
@@ -346,6 +445,30 @@ fn execute(verb: Verb) -> Result<ExitCode, Failure> {
         }
         Verb::Plugins { verb: PluginVerb::Show { name, kind, json } } => {
             print(&if json { listing::show_json(&name, kind)? } else { listing::show(&name, kind)? })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Weights { verb } => {
+            print(&weights::execute(&verb).map_err(Failure::of_configuration)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Evaluate(arguments) => {
+            let evaluation = evaluate(&arguments).map_err(Failure::of_configuration)?;
+            print(&if arguments.json { listing::json(&evaluation)? } else { evaluation.to_string() })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::New(NewArgs { role, name, out, limbeck }) => {
+            let folder = out.unwrap_or_else(|| PathBuf::from(&name));
+            New { role, name: &name, folder: &folder, limbeck: limbeck.as_deref() }
+                .write()
+                .map_err(Failure::of_configuration)?;
+            let folder = folder.display();
+            print(&format!(
+                "{folder} has a {role} `{name}`; next: cd {folder} && cargo test && cargo run -- run experiment.toml"
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Data { verb } => {
+            print(&data::run(&verb)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions { shell } => {
@@ -400,8 +523,13 @@ fn plan(arguments: &ExperimentArgs) -> Result<Plan, Failure> {
         .map_err(Failure::of_configuration)
 }
 
-fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<ExitCode, Failure> {
-    let plan = plan(arguments)?;
+fn run_experiment(
+    experiment: &ExperimentArgs,
+    limit: Option<Limit>,
+    json: bool,
+    arguments: &[OsString],
+) -> Result<ExitCode, Failure> {
+    let plan = plan(experiment)?;
     let stop = Arc::new(Stop::new(limit));
     let watched = Arc::clone(&stop);
     // Within a test there is a handler already, from the run before.
@@ -419,12 +547,16 @@ fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<Ex
     if finished.stopped {
         let _ = writeln!(
             anstream::stderr(),
-            "stopped before the end, with checkpoints in {}; the same command goes on from there",
-            finished.folder.display()
+            "stopped before the end, with checkpoints in {}; this goes on from there:\n  {}",
+            finished.folder.display(),
+            command_line(arguments)
         );
+        if json {
+            print(&listing::json(&report::Outline::read(&finished.folder, &report::Options::default(), None)?)?)?;
+        }
         return Ok(ExitCode::from(STOPPED));
     }
-    write_report(&finished.folder, &report::Options::default())?;
+    write_report(&[finished.folder], &report::Options::default(), json)?;
     Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -432,6 +564,17 @@ fn run_experiment(arguments: &ExperimentArgs, limit: Option<Limit>) -> Result<Ex
 const STOPPED: u8 = 3;
 /// The exit code of one that was interrupted at once: 128 and the number of SIGINT, as shells have it.
 const INTERRUPTED: i32 = 130;
+
+/// The arguments as one types them for a shell.
+fn command_line(arguments: &[OsString]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_+=./:,@%".contains(c);
+    let quoted = |text: &str| match text {
+        "" => "''".to_owned(),
+        text if text.chars().all(plain) => text.to_owned(),
+        text => format!("'{}'", text.replace('\'', "'\\''")),
+    };
+    arguments.iter().map(|text| quoted(&text.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
 
 /// Prints the manual page, or writes those of all verbs into a folder.
 fn manual(out: Option<&Path>) -> Result<()> {
@@ -445,8 +588,15 @@ fn manual(out: Option<&Path>) -> Result<()> {
 }
 
 /// Writes the report; prints its comparison and, as the last line, where it is.
-fn write_report(folder: &Path, options: &report::Options) -> Result<()> {
-    let report = report::write(folder, options)?;
+fn write_report(folders: &[PathBuf], options: &report::Options, json: bool) -> Result<()> {
+    let report = report::write(folders, options)?;
+    if json {
+        let outline = |folder: &PathBuf| report::Outline::read(folder, options, Some(report.path.clone()));
+        return match folders {
+            [folder] => print(&listing::json(&outline(folder)?)?),
+            _ => print(&listing::json(&folders.iter().map(outline).collect::<Result<Vec<_>>>()?)?),
+        };
+    }
     print(&format!("{}\nreport: {}\n", report.comparison, report.path.display()))
 }
 
@@ -518,11 +668,14 @@ mod tests {
         command.build();
         command.clone().debug_assert();
         let verbs = commands(&command);
-        assert_eq!(verbs.len(), 11);
+        assert_eq!(verbs.len(), 22);
         for mut verb in verbs {
             let (name, help) = (verb.get_name().to_owned(), verb.render_long_help().to_string());
             assert!(verb.get_about().is_some(), "{name}");
-            assert!(name == "plugins" || help.contains("Examples:\n  limbeck "), "{help}");
+            assert!(
+                ["plugins", "weights", "data"].contains(&name.as_str()) || help.contains("Examples:\n  limbeck "),
+                "{help}"
+            );
         }
     }
 
@@ -544,7 +697,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(cli.log.verbose, 2);
-        let Verb::Run { experiment: arguments, dry_run: false, stop_after: None } = cli.verb else {
+        let Verb::Run { experiment: arguments, dry_run: false, stop_after: None, json: false } = cli.verb else {
             panic!("{:?}", cli.verb)
         };
         assert_eq!((arguments.file, arguments.out), ("a.toml".into(), "r".into()));
@@ -552,6 +705,13 @@ mod tests {
         let cli = Cli::try_parse_from(["limbeck", "report", "runs/a", "--accuracy", "best_on_validation"]).unwrap();
         let Verb::Report(arguments) = cli.verb else { panic!("{:?}", cli.verb) };
         assert_eq!(arguments.accuracy.map(AccuracyChoice::from), Some(AccuracyChoice::BestOnValidation));
+        assert_eq!(report::Options::from(arguments).formats, report::Format::ALL);
+        let several = ["limbeck", "report", "a", "b", "--format", "md,html", "--out", "c", "--tensorboard"];
+        let Verb::Report(arguments) = Cli::try_parse_from(several).unwrap().verb else { panic!("{several:?}") };
+        assert_eq!(arguments.dirs, [PathBuf::from("a"), "b".into()]);
+        let options = report::Options::from(arguments);
+        assert_eq!(options.formats, [report::Format::Markdown, report::Format::Html]);
+        assert_eq!((options.out, options.tensorboard), (Some("c".into()), true));
         for option in ["--kind", "--role"] {
             let cli = Cli::try_parse_from(["limbeck", "plugins", "list", option, "model"]).unwrap();
             assert!(matches!(
@@ -559,6 +719,12 @@ mod tests {
                 Verb::Plugins { verb: PluginVerb::List { kind: Some(Role::Model), json: false } }
             ));
         }
+    }
+
+    #[test]
+    fn a_command_line_can_be_typed_again() {
+        let arguments = ["limbeck", "run", "it's.toml", "--set", "compare.methods=[\"kd\"]", ""].map(OsString::from);
+        assert_eq!(command_line(&arguments), r#"limbeck run 'it'\''s.toml' --set 'compare.methods=["kd"]' ''"#);
     }
 
     #[test]

@@ -113,6 +113,7 @@ mod tests {
             summary: "",
             citation: "",
             settings,
+            page: "",
             package: "",
             version: "",
         };

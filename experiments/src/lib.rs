@@ -1,6 +1,6 @@
 //! The `limbeck` command as a library: planning and running experiments, progress, reports.
 //!
-//! A crate with methods of its own makes a command that has them beside the built-in ones:
+//! A crate with methods of its own (`limbeck new` makes one) has a command with them beside the built-in ones:
 //!
 //! ```no_run
 //! // src/main.rs of that crate
@@ -19,8 +19,12 @@
 //! | [`run`] | running what is planned, teachers first |
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
-//! | [`report`] | the comparison of runs, as Markdown and CSV |
+//! | [`report`] | the comparison of runs, as a page, Markdown, LaTeX and CSV |
+//! | [`tensorboard`] | event files for TensorBoard |
+//! | [`weights`], [`evaluate`] | checkpoints of PyTorch in and out, and what they are worth on a data set |
+//! | [`data`] | `limbeck data` |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
+//! | [`new`] | `limbeck new`: a crate with a plugin, ready to be built |
 //! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
 
 // The built-in plugins: linked for their registration.
@@ -30,19 +34,29 @@ use limbeck_models as _;
 
 pub mod check;
 pub mod cli;
+pub mod data;
 pub mod doctor;
+pub mod evaluate;
 pub mod golden;
 pub mod listing;
 pub mod log;
+pub mod new;
 pub mod plan;
 pub mod progress;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod tensorboard;
+pub mod weights;
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.
 ///
-/// Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration.
+/// Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end.
 pub fn main() -> std::process::ExitCode {
     cli::main(std::env::args_os())
 }
+
+/// The repository's front page, for its code.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;

@@ -1,10 +1,13 @@
-//! `limbeck plugins`: what is linked into this binary, from the registry alone.
+//! `limbeck plugins`: what is linked into this binary, from the registry; a network's page also from the network.
 
 use std::fmt::Write as _;
 
 use limbeck::error::{Error, Result};
+use limbeck::model::{ModelConfig, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
 use serde::Serialize;
+
+use crate::plan::{Network, shape, thousands};
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {
@@ -45,10 +48,10 @@ pub fn json(value: &impl Serialize) -> Result<String> {
 }
 
 fn fields(plugin: &Plugin) -> serde_json::Value {
-    let Plugin { role, name, summary, citation, settings, package, version } = plugin;
+    let Plugin { role, name, summary, citation, settings, page: _, package, version } = plugin;
     serde_json::json!({
         "role": role, "name": name, "summary": summary, "citation": citation,
-        "settings": settings.trim(), "package": package, "version": version,
+        "settings": settings.trim(), "page": manual(plugin), "package": package, "version": version,
     })
 }
 
@@ -57,15 +60,51 @@ fn fields(plugin: &Plugin) -> serde_json::Value {
 /// # Errors
 /// If there is none: the message has the nearest name.
 pub fn show(name: &str, role: Option<Role>) -> Result<String> {
-    Ok(find(name, role)?.into_iter().map(page).collect::<Vec<String>>().join("\n"))
+    let found = find(name, role)?;
+    let mut text = String::new();
+    for (i, plugin) in found.iter().enumerate() {
+        if i > 0 {
+            text.push('\n');
+        }
+        text += &entry(plugin)?;
+        // A distiller and its method are one file, hence one page.
+        let manual = manual(plugin);
+        if !manual.is_empty() && found.get(i + 1).is_none_or(|next| next.page != plugin.page) {
+            let _ = write!(text, "\n{manual}");
+        }
+    }
+    Ok(text)
 }
 
-/// The same as a JSON array, for programs.
+/// The same as a JSON array, for programs. A network has, beside the fields of the list, its `parameters` and
+/// `multiply_adds`, and its `signature` with input, classes and taps.
 ///
 /// # Errors
 /// As for [`show`].
 pub fn show_json(name: &str, role: Option<Role>) -> Result<String> {
-    json(&find(name, role)?.into_iter().map(fields).collect::<Vec<_>>())
+    let all = |plugin: &'static Plugin| {
+        let mut fields = fields(plugin);
+        if let Some(Network { parameters, multiply_adds, signature, .. }) = network(plugin)? {
+            fields["parameters"] = parameters.into();
+            fields["multiply_adds"] = multiply_adds.into();
+            fields["signature"] = serde_json::to_value(signature).map_err(|e| Error::run(e.to_string()))?;
+        }
+        Ok(fields)
+    };
+    json(&find(name, role)?.into_iter().map(all).collect::<Result<Vec<_>>>()?)
+}
+
+/// A model's network, for the inputs that it was published with; nothing for other plugins and where a file is missing.
+fn network(plugin: &Plugin) -> Result<Option<Network>> {
+    if plugin.role != Role::Model {
+        return Ok(None);
+    }
+    let config: Box<dyn ModelConfig> =
+        plugin.default_table()?.try_into().map_err(|e: toml::de::Error| Error::plan(e.message()))?;
+    match config.file() {
+        None => Network::of(&*config, "", &config.example()).map(Some),
+        Some(_) => Ok(None),
+    }
 }
 
 fn find(name: &str, role: Option<Role>) -> Result<Vec<&'static Plugin>> {
@@ -87,7 +126,13 @@ fn chosen(role: Option<Role>) -> Vec<&'static Plugin> {
     registry::plugins().into_iter().filter(|plugin| role.is_none_or(|role| plugin.role == role)).collect()
 }
 
-fn page(plugin: &Plugin) -> String {
+/// The plugin's manual page as plain text: the head of its source file without what only documentation tools need.
+fn manual(plugin: &Plugin) -> String {
+    let lines = plugin.page.lines().map(|line| line.trim_start_matches("//!").trim_start_matches(' '));
+    lines.map(|line| line.replace("\\[", "[").replace("\\]", "]") + "\n").collect()
+}
+
+fn entry(plugin: &Plugin) -> Result<String> {
     let Plugin { role, name, summary, citation, package, version, .. } = plugin;
     let mut text = format!("{role} {name}\n  {summary}\n");
     if !citation.is_empty() {
@@ -96,6 +141,24 @@ fn page(plugin: &Plugin) -> String {
     let _ = writeln!(text, "  crate {package} {version}\n\n  in an experiment file, with the default settings:\n");
     for line in example(plugin).lines() {
         let _ = writeln!(text, "{}", format!("    {line}").trim_end());
+    }
+    if let Some(network) = network(plugin)? {
+        text.push_str(&figures(&network));
+    }
+    Ok(text)
+}
+
+/// What a network costs and where it can be tapped.
+fn figures(network: &Network) -> String {
+    let Network { signature: Signature { input, classes, taps, .. }, parameters, multiply_adds, .. } = network;
+    let mut text = format!("\n  with these, for {} inputs and {classes} classes:\n\n", shape(input));
+    let _ = writeln!(text, "    {} parameters", thousands(*parameters));
+    if let Some(count) = multiply_adds {
+        let _ = writeln!(text, "    {} multiply-adds", thousands(*count));
+    }
+    for TapInfo { name, shape: size, pre_activation } in taps {
+        let pre = if *pre_activation { format!(", and {name}:pre") } else { String::new() };
+        let _ = writeln!(text, "    tap {name} {}{pre}", shape(size));
     }
     text
 }
@@ -164,6 +227,37 @@ mod tests {
         let sgd = value.as_array().unwrap().iter().find(|plugin| plugin["name"] == "sgd").unwrap();
         assert_eq!((&sgd["role"], &sgd["package"]), (&"optimizer".into(), &"limbeck".into()));
         assert!(sgd["settings"].as_str().unwrap().contains("momentum = "), "{sgd}");
+    }
+
+    #[test]
+    fn a_page_is_the_head_of_the_source_file_and_is_shown_once() {
+        let text = show("kd", None).unwrap();
+        assert!(text.starts_with("method kd\n") && text.contains("\ndistiller kd\n"), "{text}");
+        assert_eq!(text.matches("`kd`: soft targets").count(), 1, "{text}");
+        for words in ["Hinton", "*Taps*: ", "*Cost*: ", "temperature = 4.0   # T: "] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!text.contains("//!") && !text.contains("\\["), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&show_json("nce", None).unwrap()).unwrap();
+        assert!(json[0]["page"].as_str().unwrap().starts_with("`nce`: binary noise-contrastive estimation"), "{json}");
+    }
+
+    #[test]
+    fn what_methods_are_made_of_has_a_page_with_its_cost() {
+        let roles = [Role::Method, Role::Distiller, Role::Critic, Role::Negatives];
+        for plugin in registry::plugins().into_iter().filter(|plugin| plugin.package == "limbeck-distillers") {
+            assert!(roles.contains(&plugin.role), "{plugin:?}");
+            let page = manual(plugin);
+            let needed = match plugin.role {
+                Role::Distiller => vec!["*Taps*: ", "*Cost*", "*State*", "ublished"],
+                Role::Method => vec![],
+                _ => vec!["*Cost*: "],
+            };
+            for words in needed {
+                assert!(page.contains(words), "{} {}: no {words}\n{page}", plugin.role, plugin.name);
+            }
+            assert!(page.starts_with('`') && page.len() > 150, "{} {}: {page}", plugin.role, plugin.name);
+        }
     }
 
     #[test]

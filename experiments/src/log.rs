@@ -1,10 +1,12 @@
 //! The event log of a run: `events.jsonl` in its folder, one event a line.
 //!
 //! The log of a resumed run goes on where its checkpoint stood: what was logged after that is done again, and cut first.
+//! However often it was stopped or killed, the log has every step, epoch and checkpoint once, and ends once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use limbeck::event::{Event, LaneInfo, Observer};
@@ -16,35 +18,68 @@ pub const EVENTS: &str = "events.jsonl";
 #[derive(Debug, Default)]
 pub struct EventLog {
     files: HashMap<PathBuf, File>,
-    /// Warnings of lanes that have not said yet where they begin: the log is cut there first.
-    early: Vec<(PathBuf, Event)>,
 }
 
 impl EventLog {
-    fn write(&mut self, folder: &Path, event: &Event) -> std::io::Result<()> {
-        if !self.files.contains_key(folder) {
-            let path = folder.join(EVENTS);
-            match event {
-                Event::Warning { .. } => {
-                    self.early.push((folder.to_owned(), event.clone()));
-                    return Ok(());
-                }
-                Event::StageStarted { stage, step, .. } => cut(&path, stage, *step)?,
-                _ => cut(&path, "", 0)?,
+    fn write(&mut self, folder: &Path, event: &Event) -> io::Result<()> {
+        let file = match self.files.entry(folder.to_owned()) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(new) => new.insert(open(&folder.join(EVENTS), event)?),
+        };
+        append(file, event)
+    }
+}
+
+fn append(file: &mut File, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+/// Opens a lane's log for its first event in this process, and cuts off what that event says will be done again.
+fn open(path: &Path, first: &Event) -> io::Result<File> {
+    let log = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        log => log?,
+    };
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    match first {
+        Event::Resumed { stage, step, path, .. } => {
+            let checkpoint = Event::Checkpoint { stage: stage.clone(), step: *step, path: path.clone() };
+            let (length, found) = before_end(&log, |event| is_same(event, &checkpoint));
+            file.set_len(length as u64)?;
+            // Killed after it was written and before that was logged.
+            if !found {
+                append(&mut file, &checkpoint)?;
             }
-            self.files.insert(folder.to_owned(), OpenOptions::new().create(true).append(true).open(&path)?);
-            let (mine, others) = std::mem::take(&mut self.early).into_iter().partition(|(early, _)| early == folder);
-            self.early = others;
-            let mine: Vec<(PathBuf, Event)> = mine;
-            mine.iter().try_for_each(|(folder, event)| self.write(folder, event))?;
         }
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        match self.files.get_mut(folder) {
-            Some(file) => file.write_all(&line),
-            None => Ok(()),
+        // The lane could not go on: what it had done stays.
+        Event::Ended(_) => file.set_len(before_end(&log, |_| false).0 as u64)?,
+        _ => file.set_len(0)?,
+    }
+    Ok(file)
+}
+
+fn is_same(event: &Event, checkpoint: &Event) -> bool {
+    match (event, checkpoint) {
+        (Event::Checkpoint { stage, step, .. }, Event::Checkpoint { stage: s, step: n, .. }) => (stage, step) == (s, n),
+        _ => false,
+    }
+}
+
+/// The length of a log up to and with the event that is `last`, and whether that is there; else up to its end, without
+/// what says so and without a line that a kill cut short.
+fn before_end(log: &[u8], last: impl Fn(&Event) -> bool) -> (usize, bool) {
+    let mut length = 0;
+    for line in log.split_inclusive(|byte| *byte == b'\n') {
+        let event = if line.ends_with(b"\n") { serde_json::from_slice(line).ok() } else { None };
+        let Some(event) = event.filter(|event| !matches!(event, Event::Ended(_))) else { break };
+        length += line.len();
+        if last(&event) {
+            return (length, true);
         }
     }
+    (length, false)
 }
 
 impl Observer for EventLog {
@@ -56,87 +91,74 @@ impl Observer for EventLog {
     }
 }
 
-/// The stage and the steps done that an event speaks of.
-fn place(event: &Event) -> Option<(&str, u64)> {
-    match event {
-        Event::StageStarted { stage, step, .. }
-        | Event::Step { stage, step, .. }
-        | Event::Checkpoint { stage, step, .. } => Some((stage, *step)),
-        Event::Epoch(record) => Some((&record.stage, record.step)),
-        Event::Warning { .. } | Event::Ended(_) => None,
-    }
-}
-
-/// Cuts a log at the first line beyond `step` of `stage`; a new run (step 0 of its first stage) starts a new log.
-fn cut(path: &Path, stage: &str, step: u64) -> std::io::Result<()> {
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    let mut kept = 0;
-    for line in text.split_inclusive('\n') {
-        let Ok(event) = serde_json::from_str::<Event>(line) else { break };
-        let beyond = match place(&event) {
-            Some((name, done)) => name == stage && (done > step || step == 0),
-            None => matches!(event, Event::Ended(_)),
-        };
-        if beyond || !line.ends_with('\n') {
-            break;
-        }
-        kept += line.len();
-    }
-    OpenOptions::new().write(true).open(path)?.set_len(kept as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use limbeck::record::Outcome;
 
     fn checkpoint(stage: &str, step: u64) -> Event {
         Event::Checkpoint { stage: stage.into(), step, path: "c".into() }
     }
 
-    fn started(stage: &str, step: u64) -> Event {
-        Event::StageStarted { stage: stage.into(), epochs: 1, steps_per_epoch: 9, step, unreached: Vec::new() }
+    fn resumed(stage: &str, step: u64) -> Event {
+        Event::Resumed { stage: stage.into(), epochs: 1, steps_per_epoch: 9, step, path: "c".into() }
     }
 
-    #[test]
-    fn a_warning_before_the_first_stage_does_not_keep_the_log_from_being_cut() {
+    fn started(stage: &str) -> Event {
+        Event::StageStarted { stage: stage.into(), epochs: 1, steps_per_epoch: 9, unreached: Vec::new() }
+    }
+
+    fn warning() -> Event {
+        Event::Warning { message: "an older checkpoint is used".into() }
+    }
+
+    /// What the log says after each of these processes has written its events, and lost so many bytes at its end.
+    fn log(processes: &[(&[Event], usize)]) -> Vec<Event> {
         let folder = tempfile::tempdir().unwrap();
         let lane = LaneInfo { index: 0, lanes: 1, name: "x".into(), folder: folder.path().into() };
-        let write = |events: &[Event]| {
+        let path = folder.path().join(EVENTS);
+        for (events, lost) in processes {
             let mut log = EventLog::default();
             events.iter().for_each(|event| log.event(&lane, event));
-        };
-        let warning = Event::Warning { message: "an older checkpoint is used".into() };
-        write(&[started("main", 0), checkpoint("main", 2), checkpoint("main", 4)]);
-        write(&[warning.clone(), started("main", 2), checkpoint("main", 4)]);
-        let text = fs::read_to_string(folder.path().join(EVENTS)).unwrap();
-        let read: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let expected = [started("main", 0), checkpoint("main", 2), warning, started("main", 2), checkpoint("main", 4)];
-        assert_eq!(read, expected);
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, &bytes[..bytes.len() - lost]).unwrap();
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
-    fn a_resumed_log_has_every_step_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let lane = LaneInfo { index: 0, lanes: 1, name: "x".into(), folder: folder.path().into() };
-        let mut log = EventLog::default();
-        let first = [started("initial:ab", 0), checkpoint("initial:ab", 4), started("main", 0), checkpoint("main", 3)];
-        first.iter().for_each(|event| log.event(&lane, event));
-        log.event(&lane, &checkpoint("main", 6));
-        // Killed in the middle of a line, resumed at step 3.
-        let path = folder.path().join(EVENTS);
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, &text[..text.len() - 5]).unwrap();
-        let mut log = EventLog::default();
-        let second = [started("main", 3), checkpoint("main", 6)];
-        second.iter().for_each(|event| log.event(&lane, event));
-        let read: Vec<Event> =
-            fs::read_to_string(&path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(read, [&first[..], &second[..]].concat());
+    fn a_resumed_log_has_everything_once() {
+        let (ab, main) = ("initial:ab", "main");
+        let first = [started(ab), checkpoint(ab, 9), started(main), checkpoint(main, 3), checkpoint(main, 6)];
+        // Killed in the middle of a line, and resumed at step 3; then with the newest checkpoint damaged.
+        let second = [resumed(main, 3), checkpoint(main, 6), checkpoint(main, 9)];
+        let third = [resumed(main, 6), warning(), checkpoint(main, 9), Event::Ended(Outcome::Finished)];
+        let whole = [&first[..4], &second[..2], &third[..]].concat();
+        assert_eq!(log(&[(&first, 5), (&second, 0), (&third, 0)]), whole);
+        // The end of a stage, twice.
+        let again = [resumed(ab, 9), started(main)];
+        assert_eq!(log(&[(&first, 0), (&again, 0), (&again, 0)]), [&first[..2], &again[..]].concat());
         // Begun anew.
-        EventLog::default().event(&lane, &started("initial:ab", 0));
-        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+        assert_eq!(log(&[(&first, 0), (&[warning(), started(ab)], 0)]), [warning(), started(ab)]);
+    }
+
+    #[test]
+    fn killed_between_a_checkpoint_and_its_line_the_line_is_there() {
+        let line = serde_json::to_vec(&checkpoint("main", 6)).unwrap().len() + 1;
+        let first = [started("main"), checkpoint("main", 3), checkpoint("main", 6)];
+        for lost in [0, 1, 7, line] {
+            let events = log(&[(&first, lost), (&[resumed("main", 6)], 0)]);
+            assert_eq!(events, [&first[..], &[resumed("main", 6)]].concat(), "{lost} bytes lost");
+        }
+    }
+
+    #[test]
+    fn a_log_ends_once() {
+        let ended = Event::Ended(Outcome::Failed { reason: "it broke".into(), checkpoint: None });
+        let first = [started("main"), checkpoint("main", 3), ended.clone()];
+        assert_eq!(log(&[(&first, 0), (std::slice::from_ref(&ended), 0)]), first);
+        let again = [resumed("main", 3), ended];
+        assert_eq!(log(&[(&first, 0), (&again, 0), (&again, 0)]), [&first[..2], &again[..]].concat());
     }
 }

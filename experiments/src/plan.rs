@@ -10,8 +10,8 @@ use indexmap::IndexMap;
 use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
 use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
-use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TrainConfig};
-use limbeck::model::{ModelConfig, Signature};
+use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TermSchedule, TrainConfig};
+use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
 use limbeck::precision::Precision;
 use serde::Serialize;
 use tch::{Device, Kind, nn};
@@ -54,6 +54,25 @@ pub struct Network {
     pub signature: Signature,
     /// The number of its parameters.
     pub parameters: i64,
+    /// What one image's forward pass multiplies and adds, if the network knows.
+    pub multiply_adds: Option<i64>,
+}
+
+impl Network {
+    /// Builds a network and asks it.
+    ///
+    /// # Errors
+    /// If it cannot be built.
+    pub fn of(config: &dyn ModelConfig, view: &str, spec: &ModelSpec) -> Result<Self> {
+        let built = Teacher::new("", view, config, spec, Precision::Float32, false, Device::Cpu)?;
+        Ok(Network {
+            kind: config.typetag_name().to_owned(),
+            view: view.to_owned(),
+            signature: built.signature().clone(),
+            parameters: built.parameters(),
+            multiply_adds: built.model().multiply_adds(),
+        })
+    }
 }
 
 /// A teacher as planned.
@@ -69,6 +88,8 @@ pub struct PlannedTeacher {
     pub weights: TeacherWeights,
     /// A digest of the weights' content or recipe.
     pub identity: String,
+    /// What there is to know of it beside that.
+    pub notes: Vec<String>,
 }
 
 /// Where a teacher's weights come from.
@@ -115,6 +136,8 @@ pub struct PlannedTerm {
     pub label: String,
     /// What its loss is multiplied by.
     pub weight: f64,
+    /// When that applies; absent: always.
+    pub schedule: Option<TermSchedule>,
     /// The teacher's name.
     pub teacher: String,
     /// The features that it compares.
@@ -130,6 +153,7 @@ impl From<&Term> for PlannedTerm {
         PlannedTerm {
             label: term.label.clone(),
             weight: term.weight,
+            schedule: term.schedule.clone(),
             teacher: term.teacher.clone(),
             taps: term.taps.clone(),
             parameters: term.parameters(),
@@ -291,24 +315,32 @@ fn resolve(experiment: &mut Experiment, base: &Path) -> Result<()> {
     experiment.method = methods.collect::<Result<_>>()?;
     for teacher in experiment.teacher.values_mut() {
         if let Some(weights) = &mut teacher.weights {
-            *weights = std::path::absolute(base.join(&*weights)).map_err(Error::io("find", &weights))?;
+            *weights = absolute(base, weights)?;
+        }
+        if let Some(file) = teacher.model.file()
+            && let Some(model) = teacher.model.at(absolute(base, file)?)
+        {
+            teacher.model = model;
         }
     }
     Ok(())
 }
 
+fn absolute(base: &Path, path: &Path) -> Result<PathBuf> {
+    std::path::absolute(base.join(path)).map_err(Error::io("find", path))
+}
+
 fn network(config: &dyn ModelConfig, view: Option<&str>, data: &Data) -> Result<Network> {
     let view = data.dataset.info().view(view)?.name.clone();
     let spec = data.spec(Some(&view))?;
-    let built = Teacher::new("", &view, config, &spec, Precision::Float32, false, Device::Cpu)?;
-    let (signature, parameters) = (built.signature().clone(), built.parameters());
-    if signature.classes != spec.classes {
+    let network = Network::of(config, &view, &spec)?;
+    if network.signature.classes != spec.classes {
         return Err(Error::plan(format!(
             "the network tells {} classes apart, the data have {}",
-            signature.classes, spec.classes
+            network.signature.classes, spec.classes
         )));
     }
-    Ok(Network { kind: config.typetag_name().to_owned(), view, signature, parameters })
+    Ok(network)
 }
 
 fn plan_teacher(
@@ -321,19 +353,22 @@ fn plan_teacher(
 ) -> Result<PlannedTeacher> {
     let network = network(&*config.model, config.view.as_deref(), data)?;
     config.precision.check(device)?;
-    if config.fold_batch_norm {
-        let store = nn::VarStore::new(Device::Cpu);
-        config.model.build(&store.root(), &data.spec(Some(&network.view))?)?.fold_batch_norm(Kind::Float)?;
+    let spec = data.spec(Some(&network.view))?;
+    let mut trial = Teacher::new(name, &network.view, &*config.model, &spec, Precision::Float32, false, Device::Cpu)?;
+    let mut notes = Vec::new();
+    if let Some(outputs) = trial.model().outputs() {
+        notes.push(check_outputs(outputs, &data.dataset.info().train_labels)?);
     }
-    let (weights, identity) = match (&config.weights, &config.train) {
+    if config.fold_batch_norm {
+        notes.push(try_folding(&*config.model, &spec)?);
+    }
+    // A network that comes complete is its file and how the file is read, wherever it lies.
+    let anywhere = config.model.at(PathBuf::new());
+    let weights = config.weights.as_deref().or(config.model.file());
+    let (weights, identity) = match (weights, &config.train) {
         (Some(path), _) => {
-            let path = path.clone();
-            let spec = data.spec(Some(&network.view))?;
-            let mut trial =
-                Teacher::new(name, &network.view, &*config.model, &spec, Precision::Float32, false, Device::Cpu)?;
-            trial.load(&path)?;
-            let digest = file_digest(&path)?;
-            (TeacherWeights::File(path), digest)
+            trial.load(path).map_err(|e| e.within("weights"))?;
+            (TeacherWeights::File(path.to_owned()), file_digest(path)?)
         }
         (None, Some(train)) => {
             train.check_rates(&network.signature).map_err(|e| e.within("train"))?;
@@ -355,8 +390,39 @@ fn plan_teacher(
         }
         (None, None) => return Err(Error::plan("it has neither weights nor a recipe")),
     };
-    let identity = store::digest(&(&identity, arithmetic(config), &network.kind, &network.view))?;
-    Ok(PlannedTeacher { name: name.to_owned(), config: config.clone(), network, weights, identity })
+    let identity = match anywhere {
+        None => store::digest(&(&identity, arithmetic(config), &network.kind, &network.view))?,
+        Some(recipe) => store::digest(&(&identity, arithmetic(config), &recipe, &network.view))?,
+    };
+    Ok(PlannedTeacher { name: name.to_owned(), config: config.clone(), network, weights, identity, notes })
+}
+
+/// Checks that outputs computed beforehand are those of the training samples, and says what they are.
+fn check_outputs(outputs: &Outputs, labels: &[i64]) -> Result<String> {
+    let (samples, rows) = (outputs.samples(), labels.len());
+    if samples != rows {
+        return Err(Error::plan(format!(
+            "there are outputs of {samples} samples, and the training part has {rows}: compute them for every row, in order"
+        )));
+    }
+    Ok(format!(
+        "its outputs are of images without augmentation: it and the student see different crops; they name the right class \
+         of {:.2} % of the training samples",
+        outputs.agreement(labels)
+    ))
+}
+
+/// Folds a network's BatchNorm and says how far that goes.
+fn try_folding(config: &dyn ModelConfig, spec: &ModelSpec) -> Result<String> {
+    let store = nn::VarStore::new(Device::Cpu);
+    let mut model = config.build(&store.root(), spec)?;
+    let _no_grad = tch::no_grad_guard();
+    Ok(match model.fold_batch_norm(Kind::Float)? {
+        Folded { folded, kept: 0 } => format!("its {folded} BatchNorms are folded into convolutions"),
+        Folded { folded, kept } => {
+            format!("{folded} of its BatchNorms are folded into convolutions; {kept} follow none and stay")
+        }
+    })
 }
 
 /// The arithmetic in which a teacher teaches is part of what a student sees.
@@ -386,14 +452,15 @@ struct NetworkOutline {
     kind: String,
     view: String,
     parameters: i64,
+    multiply_adds: Option<i64>,
     signature: Signature,
 }
 
 impl From<&Network> for NetworkOutline {
     fn from(network: &Network) -> Self {
-        let Network { kind, view, signature, parameters } = network;
+        let Network { kind, view, signature, parameters, multiply_adds } = network;
         let (kind, view, signature) = (kind.clone(), view.clone(), signature.clone());
-        NetworkOutline { kind, view, parameters: *parameters, signature }
+        NetworkOutline { kind, view, parameters: *parameters, multiply_adds: *multiply_adds, signature }
     }
 }
 
@@ -405,6 +472,7 @@ struct TeacherOutline {
     weights: PathBuf,
     /// Of its training; absent where the weights are given.
     progress: Option<String>,
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -418,6 +486,7 @@ struct MethodOutline {
 struct TermOutline {
     label: String,
     weight: f64,
+    schedule: Option<TermSchedule>,
     teacher: String,
     parameters: i64,
     initial_epochs: Option<u64>,
@@ -454,6 +523,7 @@ impl Plan {
                 TeacherWeights::File(_) => None,
                 TeacherWeights::Trained { progress, .. } => Some(progress.to_string()),
             },
+            notes: teacher.notes.clone(),
         };
         let pair = |pair: &limbeck::distiller::TapPair| PairOutline {
             student: pair.student.to_string(),
@@ -464,6 +534,7 @@ impl Plan {
         let term = |term: &PlannedTerm| TermOutline {
             label: term.label.clone(),
             weight: term.weight,
+            schedule: term.schedule.clone(),
             teacher: term.teacher.clone(),
             parameters: term.parameters,
             initial_epochs: term.initial_epochs,
@@ -525,11 +596,17 @@ fn plan_method(
     Ok(PlannedMethod { name: name.to_owned(), config, terms })
 }
 
-fn shape(shape: &[i64]) -> String {
+/// The taps of a network with their shapes, in a line.
+fn taps(signature: &Signature) -> String {
+    let tap = |tap: &TapInfo| format!("{} {}", tap.name, shape(&tap.shape));
+    format!("taps {}", signature.taps.iter().map(tap).collect::<Vec<_>>().join(", "))
+}
+
+pub(crate) fn shape(shape: &[i64]) -> String {
     shape.iter().map(i64::to_string).collect::<Vec<_>>().join("×")
 }
 
-fn thousands(n: i64) -> String {
+pub(crate) fn thousands(n: i64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -543,14 +620,11 @@ fn thousands(n: i64) -> String {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}, {} parameters, sees {} {}",
-            self.kind,
-            thousands(self.parameters),
-            self.view,
-            shape(&self.signature.input)
-        )
+        write!(f, "{}, {} parameters, ", self.kind, thousands(self.parameters))?;
+        if let Some(count) = self.multiply_adds {
+            write!(f, "{} multiply-adds, ", thousands(count))?;
+        }
+        write!(f, "sees {} {}", self.view, shape(&self.signature.input))
     }
 }
 
@@ -569,6 +643,7 @@ impl fmt::Display for Plan {
             info.test_labels.len(),
             info.classes()
         )?;
+        info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
         for teacher in &self.teachers {
             write!(f, "teacher    {}: {}, {}, ", teacher.name, teacher.network, arithmetic(&teacher.config))?;
             match &teacher.weights {
@@ -578,8 +653,13 @@ impl fmt::Display for Plan {
                     writeln!(f, "trained first, {epochs} epochs, in {} ({progress})", folder.display())?;
                 }
             }
+            writeln!(f, "           {}", taps(&teacher.network.signature))?;
+            for note in &teacher.notes {
+                writeln!(f, "           {note}")?;
+            }
         }
         writeln!(f, "student    {}, {}", self.student, self.experiment.student.precision.name())?;
+        writeln!(f, "           {}", taps(&self.student.signature))?;
         writeln!(
             f,
             "training   {} epochs of {} steps, batch {}, learning rate {}, {} threads on {}",
@@ -594,6 +674,9 @@ impl fmt::Display for Plan {
             writeln!(f, "\nmethod {}: {} × cross-entropy", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
+                if let Some(schedule) = &term.schedule {
+                    write!(f, ", {schedule}")?;
+                }
                 match term.parameters {
                     0 => writeln!(f)?,
                     n => writeln!(f, ", {} parameters of its own", thousands(n))?,

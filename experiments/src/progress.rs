@@ -134,6 +134,16 @@ impl Lane {
         parts.join(" · ")
     }
 
+    /// Shows a stage from `step` on; returns it in words.
+    fn take_up(&mut self, stage: &str, epochs: u64, steps_per_epoch: u64, step: u64, now: Instant) -> String {
+        (self.stage, self.epochs, self.steps_per_epoch) = (stage.to_owned(), epochs, steps_per_epoch);
+        self.began = (step, now);
+        self.bar.set_length(epochs * steps_per_epoch);
+        self.bar.set_position(step);
+        self.bar.set_message(format!("{stage} {}/{epochs}", step / steps_per_epoch.max(1)));
+        format!("{stage}: {} of {}", plural(epochs, "epoch"), plural(steps_per_epoch, "step"))
+    }
+
     /// Takes its bar off the screen.
     fn clear(&self) {
         self.bar.finish_and_clear();
@@ -190,19 +200,16 @@ impl Observer for Progress {
         let now = Instant::now();
         let mut lines = Vec::new();
         match event {
-            Event::StageStarted { stage, epochs, steps_per_epoch, step, unreached: names } => {
-                (lane.stage, lane.epochs, lane.steps_per_epoch) = (stage.clone(), *epochs, *steps_per_epoch);
-                lane.began = (*step, now);
-                lane.bar.set_length(epochs * steps_per_epoch);
-                lane.bar.set_position(*step);
-                lane.bar.set_message(format!("{stage} 0/{epochs}"));
-                let resumed = if *step > 0 { format!(", going on after step {step}") } else { String::new() };
+            Event::Resumed { stage, epochs, steps_per_epoch, step, .. } => {
+                let text = lane.take_up(stage, *epochs, *steps_per_epoch, *step, now);
                 if !bars {
-                    lines.push(format!(
-                        "{stage}: {} of {}{resumed}",
-                        plural(*epochs, "epoch"),
-                        plural(*steps_per_epoch, "step")
-                    ));
+                    lines.push(format!("{text}, going on after step {step}"));
+                }
+            }
+            Event::StageStarted { stage, epochs, steps_per_epoch, unreached: names } => {
+                let text = lane.take_up(stage, *epochs, *steps_per_epoch, 0, now);
+                if !bars {
+                    lines.push(text);
                 }
                 if !names.is_empty() {
                     lines.push(format!("warning: {stage}: {}", unreached(names)));
@@ -270,9 +277,13 @@ mod tests {
         LaneInfo { index: 0, lanes: 2, name: name.to_owned(), folder: PathBuf::from(name) }
     }
 
-    fn started(stage: &str, step: u64, unreached: &[&str]) -> Event {
+    fn started(stage: &str, unreached: &[&str]) -> Event {
         let unreached = unreached.iter().map(|name| (*name).to_owned()).collect();
-        Event::StageStarted { stage: stage.to_owned(), epochs: 2, steps_per_epoch: 10, step, unreached }
+        Event::StageStarted { stage: stage.to_owned(), epochs: 2, steps_per_epoch: 10, unreached }
+    }
+
+    fn resumed(step: u64) -> Event {
+        Event::Resumed { stage: "main".to_owned(), epochs: 2, steps_per_epoch: 10, step, path: PathBuf::from("c") }
     }
 
     fn epoch(epoch: u64, test: Option<f64>) -> Event {
@@ -294,8 +305,8 @@ mod tests {
         let buffer = Buffer::default();
         let mut progress = Progress::lines_to(buffer.clone());
         let (kd, crd) = (lane("kd, seed 0"), lane("crd, seed 0"));
-        progress.event(&kd, &started("main", 10, &[]));
-        progress.event(&crd, &started("initial:ab", 0, &["a", "b", "c", "d", "e"]));
+        progress.event(&kd, &resumed(10));
+        progress.event(&crd, &started("initial:ab", &["a", "b", "c", "d", "e"]));
         progress.event(&kd, &Event::Warning { message: "2 tap pairs were left out".to_owned() });
         progress.event(&kd, &epoch(2, Some(50.0)));
         let checkpoint = Some(PathBuf::from("crd/checkpoint"));

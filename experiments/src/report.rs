@@ -1,303 +1,283 @@
-//! Reports: what the runs of an experiment say, side by side.
+//! Reports: what the runs of one or several experiments say, side by side.
 //!
-//! A report is a function of the experiment's folder and of nothing else: no date, no host, no order of the file system.
-//! Made twice, it is the same byte for byte. It reads
+//! A report is a function of the experiments' folders and of nothing else: no date, no host, no order of the file system.
+//! Made twice, it is the same byte for byte. Of each folder it reads
 //!
 //! - `experiment.toml`, the resolved experiment,
 //! - `plan.json`, the cells (one run for each method and seed) and their folders,
-//! - each cell's `summary.json`,
+//! - each cell's `summary.json`, and what the student has in common with its teachers (`similarity.json`,
+//!   `correlations.safetensors`),
 //!
-//! and writes `report/report.md` for people, and for programs `report/comparison.csv` (a row for each method),
-//! `report/runs.csv` (a row for each run) and `report/curves.csv` (a row for each run and epoch).
+//! and makes a document: sections of text, tables and pictures. That is written as `report.html` (one page, which needs
+//! no other file), `report.md`, `summary.md` (the comparison alone, to be pasted somewhere) and `report.tex` (its tables).
+//! For programs there are CSV files with the numbers of every table and picture, in full precision.
 
 mod csv;
+mod document;
+mod html;
+mod latex;
+mod markdown;
+mod numbers;
+mod picture;
+mod published;
+mod sections;
 mod statistics;
+mod study;
 mod table;
-mod text;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use limbeck::error::{Error, Result};
-use limbeck::experiment::{AccuracyChoice, Experiment};
-use limbeck::record::{Accuracies, Accuracy, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
-use limbeck::{cohort, config, registry};
+use limbeck::experiment::AccuracyChoice;
+use limbeck::record::Accuracy;
+use limbeck::registry;
+use serde::Serialize;
 
-use crate::store::{self, CellEntry, PlanFile};
+use crate::tensorboard;
 
-use statistics::Spread;
-
-/// The version of `plan.json` that reports read.
-const PLAN_FORMAT: u32 = 1;
+use published::Published;
+use study::{Method, Run, Study};
 
 /// With fewer seeds than this, the order of methods is not established, and the report says so.
 const ENOUGH_SEEDS: usize = 3;
 
-/// What a report may show otherwise than the experiment says.
-#[derive(Clone, Debug, Default)]
+/// With fewer pairs than this, nothing is claimed of the methods' ranks.
+const ENOUGH_PAIRS: usize = 5;
+
+/// What a report is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `report.html`
+    Html,
+    /// `report.md` and `summary.md`
+    Markdown,
+    /// The numbers of every table and picture.
+    Csv,
+    /// `report.tex`
+    Latex,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Format; 4] = [Format::Html, Format::Markdown, Format::Csv, Format::Latex];
+}
+
+/// What a report may show otherwise than the experiments say.
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// The method that others are compared with; absent: `compare.baseline`, else the first method.
+    /// The method that others are compared with; absent: `compare.baseline` of the first experiment, else its first method.
     pub baseline: Option<String>,
-    /// Which accuracy is shown; absent: `compare.accuracy`.
+    /// Which accuracy is shown; absent: `compare.accuracy` of the first experiment.
     pub accuracy: Option<AccuracyChoice>,
+    /// What is written.
+    pub formats: Vec<Format>,
+    /// Where it is written; absent: the folder `report` in that of a single experiment.
+    pub out: Option<PathBuf>,
+    /// Whether event files for TensorBoard are written, into the folder `tensorboard` beside the report's files.
+    pub tensorboard: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { baseline: None, accuracy: None, formats: Format::ALL.into(), out: None, tensorboard: false }
+    }
+}
+
+/// What the runs of an experiment came to, for programs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outline {
+    /// The experiment's name.
+    pub experiment: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// `report.md`; absent as long as none was written, because the experiment was stopped before its end.
+    pub report: Option<PathBuf>,
+    /// Which accuracy is shown.
+    pub accuracy: AccuracyChoice,
+    /// The method that others are compared with.
+    pub baseline: String,
+    /// Its runs: methods first, then seeds.
+    pub cells: Vec<CellOutline>,
+}
+
+/// One run of an [`Outline`].
+#[derive(Clone, Debug, Serialize)]
+pub struct CellOutline {
+    /// The method's name.
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// `finished`, `failed`, or `missing`: it has not ended.
+    pub status: &'static str,
+    /// Why it has no accuracy, if it has none.
+    pub reason: Option<String>,
+    /// On the test split: percent, and nats.
+    pub accuracy: Option<Accuracy>,
+}
+
+impl Outline {
+    /// Reads what is there of the experiment in `dir` (`runs/NAME`), which may be under way; `report` is passed on.
+    ///
+    /// # Errors
+    /// If `dir` holds no experiment, or an option asks for what the experiment does not have.
+    pub fn read(dir: &Path, options: &Options, report: Option<PathBuf>) -> Result<Outline> {
+        let Survey { studies, accuracy, baseline, .. } = Survey::read(&[dir.to_owned()], options)?;
+        let cell = |method: &Method, run: &Run| CellOutline {
+            method: method.name.clone(),
+            seed: run.cell.seed,
+            folder: run.path.clone(),
+            status: run.status,
+            reason: (!run.reason.is_empty()).then(|| run.reason.clone()),
+            accuracy: method.results.iter().find(|(seed, _)| *seed == run.cell.seed).map(|(_, accuracy)| *accuracy),
+        };
+        let methods = studies.iter().flat_map(|study| &study.methods);
+        let cells = methods.flat_map(|method| method.runs.iter().map(move |run| cell(method, run))).collect();
+        let experiment = studies.first().map(|study| study.experiment.name.clone()).unwrap_or_default();
+        Ok(Outline { experiment, folder: dir.to_owned(), report, accuracy, baseline, cells })
+    }
 }
 
 /// A report that was written.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// `report.md`
+    /// The folder.
+    pub folder: PathBuf,
+    /// What to look at first.
     pub path: PathBuf,
-    /// Its comparison table with what must be known to read it, as Markdown.
+    /// Its comparison with what must be known to read it, as Markdown.
     pub comparison: String,
 }
 
-/// Writes the report of the experiment in `dir` (`runs/NAME`) into `dir/report`.
+/// Writes the report of the experiments in `dirs` (`runs/NAME` each).
 ///
 /// Runs that are missing, failed or unreadable are listed with their reason; they are no error.
 ///
 /// # Errors
-/// If `dir` holds no experiment, an option asks for what the experiment does not have, or a file cannot be written.
-pub fn write(dir: &Path, options: &Options) -> Result<Report> {
-    let study = Study::read(dir, options)?;
-    let folder = dir.join("report");
-    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let comparison = text::comparison(&study);
-    let path = folder.join("report.md");
-    for (path, text) in [
-        (folder.join("comparison.csv"), csv::comparison(&study)),
-        (folder.join("runs.csv"), csv::runs(&study)),
-        (folder.join("curves.csv"), csv::curves(&study)),
-        (path.clone(), text::report(&study, &comparison)),
-    ] {
-        fs::write(&path, text).map_err(Error::io("write", &path))?;
-    }
-    Ok(Report { path, comparison })
-}
-
-/// A cell and what became of it.
-#[derive(Debug)]
-struct Run {
-    cell: CellEntry,
-    /// What it says of itself; absent if it has not ended or cannot be read.
-    summary: Option<Summary>,
-    /// `finished`, `failed` or `missing`.
-    status: &'static str,
-    /// Why it has no result; empty if it has one.
-    reason: String,
-    /// The three accuracies, if it has a result.
-    accuracies: Option<Accuracies>,
-}
-
-impl Run {
-    fn read(dir: &Path, cell: CellEntry) -> Run {
-        let missing = |cell, reason| Run { cell, summary: None, status: "missing", reason, accuracies: None };
-        let path = dir.join(&cell.folder).join(cohort::SUMMARY);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return missing(cell, "it has not ended; run the experiment again and it goes on".to_owned());
+/// If a folder holds no experiment, an option asks for what the experiments do not have, or a file cannot be written.
+pub fn write(dirs: &[PathBuf], options: &Options) -> Result<Report> {
+    let folder = match (&options.out, dirs) {
+        (Some(out), _) => out.clone(),
+        (None, [dir]) => dir.join("report"),
+        (None, _) => return Err(Error::plan("a report of several experiments needs a folder: name one with --out")),
+    };
+    let survey = Survey::read(dirs, options)?;
+    let document = sections::document(&survey);
+    let summary = markdown::write(&sections::summary(&survey));
+    let mut files: Vec<(String, String)> = Vec::new();
+    for format in Format::ALL.into_iter().filter(|format| options.formats.contains(format)) {
+        match format {
+            Format::Html => files.push(("report.html".to_owned(), html::write(&document))),
+            Format::Markdown => {
+                files.push(("report.md".to_owned(), markdown::write(&document)));
+                files.push(("summary.md".to_owned(), summary.clone()));
             }
-            Err(error) => return missing(cell, format!("its summary.json cannot be read: {error}")),
-        };
-        match serde_json::from_str::<Summary>(&text) {
-            Err(error) => missing(cell, format!("its summary.json is damaged: {error}")),
-            Ok(summary) if summary.format != SUMMARY_FORMAT => {
-                let found = summary.format;
-                missing(
-                    cell,
-                    format!("its summary.json has format {found}; this version reads format {SUMMARY_FORMAT}"),
-                )
-            }
-            Ok(summary) if (&summary.method, summary.seed) != (&cell.method, cell.seed) => {
-                missing(cell, format!("its summary.json is of {}, seed {}", summary.method, summary.seed))
-            }
-            Ok(summary) => match (&summary.outcome, summary.accuracy.clone()) {
-                (Outcome::Failed { reason, .. }, _) => {
-                    let reason = reason.clone();
-                    Run { cell, summary: Some(summary), status: "failed", reason, accuracies: None }
-                }
-                (Outcome::Finished, None) => missing(cell, "its summary.json has no accuracy".to_owned()),
-                (Outcome::Finished, accuracies) => {
-                    Run { cell, summary: Some(summary), status: "finished", reason: String::new(), accuracies }
-                }
-            },
+            Format::Csv => files.extend(csv::files(&survey).map(|(name, table)| (name.to_owned(), table.csv()))),
+            Format::Latex => files.push(("report.tex".to_owned(), latex::write(&document))),
         }
     }
+    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    for (name, text) in &files {
+        let path = folder.join(name);
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
+    }
+    if options.tensorboard {
+        survey.write_events(&folder.join("tensorboard"))?;
+    }
+    let path = folder.join(files.first().map_or("", |(name, _)| name));
+    Ok(Report { folder, path, comparison: summary })
 }
 
 /// All that a report is made of.
 #[derive(Debug)]
-struct Study {
-    experiment: Experiment,
+struct Survey {
+    studies: Vec<Study>,
     accuracy: AccuracyChoice,
     baseline: String,
-    /// The methods in the order of `compare.methods`.
-    methods: Vec<Method>,
-    /// The teachers of all runs, each once.
-    teachers: Vec<TeacherRecord>,
+    /// The methods of all studies, in the order of the first that has them.
+    methods: Vec<String>,
+    /// Published accuracies of the studies' pairs.
+    published: Published,
+    /// Whether the CSV files are written, so that they can be pointed to.
+    csv: bool,
 }
 
-/// The runs of one method.
-#[derive(Debug)]
-struct Method {
-    name: String,
-    /// In the order of `compare.seeds`.
-    runs: Vec<Run>,
-    /// (seed, accuracy) of the runs that have a result.
-    results: Vec<(u64, Accuracy)>,
-    /// Top-1 over seeds.
-    top1: Option<Spread>,
-    /// Top-5 over seeds.
-    top5: Option<Spread>,
-    /// Top-1 minus the baseline's, seed by seed; absent for the baseline itself.
-    difference: Option<Spread>,
-}
-
-impl Method {
-    fn top1s(&self) -> Vec<(u64, f64)> {
-        self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.top1)).collect()
+impl Survey {
+    fn read(dirs: &[PathBuf], options: &Options) -> Result<Survey> {
+        let mut studies = dirs.iter().map(|dir| Study::read(dir)).collect::<Result<Vec<_>>>()?;
+        let Some(first) = studies.first() else {
+            return Err(Error::plan("there is nothing to report: give the folder that `limbeck run` wrote, runs/NAME"));
+        };
+        let compare = &first.experiment.compare;
+        let accuracy = options.accuracy.unwrap_or(compare.accuracy);
+        let usual = compare.baseline.clone().or_else(|| compare.methods.first().cloned()).unwrap_or_default();
+        let mut methods: Vec<String> = Vec::new();
+        for method in studies.iter().flat_map(|study| &study.methods) {
+            if !methods.contains(&method.name) {
+                methods.push(method.name.clone());
+            }
+        }
+        let baseline = choose_baseline(options.baseline.as_deref(), usual, &methods)?;
+        for study in &mut studies {
+            study.choose(accuracy, &baseline).map_err(|error| match dirs.len() {
+                1 => error,
+                _ => error.within(&study.experiment.name),
+            })?;
+        }
+        label(&mut studies);
+        let csv = options.formats.contains(&Format::Csv);
+        Ok(Survey { studies, accuracy, baseline, methods, published: Published::load()?, csv })
     }
 
-    /// The summaries of runs with a result.
-    fn finished(&self) -> impl Iterator<Item = &Summary> {
-        self.runs.iter().filter(|run| run.accuracies.is_some()).filter_map(|run| run.summary.as_ref())
+    /// Whether it is of a single experiment.
+    fn single(&self) -> Option<&Study> {
+        match &self.studies[..] {
+            [study] => Some(study),
+            _ => None,
+        }
     }
-}
 
-impl Study {
-    fn read(dir: &Path, options: &Options) -> Result<Study> {
-        let path = dir.join(store::EXPERIMENT);
-        if !path.is_file() {
-            return Err(Error::plan(format!(
-                "{} holds no experiment (there is no experiment.toml in it): give the folder that `limbeck run` wrote, runs/NAME",
-                dir.display()
-            )));
-        }
-        let experiment = config::load(&path, &[])?;
-        let accuracy = options.accuracy.unwrap_or(experiment.compare.accuracy);
-        if accuracy == AccuracyChoice::BestOnValidation && experiment.validation == 0 {
-            return Err(Error::plan(
-                "the accuracy best_on_validation needs samples that were held out, and this experiment has `validation = 0`",
-            ));
-        }
-        let baseline = choose_baseline(&experiment, options)?;
-        let mut methods = group(&experiment, read_cells(dir)?, dir);
-        for method in &mut methods {
-            for run in &mut method.runs {
-                match run.accuracies.as_ref().map(|accuracies| pick(accuracy, accuracies)) {
-                    Some(Some(accuracy)) => method.results.push((run.cell.seed, accuracy)),
-                    Some(None) => run.reason = format!("it has no {}", accuracy.describe()),
-                    None => {}
+    /// What stands at the top: the experiments' names.
+    fn title(&self) -> String {
+        self.studies.iter().map(|study| study.experiment.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Writes an event file for each run that has a log, below the experiment's name where there are several.
+    fn write_events(&self, out: &Path) -> Result<()> {
+        for study in &self.studies {
+            let out = if self.single().is_some() { out.to_owned() } else { out.join(&study.experiment.name) };
+            for run in study.runs() {
+                // A run that the plan lacks has no folder.
+                if let Some(name) = run.path.file_name() {
+                    tensorboard::write(&run.path, &out.join(name))?;
                 }
             }
-            method.top1 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top1));
-            method.top5 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top5));
         }
-        let theirs = methods.iter().find(|method| method.name == baseline).map(Method::top1s).unwrap_or_default();
-        for method in methods.iter_mut().filter(|method| method.name != baseline) {
-            method.difference = Spread::of_differences(&method.top1s(), &theirs);
-        }
-        let mut teachers: Vec<TeacherRecord> = Vec::new();
-        for teacher in methods
-            .iter()
-            .flat_map(|method| &method.runs)
-            .filter_map(|run| run.summary.as_ref())
-            .flat_map(|s| &s.teachers)
-        {
-            if !teachers.iter().any(|known| (&known.name, &known.digest) == (&teacher.name, &teacher.digest)) {
-                teachers.push(teacher.clone());
-            }
-        }
-        teachers.sort_by_key(|teacher| experiment.teacher.get_index_of(&teacher.name));
-        Ok(Study { experiment, accuracy, baseline, methods, teachers })
-    }
-
-    fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.methods.iter().flat_map(|method| &method.runs)
-    }
-
-    fn summaries(&self) -> impl Iterator<Item = &Summary> {
-        self.runs().filter_map(|run| run.summary.as_ref())
-    }
-
-    /// The teacher that differences are taken to: the most accurate.
-    fn best_teacher(&self) -> Option<&TeacherRecord> {
-        self.teachers.iter().reduce(|best, teacher| if teacher.test.top1 > best.test.top1 { teacher } else { best })
-    }
-
-    /// A method's mean minus the best teacher's accuracy.
-    fn to_teacher(&self, method: &Method) -> Option<f64> {
-        Some(method.top1?.mean - self.best_teacher()?.test.top1)
+        Ok(())
     }
 }
 
-fn choose_baseline(experiment: &Experiment, options: &Options) -> Result<String> {
-    let methods = &experiment.compare.methods;
-    let Some(asked) = &options.baseline else {
-        return Ok(experiment.compare.baseline.clone().or_else(|| methods.first().cloned()).unwrap_or_default());
-    };
-    if methods.contains(asked) {
-        return Ok(asked.clone());
+/// Names every study by its pair of networks where that tells them apart, else by the experiment's name.
+fn label(studies: &mut [Study]) {
+    let pairs: Vec<Option<String>> = studies.iter().map(Study::pair).collect();
+    let distinct = pairs.iter().enumerate().all(|(at, pair)| pair.is_some() && !pairs[..at].contains(pair));
+    for (study, pair) in studies.iter_mut().zip(pairs) {
+        study.label = pair.filter(|_| distinct).unwrap_or_else(|| study.experiment.name.clone());
+    }
+}
+
+fn choose_baseline(asked: Option<&str>, usual: String, methods: &[String]) -> Result<String> {
+    let Some(asked) = asked else { return Ok(usual) };
+    if methods.iter().any(|method| method == asked) {
+        return Ok(asked.to_owned());
     }
     let hint = match registry::nearest(asked, methods.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("it compares {}", methods.join(", ")),
     };
     Err(Error::plan(format!("the baseline `{asked}` is not among the methods of this experiment: {hint}")))
-}
-
-fn read_cells(dir: &Path) -> Result<Vec<CellEntry>> {
-    let path = dir.join(store::PLAN);
-    let plan: PlanFile = store::read_json(&path)?;
-    if plan.format != PLAN_FORMAT {
-        return Err(Error::data(
-            &path,
-            format!("format {} is not known; this version reads format {PLAN_FORMAT}", plan.format),
-        ));
-    }
-    Ok(plan.cells)
-}
-
-/// The cells by method, in the order of `compare`; cells that `compare` does not name come last, those that the plan
-/// lacks are there as missing.
-fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path) -> Vec<Method> {
-    let compare = &experiment.compare;
-    let new = |name: &str| Method {
-        name: name.to_owned(),
-        runs: Vec::new(),
-        results: Vec::new(),
-        top1: None,
-        top5: None,
-        difference: None,
-    };
-    let mut methods: Vec<Method> = compare.methods.iter().map(|name| new(name)).collect();
-    for cell in cells {
-        let at = methods.iter().position(|method| method.name == cell.method).unwrap_or_else(|| {
-            methods.push(new(&cell.method));
-            methods.len() - 1
-        });
-        methods[at].runs.push(Run::read(dir, cell));
-    }
-    for method in &mut methods {
-        for seed in &compare.seeds {
-            if !method.runs.iter().any(|run| run.cell.seed == *seed) {
-                let cell = CellEntry { method: method.name.clone(), seed: *seed, folder: PathBuf::new() };
-                let reason = "plan.json has no such cell".to_owned();
-                method.runs.push(Run { cell, summary: None, status: "missing", reason, accuracies: None });
-            }
-        }
-        let place = |seed| compare.seeds.iter().position(|known| *known == seed).unwrap_or(usize::MAX);
-        method.runs.sort_by_key(|run| (place(run.cell.seed), run.cell.seed));
-    }
-    methods
-}
-
-fn pick(choice: AccuracyChoice, accuracies: &Accuracies) -> Option<Accuracy> {
-    match choice {
-        AccuracyChoice::Last => Some(accuracies.last),
-        AccuracyChoice::BestOnValidation => accuracies.best_on_validation.map(|best| best.test),
-        AccuracyChoice::BestOnTest => Some(accuracies.best_on_test.test),
-    }
 }
 
 #[cfg(test)]

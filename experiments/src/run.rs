@@ -50,7 +50,8 @@ pub fn execute(plan: &Plan, stop: &Stop, observer: &mut dyn Observer) -> Result<
     let asked: Vec<&PlannedTeacher> = plan
         .teachers
         .iter()
-        .filter(|teacher| open.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name)))
+        // Those of finished cells too: a student that asks no teacher is compared with those of the others.
+        .filter(|teacher| plan.cells.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name)))
         .collect();
     for teacher in &asked {
         let trained = train_teacher(plan, teacher, &environment, stop, &mut observer)
@@ -111,7 +112,9 @@ fn train_cohort(
     let outcomes = cohort::run(&config, &lanes, observer)?;
     let failure = |(lane, outcome): (&LaneConfig, Outcome)| match outcome {
         Outcome::Finished => None,
-        Outcome::Failed { reason, checkpoint: None } => Some(format!("{}: {reason}; it has no checkpoint", lane.name)),
+        Outcome::Failed { reason, checkpoint: None } => {
+            Some(format!("{}: {reason}; it has no good checkpoint", lane.name))
+        }
         Outcome::Failed { reason, checkpoint: Some(path) } => {
             Some(format!("{}: {reason}; its last good checkpoint is {}", lane.name, path.display()))
         }
@@ -179,7 +182,15 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
         &plan.data.dataset.info().identity,
     ))?;
     let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
-    let test: Accuracy = if cache.exists() { store::read_json(&cache)? } else { measure(plan, &teacher, &cache)? };
+    let test = match teacher.model().outputs() {
+        Some(_) => None,
+        None => Some(store::read_json(&cache).or_else(|error| {
+            if cache.exists() {
+                tracing::warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
+            }
+            measure(plan, &teacher, &cache)
+        })?),
+    };
     let record = TeacherRecord {
         name: name.clone(),
         model: network.kind.clone(),

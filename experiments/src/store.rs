@@ -9,6 +9,7 @@
 //!     plan.json               its cells
 //!     cells/METHOD-seedN-DIGEST/
 //!       cell.toml  events.jsonl  checkpoint.safetensors  student.safetensors  summary.json
+//!       similarity.json  correlations.safetensors
 //!     report/
 //! ```
 

@@ -85,7 +85,7 @@ pub fn write<S: Serialize>(folder: &Path, state: &S, tensors: &[(String, Tensor)
 /// Reads the newest whole checkpoint of a run folder; `None` if there is none at all.
 ///
 /// # Errors
-/// If there are checkpoints and none is whole: both are named with what is wrong with them.
+/// If there are checkpoints and none is whole: each is named with what is wrong with it.
 pub fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Loaded<S>>> {
     let mut faults: Vec<String> = Vec::new();
     for name in [NEWEST, PREVIOUS, STAGED] {
@@ -98,13 +98,16 @@ pub fn read<S: DeserializeOwned>(folder: &Path) -> Result<Option<Loaded<S>>> {
                 let passed_over = if faults.is_empty() { None } else { Some(faults.join("; ")) };
                 return Ok(Some(Loaded { state, tensors, path, passed_over }));
             }
+            // Killed while the very first one was written: there was none yet.
+            Err(_) if name == STAGED && faults.is_empty() => {}
             Err(error) => faults.push(error.to_string()),
         }
     }
     if faults.is_empty() {
         return Ok(None);
     }
-    Err(Error::run(format!("no checkpoint can be used: {}; delete the folder to begin anew", faults.join("; "))))
+    let faults = faults.join("; ");
+    Err(Error::run(format!("no checkpoint can be used: {faults}; delete {} to begin anew", folder.display())))
 }
 
 fn read_one<S: DeserializeOwned>(path: &Path) -> Result<(S, IndexMap<String, Tensor>)> {
@@ -179,13 +182,31 @@ mod tests {
     }
 
     #[test]
-    fn without_a_whole_checkpoint_both_faults_are_named() {
+    fn killed_while_the_first_one_is_written_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [NEWEST, PREVIOUS] {
-            fs::write(folder.path().join(name), b"damaged!").unwrap();
-        }
-        let message = read::<u64>(folder.path()).unwrap_err().to_string();
-        assert!(message.starts_with("no checkpoint can be used: "), "{message}");
-        assert!(message.contains(NEWEST) && message.contains(PREVIOUS), "{message}");
+        fs::write(folder.path().join(STAGED), b"half").unwrap();
+        assert!(read::<u64>(folder.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn without_a_whole_checkpoint_every_fault_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        write(folder.path(), &1_u64, &tensors(1.0)).unwrap();
+        let mut whole = fs::read(place(NEWEST)).unwrap();
+        fs::write(place(NEWEST), &whole[..whole.len() - 3]).unwrap();
+        whole.pop();
+        whole.push(7);
+        fs::write(place(PREVIOUS), &whole).unwrap();
+        let expected = format!(
+            "no checkpoint can be used: {}: cut short: {} of {} bytes are there; {}: the checkpoint is damaged: its digest \
+             does not fit its content; delete {} to begin anew",
+            place(NEWEST).display(),
+            whole.len() - 3,
+            whole.len(),
+            place(PREVIOUS).display(),
+            folder.path().display()
+        );
+        assert_eq!(read::<u64>(folder.path()).unwrap_err().to_string(), expected);
     }
 }

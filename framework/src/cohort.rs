@@ -8,14 +8,15 @@
 //! Lanes carry their own position. The cohort always serves the lanes that are furthest behind: so initial stages, lanes
 //! resumed from different steps, and lanes that failed need no special care.
 
+mod catch;
 mod evaluate;
 mod lane;
+mod similarity;
 mod stop;
 mod teacher;
 mod term;
 
 use std::fs::{self, File, TryLockError};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +24,7 @@ use std::time::Instant;
 use indexmap::IndexMap;
 use tch::{Device, Tensor};
 
+pub use catch::catch;
 pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
 pub use stop::{Limit, Stop};
 pub use teacher::Teacher;
@@ -41,6 +43,10 @@ use lane::{Lane, Shared};
 
 /// The student's weights in a run folder, once the run is finished.
 pub const STUDENT: &str = "student.safetensors";
+/// What the finished student is like beside the teachers: [`Similarity`](crate::record::Similarity).
+pub const SIMILARITY: &str = "similarity.json";
+/// Correlations of the classes' logits over the test split, `[C, C]`, float32: `student`, and `teacher.NAME` for each teacher.
+pub const CORRELATIONS: &str = "correlations.safetensors";
 /// What a run says of itself, once it has ended.
 pub const SUMMARY: &str = "summary.json";
 
@@ -282,32 +288,21 @@ impl<'a> Cohort<'a> {
             self.config.stop.count((position.step + 1).is_multiple_of(self.steps_per_epoch));
         }
         // A lane that was killed between its last checkpoint and its summary arrives here without a step.
-        for index in 0..self.berths.len() {
-            if self.berths[index].outcome.is_none() {
-                self.finish(index, watch)?;
-            }
-        }
-        Ok(())
+        let late: Vec<usize> = (0..self.berths.len()).filter(|index| self.berths[*index].outcome.is_none()).collect();
+        self.finish(&late, watch)
     }
 
     /// Writes a checkpoint of every lane that is still at work, where it stands.
     fn interrupt(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         for index in 0..self.berths.len() {
-            let lane = &self.berths[index].lane;
-            let (Some(position), None) = (lane.position(), &self.berths[index].outcome) else { continue };
+            let Berth { lane, outcome: None, .. } = &mut self.berths[index] else { continue };
+            let Some(position) = lane.position() else { continue };
             match lane.verdict() {
                 Err(error) => self.fail_at(index, position, &error, watch)?,
                 Ok(()) if lane.is_new() => {}
-                Ok(()) => self.save(index, lane.stage_name(), position.step, watch)?,
+                Ok(()) => lane.save(self.config.environment, self.steps_per_epoch, watch)?,
             }
         }
-        Ok(())
-    }
-
-    fn save(&self, index: usize, stage: String, step: u64, watch: &mut Watch<'_>) -> Result<()> {
-        let lane = &self.berths[index].lane;
-        let path = lane.save(self.config.environment)?;
-        watch.tell(&lane.info, Event::Checkpoint { stage, step, path });
         Ok(())
     }
 
@@ -334,6 +329,14 @@ impl<'a> Cohort<'a> {
         (slice(&order.positions, &order.positions_on_device), slice(&order.rows, &order.rows_on_device))
     }
 
+    /// The rows of the next step of this epoch; none after the last.
+    fn next_rows(&self, position: Position) -> &[i64] {
+        let rows = self.order.as_ref().map_or(&[][..], |order| &order.rows);
+        let batch = self.config.train.batch;
+        let start = (position.step % self.steps_per_epoch + 1) as usize * batch;
+        rows.get(start..rows.len().min(start + batch)).unwrap_or_default()
+    }
+
     fn step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
         let config = self.config;
         let (positions, rows) = self.rows(position);
@@ -358,13 +361,15 @@ impl<'a> Cohort<'a> {
         let started = Instant::now();
         let epoch = position.step / self.steps_per_epoch + 1;
         let draw = position.stage.seed(config.seed).stream("augment").at(epoch);
+        // Announced before this batch is asked for: whoever reads them has work while the last of this one is waited for.
+        config.data.dataset.prefetch(Split::Train, self.next_rows(position), &views, Some(draw));
         let batch = config.data.dataset.batch(Split::Train, &rows, &views, Some(draw))?;
         clock.data = clock.since(started);
 
         let mut features: IndexMap<String, Features> = IndexMap::new();
         for teacher in teachers {
             let started = Instant::now();
-            let output = teacher.forward(batch.view(&teacher.view)?, &wanted[&teacher.name])?;
+            let output = teacher.teach(batch.view(&teacher.view)?, &rows, &wanted[&teacher.name])?;
             features.insert(teacher.name.clone(), output);
             clock.teachers.insert(teacher.name.clone(), clock.since(started));
         }
@@ -390,7 +395,7 @@ impl<'a> Cohort<'a> {
     fn wanted(&self, lanes: &[usize]) -> IndexMap<String, Taps> {
         let mut wanted: IndexMap<String, Taps> = IndexMap::new();
         for &index in lanes {
-            for (teacher, taps) in self.berths[index].lane.wanted() {
+            for (teacher, taps) in self.berths[index].lane.wanted(self.steps_per_epoch) {
                 let entry = wanted.entry(teacher.to_owned()).or_default();
                 taps.for_each(|tap: &TapRef| entry.insert(tap.clone()));
             }
@@ -427,20 +432,20 @@ impl<'a> Cohort<'a> {
         if epoch_ends {
             self.end_epoch(position, &sound, watch)?;
         }
+        let mut through = Vec::new();
         for index in sound {
             let berth = &mut self.berths[index];
             if berth.outcome.is_some() {
                 continue;
             }
-            let stage = berth.lane.stage_name();
             if (epoch_ends && berth.lane.end_stage(self.steps_per_epoch)) || saves {
-                self.save(index, stage, done, watch)?;
+                berth.lane.save(self.config.environment, self.steps_per_epoch, watch)?;
             }
-            if self.berths[index].lane.position().is_none() {
-                self.finish(index, watch)?;
+            if berth.lane.position().is_none() {
+                through.push(index);
             }
         }
-        Ok(())
+        self.finish(&through, watch)
     }
 
     fn end_epoch(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
@@ -453,7 +458,7 @@ impl<'a> Cohort<'a> {
             let students: Vec<_> = evaluated
                 .iter()
                 .map(|i| &self.berths[*i].lane)
-                .map(|lane| move |batch: &_| lane.evaluate(batch))
+                .map(|lane| move |batch: &_| Ok(lane.features(batch, &Taps::none())?.logits))
                 .collect();
             let networks: Vec<Classifier<'_>> = students.iter().map(|student| student as Classifier<'_>).collect();
             let views: Views = evaluated.iter().map(|i| self.berths[*i].lane.view.clone()).collect();
@@ -487,19 +492,40 @@ impl<'a> Cohort<'a> {
     }
 
     fn fail(&mut self, index: usize, reason: String, watch: &mut Watch<'_>) -> Result<()> {
-        let path = self.berths[index].lane.info.folder.join(checkpoint::NEWEST);
-        let outcome = Outcome::Failed { reason, checkpoint: path.exists().then_some(path) };
-        self.end(index, outcome, watch)
+        let checkpoint = self.berths[index].lane.checkpoint.clone();
+        self.end(index, Outcome::Failed { reason, checkpoint }, watch)
     }
 
-    fn finish(&mut self, index: usize, watch: &mut Watch<'_>) -> Result<()> {
-        let lane = &mut self.berths[index].lane;
-        lane.export()?;
-        checkpoint::remove_previous(&lane.info.folder)?;
-        self.end(index, Outcome::Finished, watch)
+    /// Ends lanes that are through: what they are is measured and written.
+    fn finish(&mut self, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        // They rest after this: the averages stay where the students were.
+        lanes.iter().for_each(|i| self.berths[*i].lane.swap_average());
+        let started = Instant::now();
+        let students: Vec<&Lane> = lanes.iter().map(|i| &self.berths[*i].lane).collect();
+        let findings = match similarity::measure(self.config, &students) {
+            Ok(findings) => findings,
+            Err(error) => students.iter().map(|_| Err(Error::run(error.to_string()))).collect(),
+        };
+        let share = started.elapsed().as_secs_f64() / lanes.len() as f64;
+        for (&index, findings) in lanes.iter().zip(findings) {
+            let lane = &mut self.berths[index].lane;
+            lane.book(share);
+            // A student is finished without it, too.
+            if let Err(error) = findings.and_then(|findings| findings.save(&lane.info.folder)) {
+                let message = format!("what it has in common with the teachers is not known: {error}");
+                watch.tell(&lane.info, Event::Warning { message });
+            }
+            lane.export()?;
+            checkpoint::remove_previous(&lane.info.folder)?;
+            self.end(index, Outcome::Finished, watch)?;
+        }
+        Ok(())
     }
 
-    /// Writes the summary and lets the lane rest.
+    /// Says how the lane ended, writes that down, and lets it rest. Killed in between, it says so again when it is resumed.
     fn end(&mut self, index: usize, outcome: Outcome, watch: &mut Watch<'_>) -> Result<()> {
         let config = self.config;
         let berth = &mut self.berths[index];
@@ -536,8 +562,8 @@ impl<'a> Cohort<'a> {
         };
         let berth = &mut self.berths[index];
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::run(format!("summary: {e}")))?;
-        weights::write_atomically(&berth.lane.info.folder.join(SUMMARY), text.as_bytes())?;
         watch.tell(&berth.lane.info, Event::Ended(outcome.clone()));
+        weights::write_atomically(&berth.lane.info.folder.join(SUMMARY), text.as_bytes())?;
         berth.outcome = Some(outcome);
         Ok(())
     }
@@ -552,7 +578,7 @@ pub fn lock(folder: &Path) -> Result<File> {
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::run(format!(
+        Err(TryLockError::WouldBlock) => Err(Error::plan(format!(
             "another process is at work in {}: wait for it, or choose another folder with --out",
             folder.display()
         ))),
@@ -560,28 +586,18 @@ pub fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// Turns a panic into an error. tch's operators panic on shapes that do not fit, and a lane must not take others along.
-///
-/// # Errors
-/// Those of `work`; or the first line of what it panicked with.
-pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|payload| Err(Error::run(format!("panic: {}", panic_message(payload.as_ref())))))
-}
-
-fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| payload.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without a message");
-    // libtorch's messages carry a C++ stack; the first line says it all.
-    text.lines().next().unwrap_or(text).to_owned()
-}
-
 /// The process's peak resident memory in bytes since it started, where the system says.
 fn peak_memory() -> Option<u64> {
+    memory_status("VmHWM:")
+}
+
+/// The process's resident memory in bytes, where the system says.
+pub(crate) fn resident_memory() -> Option<u64> {
+    memory_status("VmRSS:")
+}
+
+fn memory_status(key: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

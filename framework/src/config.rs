@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
@@ -78,6 +79,29 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment> {
 /// # Errors
 /// As for [`load`].
 pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment> {
+    let (experiment, source, set): (Experiment, _, _) = read(text, path, overrides)?;
+    let at = |fault: Fault| {
+        let origin = source.locate(&fault.key, &set);
+        Box::new(Diagnostic { message: fault.message, key: fault.key, origin })
+    };
+    experiment.check().map_err(at)?;
+    Ok(experiment)
+}
+
+/// Reads anything else that is written as an experiment file is, with overrides and the same errors.
+///
+/// # Errors
+/// If the text is not TOML, or does not describe a `T`.
+pub fn parse_as<T: DeserializeOwned>(text: &str, path: &Path, overrides: &[String]) -> Result<T> {
+    read(text, path, overrides).map(|(value, _, _)| value)
+}
+
+/// The value, its source, and the overrides by key.
+fn read<'a, T: DeserializeOwned>(
+    text: &'a str,
+    path: &'a Path,
+    overrides: &[String],
+) -> Result<(T, Source<'a>, HashMap<String, String>)> {
     let source = Source::new(text, path)?;
     let mut table = source.table.clone();
     let mut set = HashMap::new();
@@ -87,17 +111,11 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment
             .map_err(Box::new)?;
         set.insert(key, text.clone());
     }
-    let experiment: Experiment =
-        serde_path_to_error::deserialize(hoist_kind(Value::Table(table.clone()))).map_err(|error| {
-            let key = error.path().to_string();
-            Box::new(source.diagnose(&key, error.inner().message(), &table, &set))
-        })?;
-    let at = |fault: Fault| {
-        let origin = source.locate(&fault.key, &set);
-        Box::new(Diagnostic { message: fault.message, key: fault.key, origin })
-    };
-    experiment.check().map_err(at)?;
-    Ok(experiment)
+    let value = serde_path_to_error::deserialize(hoist_kind(Value::Table(table.clone()))).map_err(|error| {
+        let key = error.path().to_string();
+        Box::new(source.diagnose(&key, error.inner().message(), &table, &set))
+    })?;
+    Ok((value, source, set))
 }
 
 /// An experiment file with the place of every key.
@@ -185,11 +203,36 @@ impl<'a> Source<'a> {
         } else if let (true, [missing, ..]) = (message.starts_with("missing field"), &quoted[..]) {
             (format!("the key `{missing}` is missing here"), key.to_owned())
         } else {
-            (message.to_owned(), key.to_owned())
+            (wrong_type(message, key).unwrap_or_else(|| message.to_owned()), key.to_owned())
         };
         let origin = self.locate(&key, set);
         Diagnostic { message, key, origin }
     }
+}
+
+/// serde's words for a value of another type, in those of TOML.
+fn wrong_type(message: &str, key: &str) -> Option<String> {
+    let said = ["invalid type: ", "invalid value: "].into_iter().find_map(|start| message.strip_prefix(start))?;
+    let (found, expected) = said.rsplit_once(", expected ")?;
+    let found = match found {
+        "sequence" => "a list",
+        "map" => "a table",
+        other => other,
+    };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "path string" => "a string",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        plugin if plugin.starts_with("dyn ") && key.ends_with(".kind") => "a name",
+        plugin if plugin.starts_with("dyn ") => "a table with a `kind`",
+        table if table.starts_with("struct ") => "a table",
+        other => other,
+    };
+    Some(format!("expected {expected}, found {found}"))
 }
 
 /// The words between backquotes.

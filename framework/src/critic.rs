@@ -22,24 +22,10 @@ pub trait CriticConfig: fmt::Debug + Send + Sync {
 /// What a critic may know when it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CriticSite {
-    /// The width F of the student's features.
-    pub student_width: i64,
-    /// The width F of the teacher's features.
-    pub teacher_width: i64,
     /// The width D of the embeddings.
     pub embedding_width: i64,
     /// n, the number of training samples.
     pub samples: i64,
-}
-
-impl CriticSite {
-    /// The width F of a side's features.
-    pub fn width(&self, side: Side) -> i64 {
-        match side {
-            Side::Student => self.student_width,
-            Side::Teacher => self.teacher_width,
-        }
-    }
 }
 
 /// The two networks.
@@ -61,16 +47,17 @@ impl Side {
     }
 }
 
-/// A critic at work.
+/// A critic at work. It is given embeddings, vectors of norm 1: one of the student's and one of the teacher's make a pair.
 pub trait Critic: fmt::Debug + Send {
-    /// Embeds one side's features: `[B, F]` → `[B, D]`.
-    ///
-    /// # Errors
-    /// If the step cannot be computed.
-    fn embed(&self, side: Side, features: &Tensor) -> Result<Tensor>;
-
-    /// Whether the score is a function of a dot product, so that a whole bank is scored by one matrix product.
+    /// Whether the score is a dot product of something that depends on the anchor alone with the candidate: then a whole
+    /// bank is scored by one matrix product.
     fn factors(&self) -> bool;
+
+    /// Whether the loss takes the negatives for a fair sample of all samples, so that they must not be chosen by their
+    /// scores.
+    fn needs_fair_negatives(&self) -> bool {
+        false
+    }
 
     /// The log-score of each anchor of `side` with its candidates of the other side, before any normalising constant:
     /// `[B, D]` × `[N, D]` → `[B, N]`, or × `[B, K, D]` → `[B, K]`.
@@ -79,7 +66,8 @@ pub trait Critic: fmt::Debug + Send {
     /// If the step cannot be computed.
     fn score(&self, side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor>;
 
-    /// The loss for anchors of `side`: one loss term, and the bound on the mutual information in nats as a metric.
+    /// The loss for anchors of `side`: one loss term, and, where the negatives are [fair](Scores::fair), the bound on the
+    /// mutual information in nats as the metric `mutual_information`.
     ///
     /// # Errors
     /// If the step cannot be computed.
@@ -89,10 +77,12 @@ pub trait Critic: fmt::Debug + Send {
 /// The scores of one side's anchors.
 #[derive(Debug)]
 pub struct Scores {
-    /// `[B]`: each anchor with its own partner.
+    /// `[B]`: each anchor with its positive.
     pub positive: Tensor,
     /// `[B, K]`: each anchor with its negatives.
     pub negative: Tensor,
     /// `[B, K]` bool where only some entries are negatives; absent: all are.
     pub mask: Option<Tensor>,
+    /// Whether the negatives were chosen without a look at their scores: otherwise nothing bounds the mutual information.
+    pub fair: bool,
 }

@@ -33,6 +33,10 @@ pub trait Dataset: fmt::Debug + Send {
     /// # Errors
     /// If a view does not exist or a row cannot be read.
     fn batch(&self, split: Split, rows: &Rows, views: &Views, draw: Option<Seed>) -> Result<Batch>;
+
+    /// A hint that this batch will be asked for next. It changes nothing but time: a data set that reads from a disk
+    /// begins with it meanwhile. What is wrong is said when the batch is asked for.
+    fn prefetch(&self, _split: Split, _rows: &[i64], _views: &Views, _draw: Option<Seed>) {}
 }
 
 /// The two parts that a data set comes in. Validation rows are training rows that are not trained on.
@@ -45,6 +49,9 @@ pub enum Split {
     Test,
 }
 
+/// The label of a training sample that has none: no class, left out of the cross-entropy and never held out.
+pub const UNLABELLED: i64 = -100;
+
 /// One view of every sample: an image, its luminance, its depth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ViewInfo {
@@ -55,7 +62,7 @@ pub struct ViewInfo {
 }
 
 /// What a data set says of itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DatasetInfo {
     /// A name for reports.
     pub name: String,
@@ -64,12 +71,14 @@ pub struct DatasetInfo {
     pub identity: String,
     /// The classes, in the order of the labels.
     pub class_names: Vec<String>,
-    /// The label of every row of the training part, on the host: samplers need it there.
+    /// The label of every row of the training part, or [`UNLABELLED`], on the host: samplers need it there.
     pub train_labels: Arc<[i64]>,
     /// The label of every row of the test part.
     pub test_labels: Arc<[i64]>,
     /// Its views; the first is what a network sees that names none.
     pub views: Vec<ViewInfo>,
+    /// What somebody who reads the plan should know, a line each: samples that were left out, for example.
+    pub notes: Vec<String>,
 }
 
 impl DatasetInfo {
@@ -187,20 +196,21 @@ impl Batch {
 }
 
 /// Holds out `count` rows for validation, the same share of every class, the same rows for every seed of an experiment.
+/// Rows without label are trained on.
 ///
 /// Returns (training rows, validation rows), both ascending.
 ///
 /// # Errors
 /// If `count` leaves nothing to train on.
 pub fn hold_out(labels: &[i64], classes: i64, count: usize) -> Result<(Vec<i64>, Vec<i64>)> {
-    if count >= labels.len() {
+    let labelled = labels.iter().filter(|label| **label != UNLABELLED).count();
+    if count > 0 && count >= labelled {
         return Err(Error::plan(format!(
-            "`validation = {count}` leaves nothing to train on: the training part has {} samples",
-            labels.len()
+            "`validation = {count}` leaves nothing to train on: the training part has {labelled} samples with a label"
         )));
     }
     let mut by_class: Vec<Vec<i64>> = vec![Vec::new(); classes as usize];
-    for (row, label) in labels.iter().enumerate() {
+    for (row, label) in labels.iter().enumerate().filter(|(_, label)| **label != UNLABELLED) {
         by_class[*label as usize].push(row as i64);
     }
     let mut validation = Vec::with_capacity(count);
@@ -208,7 +218,7 @@ pub fn hold_out(labels: &[i64], classes: i64, count: usize) -> Result<(Vec<i64>,
     for (class, rows) in by_class.iter_mut().enumerate() {
         // Quotas by running totals, so that they add up to `count` exactly.
         seen += rows.len();
-        let quota = seen * count / labels.len() - taken;
+        let quota = (seen * count).checked_div(labelled).unwrap_or(0) - taken;
         taken += quota;
         Seed::new(0).stream("validation").at(class as u64).rng().shuffle(rows);
         validation.extend_from_slice(&rows[..quota]);
@@ -233,6 +243,23 @@ mod tests {
             assert!((14..=15).contains(&count), "class {class} has {count}");
         }
         let message = hold_out(&labels, 7, 1000).unwrap_err().to_string();
-        assert_eq!(message, "`validation = 1000` leaves nothing to train on: the training part has 1000 samples");
+        assert_eq!(
+            message,
+            "`validation = 1000` leaves nothing to train on: the training part has 1000 samples with a label"
+        );
+    }
+
+    #[test]
+    fn rows_without_label_are_never_held_out() {
+        let labels: Vec<i64> = (0..100).map(|i| if i % 2 == 0 { UNLABELLED } else { i % 3 }).collect();
+        let (train, validation) = hold_out(&labels, 3, 20).unwrap();
+        assert_eq!((train.len(), validation.len()), (80, 20));
+        assert!(validation.iter().all(|row| row % 2 == 1));
+        let message = hold_out(&labels, 3, 50).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "`validation = 50` leaves nothing to train on: the training part has 50 samples with a label"
+        );
+        assert_eq!(hold_out(&[UNLABELLED; 4], 3, 0).unwrap(), (vec![0, 1, 2, 3], vec![]));
     }
 }

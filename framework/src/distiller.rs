@@ -57,6 +57,11 @@ pub trait Distiller: fmt::Debug + Send {
     /// If the step cannot be computed; it ends this lane and no other.
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms>;
 
+    /// Whether the loss depends on the order of the samples in a batch, as that of a method does that compares neighbours.
+    fn order_matters(&self) -> bool {
+        false
+    }
+
     /// Called after the optimiser's step, without gradients: the place where memory banks move.
     ///
     /// # Errors
@@ -121,16 +126,25 @@ impl Site<'_> {
         self.pair(last(&self.student.taps), last(&self.teacher.taps), Form::Output)
     }
 
+    /// Pairs two lists of taps by position, both in one form, as [`pair_taps`](Self::pair_taps) does.
+    ///
+    /// # Errors
+    /// If a tap does not exist in that form.
+    pub fn pair(&self, student: &[TapInfo], teacher: &[TapInfo], form: Form) -> Result<TapPairs> {
+        let named =
+            |taps: &[TapInfo]| taps.iter().map(|tap| TapRef { name: tap.name.clone(), form }).collect::<Vec<_>>();
+        self.pair_taps(&named(student), &named(teacher))
+    }
+
     /// Pairs two lists of taps by position, unless the experiment file pairs them itself. What has no partner is kept
     /// in [`TapPairs::dropped`], which the plan warns of.
     ///
     /// # Errors
     /// If a tap does not exist in that form.
-    pub fn pair(&self, student: &[TapInfo], teacher: &[TapInfo], form: Form) -> Result<TapPairs> {
-        let named = |tap: &TapInfo| TapRef { name: tap.name.clone(), form };
+    pub fn pair_taps(&self, student: &[TapRef], teacher: &[TapRef]) -> Result<TapPairs> {
         let chosen: Vec<(TapRef, TapRef)> = match self.configured_pairs {
             Some(pairs) => pairs.to_vec(),
-            None => student.iter().zip(teacher).map(|(s, t)| (named(s), named(t))).collect(),
+            None => student.iter().cloned().zip(teacher.iter().cloned()).collect(),
         };
         let mut pairs = TapPairs::default();
         for (s, t) in chosen {
@@ -140,8 +154,8 @@ impl Site<'_> {
         }
         if self.configured_pairs.is_none() {
             let n = pairs.pairs.len();
-            pairs.dropped.extend(student[n..].iter().map(|tap| format!("student {}", named(tap))));
-            pairs.dropped.extend(teacher[n..].iter().map(|tap| format!("teacher {}", named(tap))));
+            pairs.dropped.extend(student[n..].iter().map(|tap| format!("student {tap}")));
+            pairs.dropped.extend(teacher[n..].iter().map(|tap| format!("teacher {tap}")));
         }
         Ok(pairs)
     }
@@ -230,7 +244,7 @@ impl Step<'_> {
         self.taps.pairs.iter().map(tap).collect()
     }
 
-    /// The only pair.
+    /// The only pair: (student, teacher), each `[B, …]`.
     ///
     /// # Errors
     /// If there is another number of pairs.
@@ -258,19 +272,19 @@ impl Terms {
         Terms::default()
     }
 
-    /// A single loss.
+    /// A single loss: one element, `[]` or `[1]`, without the weight of the experiment.
     pub fn of(name: &str, value: Tensor) -> Self {
         Terms::new().loss(name, value)
     }
 
-    /// Adds a scalar to be minimised.
+    /// Adds a scalar `[]` to be minimised, without the weight of the experiment.
     #[must_use]
     pub fn loss(mut self, name: &str, value: Tensor) -> Self {
         self.losses.push((name.to_owned(), value));
         self
     }
 
-    /// Adds a scalar to be averaged over the epoch and reported.
+    /// Adds a scalar `[]` to be averaged over the epoch and reported, in units of its own.
     #[must_use]
     pub fn metric(mut self, name: &str, value: Tensor) -> Self {
         self.metrics.push((name.to_owned(), value.detach()));
@@ -285,12 +299,12 @@ impl Terms {
         self
     }
 
-    /// What is minimised.
+    /// What is minimised: name and scalar.
     pub fn losses(&self) -> &[(String, Tensor)] {
         &self.losses
     }
 
-    /// What is watched.
+    /// What is watched: name and scalar.
     pub fn metrics(&self) -> &[(String, Tensor)] {
         &self.metrics
     }

@@ -20,8 +20,10 @@ pub enum Error {
     #[error("{0}")]
     Plan(String),
     /// A file could not be read or written.
-    #[error("cannot {doing} {}", path.display())]
+    #[error("{context}cannot {doing} {}", path.display())]
     Io {
+        /// The key of the experiment that asks for it, or who else does, with a colon and a blank; or nothing.
+        context: String,
         /// What was being done: "read", "write", "create".
         doing: &'static str,
         /// The file or folder.
@@ -30,8 +32,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A data or weight file is not what it should be.
-    #[error("{}: {message}", path.display())]
+    #[error("{context}{}: {message}", path.display())]
     Data {
+        /// As of [`Io`](Error::Io).
+        context: String,
         /// The file.
         path: PathBuf,
         /// What was found, where, and what was expected.
@@ -40,9 +44,9 @@ pub enum Error {
     /// A device that was asked for is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// libtorch refused an operation.
+    /// libtorch refused an operation; its message in one line.
     #[error("libtorch: {0}")]
-    Torch(#[from] tch::TchError),
+    Torch(String),
     /// A run ended without a student.
     #[error("{0}")]
     Run(String),
@@ -61,13 +65,13 @@ impl Error {
 
     /// A file whose content is wrong.
     pub fn data(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
-        Error::Data { path: path.as_ref().to_owned(), message: message.into() }
+        Error::Data { context: String::new(), path: path.as_ref().to_owned(), message: message.into() }
     }
 
     /// Wraps an I/O error: `fs::read(p).map_err(Error::io("read", p))`.
     pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Error::Io { doing, path, source }
+        move |source| Error::Io { context: String::new(), doing, path, source }
     }
 
     /// Whether the user's configuration or call is at fault (exit code 2) rather than a run (exit code 1).
@@ -75,12 +79,49 @@ impl Error {
         matches!(self, Error::Config(_) | Error::Plan(_) | Error::Device(_))
     }
 
-    /// Puts `context` before the message, keeping the variant: `context: message`.
+    /// Puts `context` before the message, keeping the variant: `context: message`. What has a place of its own already, in
+    /// the experiment file or as a device, stays as it is.
     pub fn within(self, context: &str) -> Self {
         match self {
             Error::Plan(message) => Error::Plan(format!("{context}: {message}")),
             Error::Run(message) => Error::Run(format!("{context}: {message}")),
-            other => other,
+            Error::Torch(message) => Error::Run(format!("{context}: libtorch: {message}")),
+            Error::Io { context: inner, doing, path, source } => {
+                Error::Io { context: format!("{context}: {inner}"), doing, path, source }
+            }
+            Error::Data { context: inner, path, message } => {
+                Error::Data { context: format!("{context}: {inner}"), path, message }
+            }
+            Error::Config(_) | Error::Device(_) => self,
         }
+    }
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        match error {
+            tch::TchError::Torch(message) => Error::Torch(first_line(&message).to_owned()),
+            other => Error::Torch(first_line(&other.to_string()).to_owned()),
+        }
+    }
+}
+
+/// What libtorch says first; behind it comes the C++ stack.
+pub(crate) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_comes_first_and_a_source_stays() {
+        let absent = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = Error::io("read", "w.bin")(absent).within("weights").within("teacher.big");
+        assert_eq!(error.to_string(), "teacher.big: weights: cannot read w.bin");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "entity not found");
+        assert_eq!(Error::data("w.bin", "too long").within("dataset").to_string(), "dataset: w.bin: too long");
+        assert_eq!(Error::Torch("no".into()).within("student").to_string(), "student: libtorch: no");
     }
 }

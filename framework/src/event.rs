@@ -11,7 +11,20 @@ use crate::record::{EpochRecord, Outcome};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A stage begins, or goes on after a resumption.
+    /// The lane goes on from a checkpoint: the first event of every lane that does, and of no other.
+    Resumed {
+        /// The stage that the checkpoint was written in.
+        stage: String,
+        /// How many epochs that stage has.
+        epochs: u64,
+        /// Steps of one epoch.
+        steps_per_epoch: u64,
+        /// Steps done in the stage: those of the [`Checkpoint`](Event::Checkpoint) event.
+        step: u64,
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// The first step of a stage is done.
     StageStarted {
         /// `main`, or `initial:TERM`.
         stage: String,
@@ -19,8 +32,6 @@ pub enum Event {
         epochs: u64,
         /// Steps of one epoch.
         steps_per_epoch: u64,
-        /// The step at which it goes on; 0 for a new one.
-        step: u64,
         /// Variables of the lane that do not train in this stage although they could: the loss does not reach them.
         unreached: Vec<String>,
     },
@@ -57,7 +68,7 @@ pub enum Event {
         /// In the user's words.
         message: String,
     },
-    /// The lane ended.
+    /// The lane ended. Its summary is written next: a log that ends with this event is whole, whatever happens then.
     Ended(Outcome),
 }
 

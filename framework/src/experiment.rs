@@ -1,6 +1,6 @@
 //! The experiment file: what a researcher writes, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -62,7 +62,8 @@ pub struct TeacherConfig {
     pub view: Option<String>,
     /// The network.
     pub model: Arc<dyn ModelConfig>,
-    /// Its weights (safetensors), relative to the experiment file. Absent: it is trained first, by `train`.
+    /// Its weights (safetensors or a PyTorch checkpoint), relative to the experiment file. Absent: it is
+    /// trained first, by `train`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// The arithmetic of its forward pass. Its outputs are float32 in any case.
@@ -240,6 +241,10 @@ fn is_one(value: &u64) -> bool {
     *value == 1
 }
 
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -267,6 +272,9 @@ pub struct TermConfig {
     /// What its loss is multiplied by.
     #[serde(default = "one")]
     pub weight: f64,
+    /// When the weight applies; absent: always, in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<TermSchedule>,
     /// The teachers, each with a distiller of its own; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teachers: Option<Vec<String>>,
@@ -275,6 +283,86 @@ pub struct TermConfig {
     pub taps: Option<Vec<(TapRef, TapRef)>>,
     /// The method.
     pub distiller: Arc<dyn DistillerConfig>,
+}
+
+/// When a term's weight applies, by epochs of the main stage, which count from 1.
+///
+/// In epoch e the weight is multiplied by 0 outside `from ..= to`, else by
+/// min(1, (e − from + 1) / `warmup_epochs`, (to − e + 1) / `cooldown_epochs`).
+///
+/// Before `from` the term is computed all the same, so that memory banks are full and statistics known when it begins
+/// (its heads, like anything that trains without a gradient, lose a little to weight decay). After `to` it is not, and
+/// its teacher is not asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TermSchedule {
+    /// The first epoch.
+    #[serde(skip_serializing_if = "is_one")]
+    pub from: u64,
+    /// The last epoch; absent: the last one of training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+    /// Epochs over which the weight rises linearly; in the last of them it is whole. 0 and 1: whole from the start.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warmup_epochs: u64,
+    /// Epochs over which it falls linearly, up to and with `to`; 0 and 1: whole to the end.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cooldown_epochs: u64,
+}
+
+impl Default for TermSchedule {
+    fn default() -> Self {
+        TermSchedule { from: 1, to: None, warmup_epochs: 0, cooldown_epochs: 0 }
+    }
+}
+
+impl TermSchedule {
+    /// What the weight is multiplied by in `epoch` of `epochs`, both from 1; `None` after the last epoch of the term.
+    pub fn factor(&self, epoch: u64, epochs: u64) -> Option<f64> {
+        let to = self.to.unwrap_or(epochs);
+        if epoch > to {
+            return None;
+        }
+        let share = |done: u64, of: u64| (done as f64 / of.max(1) as f64).min(1.0);
+        let begun = (epoch + 1).saturating_sub(self.from);
+        Some(share(begun, self.warmup_epochs).min(share(to - epoch + 1, self.cooldown_epochs)))
+    }
+
+    /// Checks the epochs against the length of training; `key` is the table that this is.
+    fn check(&self, key: &str, epochs: u64) -> Result<(), Fault> {
+        let fault = |name: &str, message: String| Err(Fault::new(format!("{key}.{name}"), message));
+        if !(1..=epochs).contains(&self.from) {
+            return fault("from", format!("from must be between 1 and epochs ({epochs}), not {}", self.from));
+        }
+        match self.to {
+            Some(to) if !(self.from..=epochs).contains(&to) => {
+                fault("to", format!("to must be between from ({}) and epochs ({epochs}), not {to}", self.from))
+            }
+            None if self.cooldown_epochs > epochs => fault(
+                "cooldown_epochs",
+                format!("cooldown_epochs must be at most epochs ({epochs}), not {}", self.cooldown_epochs),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for TermSchedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        if self.from > 1 {
+            parts.push(format!("from epoch {}", self.from));
+        }
+        if let Some(to) = self.to {
+            parts.push(format!("to epoch {to}"));
+        }
+        for (epochs, what) in [(self.warmup_epochs, "rising"), (self.cooldown_epochs, "falling")] {
+            if epochs > 1 {
+                parts.push(format!("{what} over {epochs} epochs"));
+            }
+        }
+        if parts.is_empty() { f.write_str("always") } else { f.write_str(&parts.join(", ")) }
+    }
 }
 
 /// What an experiment compares.
@@ -337,7 +425,7 @@ impl Experiment {
                 self.method.keys().map(String::as_str).chain(built_in.iter().map(|plugin| plugin.name)).collect();
             let hint = match registry::nearest(name, names.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("define [method.{name}], or use one of {}", names.join(", ")),
+                None => format!("define [method.{name}], or use one of {}; is its crate linked?", names.join(", ")),
             };
             return Err(Error::plan(format!("unknown method `{name}`: {hint}")));
         };
@@ -371,6 +459,13 @@ impl Experiment {
             return fault("threads", format!("threads must be between 1 and 1024, not {threads}"));
         }
         self.train.check("train")?;
+        if self.student.model.file().is_some() {
+            let kind = self.student.model.typetag_name();
+            return fault(
+                "student.model",
+                format!("a network of kind `{kind}` is frozen and only teaches: choose another"),
+            );
+        }
         for (name, teacher) in &self.teacher {
             teacher.check(name)?;
         }
@@ -421,10 +516,21 @@ impl Experiment {
             let message = format!("method `{name}` has nothing to minimise: no cross_entropy and no terms");
             return Err(Fault::new(table, message));
         }
+        let end = |term: &TermConfig| term.schedule.as_ref().and_then(|schedule| schedule.to);
+        let ends: Option<Vec<u64>> = method.terms.iter().map(end).collect();
+        if let Some(last) = ends.and_then(|ends| ends.into_iter().max()).filter(|last| *last < self.train.epochs)
+            && method.cross_entropy == 0.0
+        {
+            let message = format!("method `{name}` has nothing to minimise after epoch {last}: every term has ended");
+            return Err(Fault::new(table, message));
+        }
         for (i, term) in method.terms.iter().enumerate() {
             let key = |name: &str| format!("terms[{i}]{name}");
             if !term.weight.is_finite() {
                 return fault(&key(".weight"), format!("the weight must be finite, not {}", term.weight));
+            }
+            if let Some(schedule) = &term.schedule {
+                schedule.check(&format!("{table}.{}", key(".schedule")), self.train.epochs)?;
             }
             if self.teacher.is_empty() {
                 let message =
@@ -449,6 +555,9 @@ impl Experiment {
 impl TeacherConfig {
     fn check(&self, name: &str) -> Result<(), Fault> {
         let key = format!("teacher.{name}");
+        if let Some(file) = self.model.file() {
+            return self.check_complete(&key, file);
+        }
         match (&self.weights, &self.train) {
             (None, None) => {
                 let message = format!(
@@ -462,6 +571,23 @@ impl TeacherConfig {
             }
             (None, Some(train)) => train.check(&format!("{key}.train")),
             (Some(_), None) => Ok(()),
+        }
+    }
+
+    /// A network that comes complete from a file has nothing to load or to train, and its arithmetic is its own.
+    fn check_complete(&self, key: &str, file: &Path) -> Result<(), Fault> {
+        let asked = [
+            ("weights", self.weights.is_some()),
+            ("train", self.train.is_some()),
+            ("fold_batch_norm", self.fold_batch_norm),
+            ("precision", !matches!(self.precision, Precision::Float32 | Precision::Tf32)),
+        ];
+        match asked.into_iter().find(|(_, is)| *is) {
+            None => Ok(()),
+            Some((setting, _)) => {
+                let message = format!("the teacher is complete in {}, as it is: remove `{setting}`", file.display());
+                Err(Fault::new(format!("{key}.{setting}"), message))
+            }
         }
     }
 }
@@ -485,4 +611,31 @@ impl Fault {
 fn repeated<T: PartialEq + std::fmt::Debug>(items: &[T]) -> Option<(usize, String)> {
     let twice = items.iter().enumerate().find(|(i, item)| items[..*i].contains(item));
     twice.map(|(i, item)| (i, format!("{item:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn factors(schedule: &TermSchedule, epochs: u64) -> Vec<Option<f64>> {
+        (1..=epochs).map(|epoch| schedule.factor(epoch, epochs)).collect()
+    }
+
+    #[test]
+    fn a_schedule_rises_from_its_first_epoch_and_falls_to_its_last() {
+        let always = TermSchedule::default();
+        assert_eq!(factors(&always, 3), [Some(1.0); 3]);
+        assert_eq!(always.to_string(), "always");
+
+        let warm = TermSchedule { warmup_epochs: 4, ..always.clone() };
+        assert_eq!(factors(&warm, 5), [Some(0.25), Some(0.5), Some(0.75), Some(1.0), Some(1.0)]);
+
+        let window = TermSchedule { from: 2, to: Some(6), warmup_epochs: 2, cooldown_epochs: 4 };
+        let expected = [Some(0.0), Some(0.5), Some(1.0), Some(0.75), Some(0.5), Some(0.25), None, None];
+        assert_eq!(factors(&window, 8), expected);
+        assert_eq!(window.to_string(), "from epoch 2, to epoch 6, rising over 2 epochs, falling over 4 epochs");
+
+        let down = TermSchedule { cooldown_epochs: 2, ..always };
+        assert_eq!(factors(&down, 3), [Some(1.0), Some(1.0), Some(0.5)]);
+    }
 }

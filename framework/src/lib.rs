@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod checkpoint;
 pub mod cohort;
 pub mod config;
+pub mod conformance;
 pub mod critic;
 pub mod dataset;
 pub mod device;
@@ -10,6 +12,8 @@ pub mod distiller;
 pub mod error;
 pub mod event;
 pub mod experiment;
+#[doc = include_str!("../GUIDE.md")]
+pub mod guide {}
 pub mod metric;
 pub mod model;
 pub mod negatives;
@@ -18,6 +22,7 @@ pub mod precision;
 pub mod record;
 pub mod registry;
 pub mod seed;
+pub mod similarity;
 pub mod weights;
 
 pub use inventory;
@@ -31,12 +36,12 @@ pub mod prelude {
     pub use crate::distiller::{Distiller, DistillerConfig, InitialStage, Site, Step, TapPair, TapPairs, Terms};
     pub use crate::error::{Error, Result};
     pub use crate::model::{
-        Features, Form, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps,
+        Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs, Recorder, Signature, TapInfo,
+        TapRef, Taps,
     };
-    pub use crate::negatives::{Candidates, Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
+    pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
     pub use crate::seed::Seed;
-    pub use inventory;
     pub use tch::{Device, Kind, Tensor, nn};
     pub use typetag;
 }

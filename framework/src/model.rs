@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
+use crate::dataset::Rows;
 use crate::error::{Error, Result};
 
 /// What a network is built for: the view that it sees and the classes that it tells apart.
@@ -28,6 +31,31 @@ pub trait ModelConfig: fmt::Debug + Send + Sync {
     /// # Errors
     /// If the network cannot take inputs of that shape or has a setting out of range.
     fn build(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Box<dyn Model>>;
+
+    /// The file that the network comes from complete with its weights, or with its outputs: such a network only teaches, in
+    /// float32, and has neither weights nor a recipe for them beside it.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The same recipe with its file elsewhere; nothing if it has no file. A file is given relative to the experiment's.
+    fn at(&self, _file: PathBuf) -> Option<Arc<dyn ModelConfig>> {
+        None
+    }
+
+    /// What listings show the network for: the inputs and classes that it was published with.
+    fn example(&self) -> ModelSpec {
+        ModelSpec { input: [3, 32, 32], classes: 100 }
+    }
+}
+
+/// What became of a network's BatchNorms in [`Model::fold_batch_norm`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// How many are now part of a convolution.
+    pub folded: usize,
+    /// How many still stand, since something lies between them and every convolution.
+    pub kept: usize,
 }
 
 /// A network: live, its tensors registered on the path that it was built with.
@@ -44,13 +72,30 @@ pub trait Model: fmt::Debug + Send {
     /// If `want` names a tap that the signature does not have. Planning has checked this, so a loop never sees it.
     fn forward(&self, input: &Tensor, want: &Taps, mode: Mode<'_>) -> Result<Features>;
 
+    /// The products of one image's forward pass that are added up, in convolutions and linear layers alone; a kernel that
+    /// reaches over the border multiplies the zeros there too. Nothing if the network does not know.
+    fn multiply_adds(&self) -> Option<i64> {
+        None
+    }
+
+    /// The number of its parameters, if they are not those registered on the path that it was built with.
+    fn parameters(&self) -> Option<i64> {
+        None
+    }
+
+    /// What the network said beforehand of every training sample, if that is all that is known of it: a cohort looks its
+    /// answers up and never runs it.
+    fn outputs(&self) -> Option<&Outputs> {
+        None
+    }
+
     /// Folds each BatchNorm into the convolution before it, where there is nothing between them that a tap shows. Called on a
     /// frozen teacher with its weights loaded, without gradients; what comes is [`Mode::Eval`] only, and gives the same
     /// logits and taps up to rounding. New weights are of kind `kind`; the registered ones stay as they are.
     ///
     /// # Errors
     /// If the network does not know how to.
-    fn fold_batch_norm(&mut self, _kind: Kind) -> Result<()> {
+    fn fold_batch_norm(&mut self, _kind: Kind) -> Result<Folded> {
         Err(Error::plan("this network does not fold its BatchNorm: remove `fold_batch_norm`"))
     }
 }
@@ -216,6 +261,62 @@ impl Features {
     }
 }
 
+/// Logits and taps of every training sample, computed beforehand: of the images as they are, without augmentation.
+#[derive(Debug)]
+pub struct Outputs {
+    logits: Tensor,
+    taps: HashMap<TapRef, Tensor>,
+}
+
+impl Outputs {
+    /// `logits` is `[N, classes]`, a tap `[N, …]`: one row for each row of the data set's training part, in its order. All are
+    /// on the CPU, of any floating kind.
+    ///
+    /// # Errors
+    /// If the tensors disagree about the number of rows.
+    pub fn new(logits: Tensor, taps: HashMap<TapRef, Tensor>) -> Result<Self> {
+        let rows = logits.size()[0];
+        match taps.iter().find(|(_, value)| value.size()[0] != rows) {
+            None => Ok(Outputs { logits, taps }),
+            Some((tap, value)) => {
+                let found = value.size()[0];
+                Err(Error::plan(format!("there are logits of {rows} samples, and `{tap}` of {found}")))
+            }
+        }
+    }
+
+    /// For how many samples they are.
+    pub fn samples(&self) -> usize {
+        self.logits.size()[0] as usize
+    }
+
+    /// The share of samples whose largest logit is their label's, in percent: a check that both are in the same order.
+    ///
+    /// `labels` has one for each sample.
+    pub fn agreement(&self, labels: &[i64]) -> f64 {
+        let right = self.logits.argmax(1, false).eq_tensor(&Tensor::from_slice(labels));
+        100.0 * right.to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
+    }
+
+    /// Logits and the wanted taps of these rows of the training part, float32, on the rows' device.
+    ///
+    /// # Errors
+    /// If `want` names a tap that there is not.
+    pub fn of(&self, rows: &Rows, want: &Taps) -> Result<Features> {
+        // The tables stay on the host, where there is room for them: what crosses is a batch.
+        let index = Tensor::from_slice(rows.host());
+        let device = rows.device().device();
+        let take = |table: &Tensor| table.index_select(0, &index).to_kind(Kind::Float).to_device(device);
+        let mut record = Recorder::new(want);
+        for tap in want.iter() {
+            if let Some(table) = self.taps.get(tap) {
+                record.record(&tap.name, tap.form, &take(table));
+            }
+        }
+        record.finish(take(&self.logits))
+    }
+}
+
 /// Helps a `forward` to record taps: it keeps a value only if it is wanted.
 #[derive(Debug)]
 pub struct Recorder<'a> {
@@ -239,7 +340,8 @@ impl<'a> Recorder<'a> {
         self.record(name, Form::PreActivation, value);
     }
 
-    fn record(&mut self, name: &str, form: Form, value: &Tensor) {
+    /// Offers a layer's value of that form.
+    pub fn record(&mut self, name: &str, form: Form, value: &Tensor) {
         if self.want.wants(name, form) {
             self.taps.insert(TapRef { name: name.to_owned(), form }, value.shallow_clone());
         }

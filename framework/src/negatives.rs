@@ -26,6 +26,16 @@ pub trait NegativeSampler: fmt::Debug + Send {
         false
     }
 
+    /// Whether the negatives are rows of the memory bank. If not, none is kept, and [`Negatives::Batch`] is the answer.
+    fn wants_bank(&self) -> bool {
+        true
+    }
+
+    /// Whether no negative is ever of its anchor's class.
+    fn spares_class(&self) -> bool {
+        false
+    }
+
     /// Chooses the negatives of every anchor, independently.
     ///
     /// # Errors
@@ -50,23 +60,7 @@ pub struct Draw<'a> {
 
 /// The answer: who is compared with each anchor.
 #[derive(Debug)]
-pub struct Negatives {
-    /// The negatives.
-    pub candidates: Candidates,
-    /// `[B]`, int64: another sample as positive of each anchor; absent: the anchor's own partner.
-    pub positives: Option<Tensor>,
-}
-
-impl Negatives {
-    /// Negatives with the anchors' own partners as positives.
-    pub fn new(candidates: Candidates) -> Self {
-        Negatives { candidates, positives: None }
-    }
-}
-
-/// Where the negatives of a step are.
-#[derive(Debug)]
-pub enum Candidates {
+pub enum Negatives {
     /// `[B, K]`, int64: positions in the training set, rows of the bank.
     Rows(Tensor),
     /// `[B, n]`, bool: true where the row of the bank is a negative of that anchor. Every anchor has at least one.

@@ -127,8 +127,10 @@ pub struct TeacherRecord {
     /// Whether its BatchNorm was folded into its convolutions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub folded: bool,
-    /// Its accuracy on the test split, measured before the run in the precision that it teaches in.
-    pub test: Accuracy,
+    /// Its accuracy on the test split, measured before the run in the precision that it teaches in; absent if only its
+    /// outputs on the training samples are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Accuracy>,
 }
 
 /// The surroundings of a run: all that could change its numbers and is not in its configuration.
@@ -200,4 +202,63 @@ pub struct Summary {
     pub lanes: usize,
     /// The surroundings.
     pub environment: Environment,
+}
+
+/// The version of [`Similarity`]'s format.
+pub const SIMILARITY_FORMAT: u32 = 1;
+
+/// What a finished student does on the test split besides being right, and what it has in common with the teachers of its
+/// cohort: `similarity.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Similarity {
+    /// [`SIMILARITY_FORMAT`]
+    pub format: u32,
+    /// Expected calibration error of the student, in percentage points.
+    pub calibration_error: f64,
+    /// Every class, in the order of the labels.
+    pub classes: Vec<ClassAccuracy>,
+    /// Against each teacher of the cohort, whether the student's method asks it or not.
+    pub teachers: Vec<TeacherSimilarity>,
+}
+
+/// A student on the test samples of one class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassAccuracy {
+    /// The class.
+    pub name: String,
+    /// Its test samples.
+    pub samples: usize,
+    /// How many of them the first guess got right.
+    pub right: usize,
+}
+
+/// A student beside a teacher, on the same test samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeacherSimilarity {
+    /// The teacher's name in the experiment.
+    pub name: String,
+    /// [`TeacherRecord::digest`]
+    pub digest: String,
+    /// Expected calibration error of the teacher, in percentage points.
+    pub calibration_error: f64,
+    /// Share of samples with the same first guess, in percent.
+    pub agreement: f64,
+    /// Mean KL(teacher ‖ student) at temperature 1, in nats.
+    pub divergence: f64,
+    /// Mean absolute difference of the correlations of classes' logits.
+    pub correlation_difference: f64,
+    /// Alignment of the taps.
+    pub taps: Vec<TapSimilarity>,
+}
+
+/// Linear CKA of a pair of taps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TapSimilarity {
+    /// The student's tap.
+    pub student: String,
+    /// The teacher's tap.
+    pub teacher: String,
+    /// See [`Alignment`](crate::similarity::Alignment); absent where one of them does not vary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<f64>,
 }

@@ -105,6 +105,8 @@ pub struct Plugin {
     pub citation: &'static str,
     /// Every setting with its default as TOML, each with a comment that says what it means.
     pub settings: &'static str,
+    /// Its manual page: what the head of its source file says, in Markdown; may be empty.
+    pub page: &'static str,
     /// The crate that it came from.
     pub package: &'static str,
     /// That crate's version.
@@ -128,7 +130,7 @@ impl Plugin {
     }
 
     /// Proves that name, type and default settings belong together.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let written = self.default_table()?;
         let read = self
             .role
@@ -144,6 +146,22 @@ impl Plugin {
             format!("its default settings do not document {}", missing.join(", "))
         }))
     }
+}
+
+/// The lines `//! …` that a source file begins with: a file's documentation is the page of its plugins, so that both are
+/// the same text.
+pub const fn module_docs(source: &'static str) -> &'static str {
+    let bytes = source.as_bytes();
+    let mut end = 0;
+    while end + 2 < bytes.len() && bytes[end] == b'/' && bytes[end + 1] == b'/' && bytes[end + 2] == b'!' {
+        while end < bytes.len() && bytes[end] != b'\n' {
+            end += 1;
+        }
+        if end < bytes.len() {
+            end += 1;
+        }
+    }
+    source.split_at(end).0
 }
 
 /// All plugins, by role and name.
@@ -192,8 +210,13 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 /// # Errors
 /// If a name is taken twice in one role (both crates are named), or an entry contradicts its type.
 pub fn check() -> Result<()> {
-    let all = plugins();
-    for pair in all.windows(2) {
+    check_names()?;
+    plugins().into_iter().try_for_each(Plugin::check)
+}
+
+/// Checks that no name is taken twice in one role.
+pub(crate) fn check_names() -> Result<()> {
+    for pair in plugins().windows(2) {
         if let [a, b] = pair
             && (a.role, a.name) == (b.role, b.name)
         {
@@ -203,7 +226,7 @@ pub fn check() -> Result<()> {
             )));
         }
     }
-    all.into_iter().try_for_each(Plugin::check)
+    Ok(())
 }
 
 /// Registers a plugin.
@@ -240,10 +263,14 @@ pub fn check() -> Result<()> {
 ///
 /// The role is one of `method`, `distiller`, `critic`, `negatives`, `model`, `dataset`, `schedule`, `optimizer`; the name
 /// is the one that `#[typetag::serde(name = "…")]` gives to the configuration's `impl`. `settings` lists every setting
-/// with its default and a comment; a setting without a default is shown with an example value.
+/// with its default and a comment; a setting without a default is shown with an example value. After it may come
+/// `page: include_str!("FILE.rs")`, the name of the very file: its documentation is then what `limbeck plugins show` says.
 #[macro_export]
 macro_rules! plugin {
-    ($role:ident $name:literal, summary: $summary:expr, citation: $citation:expr, settings: $settings:expr $(,)?) => {
+    (
+        $role:ident $name:literal, summary: $summary:expr, citation: $citation:expr, settings: $settings:expr
+        $(, page: $page:expr)? $(,)?
+    ) => {
         $crate::inventory::submit! {
             $crate::registry::Plugin {
                 role: $crate::plugin!(@role $role),
@@ -251,6 +278,7 @@ macro_rules! plugin {
                 summary: $summary,
                 citation: $citation,
                 settings: $settings,
+                page: $crate::registry::module_docs(concat!($($page)?)),
                 package: env!("CARGO_PKG_NAME"),
                 version: env!("CARGO_PKG_VERSION"),
             }

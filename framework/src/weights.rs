@@ -1,26 +1,36 @@
 //! Tensor files: safetensors, written so that a kill at any moment leaves the old file or the new one, and loaded into a
-//! network in place, checked name by name.
+//! network in place, checked name by name. [`StateDict`] reads PyTorch's checkpoints as well.
 
+mod pickle;
+mod state_dict;
+mod torch;
+mod zip;
+
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
 use crate::error::{Error, Result};
 use crate::registry::nearest;
 
+pub use state_dict::{Format, StateDict};
+
 /// The key of the file's metadata under which the note stands. One key only: a map of several has no fixed order, and
 /// the same tensors shall give the same bytes.
 const NOTE: &str = "limbeck";
+/// What the format allows, in bytes.
+const LONGEST_HEADER: usize = 100_000_000;
 
 /// The tensors of a file by name, with the note that was written beside them.
 #[derive(Debug)]
 pub struct TensorFile {
-    /// On the CPU, contiguous.
+    /// On the CPU, contiguous, in the file's order.
     pub tensors: IndexMap<String, Tensor>,
     /// What the writer said of them.
     pub note: Option<String>,
@@ -66,49 +76,76 @@ pub(crate) fn bytes_of(tensor: &Tensor) -> Vec<u8> {
     bytes
 }
 
-/// Serialises tensors with a note. The same input gives the same bytes.
+/// Serialises tensors with a note, in the order given except that larger elements come first, which keeps every tensor
+/// aligned. The same input gives the same bytes.
 ///
 /// # Errors
 /// If a tensor has a kind that the format does not know.
 pub fn to_bytes(tensors: &[(String, Tensor)], note: Option<&str>) -> Result<Vec<u8>> {
-    let raw = tensors
-        .iter()
+    let broken = |e: &dyn std::fmt::Display| Error::run(format!("safetensors: {e}"));
+    let mut tensors: Vec<&(String, Tensor)> = tensors.iter().collect();
+    tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.kind().elt_size_in_bytes()));
+    let mut data = Vec::new();
+    // The crate's own writer sorts by name, and the order of a state dict would be lost.
+    let infos = tensors
+        .into_iter()
         .map(|(name, tensor)| {
             let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
                 Error::run(format!("`{name}` is of kind {:?}, which safetensors cannot hold", tensor.kind()))
             })?;
-            let shape: Vec<usize> = tensor.size().iter().map(|n| *n as usize).collect();
-            Ok((name, dtype, shape, bytes_of(tensor)))
+            let start = data.len();
+            data.extend(bytes_of(tensor));
+            let shape = tensor.size().iter().map(|n| *n as usize).collect();
+            Ok((name.clone(), TensorInfo { dtype, shape, data_offsets: (start, data.len()) }))
         })
         .collect::<Result<Vec<_>>>()?;
-    let views = raw
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .map_err(|e| Error::run(format!("safetensors: {e}")))?;
     let note = note.map(|note| HashMap::from([(NOTE.to_owned(), note.to_owned())]));
-    safetensors::serialize(views, note).map_err(|e| Error::run(format!("safetensors: {e}")))
+    let metadata = Metadata::new(note, infos).map_err(|e| broken(&e))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| broken(&e))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat())
 }
 
 /// Reads tensors and note from the bytes of a file; `path` is only named in errors.
 ///
 /// # Errors
-/// If the bytes are not safetensors, or hold a kind that libtorch does not know.
+/// If the bytes are not safetensors, are fewer or more than their header says, or hold a kind that libtorch does not know.
 pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<TensorFile> {
-    let broken = |e: safetensors::SafeTensorError| Error::data(path, format!("not a safetensors file: {e}"));
+    let broken = |e| Error::data(path, wrong_size(bytes).unwrap_or_else(|| format!("not a safetensors file: {e}")));
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut tensors = IndexMap::new();
-    for (name, view) in file.iter() {
+    for name in metadata.offset_keys() {
+        let view = file.tensor(&name).map_err(broken)?;
         let kind = kind_of(view.dtype()).ok_or_else(|| {
             Error::data(path, format!("`{name}` is of type {:?}, which libtorch does not have", view.dtype()))
         })?;
         let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
-        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
+        tensors.insert(name, Tensor::f_from_data_size(view.data(), &shape, kind)?);
     }
-    tensors.sort_keys();
     let note = metadata.metadata().as_ref().and_then(|map| map.get(NOTE)).cloned();
     Ok(TensorFile { tensors, note })
+}
+
+/// What is wrong with the number of bytes, if that is what is wrong: the header's length in the first eight, the header as
+/// JSON with each tensor's place behind it, and nothing after the last.
+fn wrong_size(bytes: &[u8]) -> Option<String> {
+    let there = bytes.len();
+    let Some((length, rest)) = bytes.split_first_chunk() else {
+        return Some(format!("cut short: {there} bytes are there, fewer than a safetensors file begins with"));
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= LONGEST_HEADER)?;
+    let Some(header) = rest.get(..length) else {
+        return Some(format!("cut short: {there} bytes are there, its header alone has {}", 8 + length));
+    };
+    let header: IndexMap<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    let end = header.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64()).max().unwrap_or(0);
+    let expected = usize::try_from(end).ok()?.checked_add(8 + length)?;
+    match there.cmp(&expected) {
+        Ordering::Less => Some(format!("cut short: {there} of {expected} bytes are there")),
+        Ordering::Equal => None,
+        Ordering::Greater => Some(format!("too long: it has {there} bytes, and should have {expected}")),
+    }
 }
 
 /// Writes tensors and note to a file, [atomically](write_atomically).
@@ -161,11 +198,35 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", folder))
 }
 
-/// All variables of a store by name, sorted. The tensors are the store's own.
+/// What PyTorch's layers own, in the order in which their state dicts have it.
+const OWN: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+
+/// All variables of a store by name, in the order of a PyTorch state dict: modules in the order in which their first
+/// parameters were registered, and in each weight, bias, running statistics, then what else it has. The tensors are the
+/// store's own.
 pub fn variables(store: &nn::VarStore) -> Vec<(String, Tensor)> {
-    let mut variables: Vec<(String, Tensor)> = store.variables().into_iter().collect();
-    variables.sort_by(|a, b| a.0.cmp(&b.0));
-    variables
+    // The store has the names in a map and the order in a list without names: where a parameter lies tells which is which.
+    let order = store.trainable_variables();
+    let registered: HashMap<_, usize> = order.iter().enumerate().map(|(i, t)| (t.data_ptr(), i)).collect();
+    let place = |t: &Tensor| registered.get(&t.data_ptr()).copied().unwrap_or(usize::MAX);
+    let named = store.variables();
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (name, tensor) in &named {
+        let least = first.entry(split(name).0).or_insert(usize::MAX);
+        *least = place(tensor).min(*least);
+    }
+    let mut variables: Vec<(&String, &Tensor)> = named.iter().collect();
+    variables.sort_by_cached_key(|(name, tensor)| {
+        let (module, own) = split(name);
+        let rank = OWN.iter().position(|known| *known == own).unwrap_or(OWN.len());
+        (first.get(module).copied(), module, rank, place(tensor), own)
+    });
+    variables.into_iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
+/// A state name as its module and the name within it.
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
 }
 
 /// Copies tensors into variables of the same names, in place: kinds are cast, storage stays.
@@ -173,11 +234,13 @@ pub fn variables(store: &nn::VarStore) -> Vec<(String, Tensor)> {
 /// # Errors
 /// If a name is missing on either side or a shape differs; all differences are named at once, and nothing is copied.
 pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>, path: &Path) -> Result<()> {
-    let names: Vec<&str> = source.keys().map(String::as_str).collect();
+    const SHOWN: usize = 8;
     let mut faults = Vec::new();
     for (name, variable) in variables {
         match source.get(name) {
-            None => faults.push(match nearest(name, names.iter().copied()) {
+            // What is not shown needs no looking for.
+            None if faults.len() >= SHOWN => faults.push(String::new()),
+            None => faults.push(match nearest(name, source.keys().map(String::as_str)) {
                 Some(near) => format!("`{name}` is missing (it has `{near}`)"),
                 None => format!("`{name}` is missing"),
             }),
@@ -190,9 +253,15 @@ pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tenso
     let unexpected = source.keys().filter(|name| !variables.iter().any(|(expected, _)| expected == *name));
     faults.extend(unexpected.map(|name| format!("`{name}` is unexpected")));
     if !faults.is_empty() {
-        let shown = faults.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
-        let more = if faults.len() > 8 { format!("; and {} more", faults.len() - 8) } else { String::new() };
-        return Err(Error::data(path, format!("these are not the weights of this network: {shown}{more}")));
+        let shown = faults.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+        let more = if faults.len() > SHOWN { format!("; and {} more", faults.len() - SHOWN) } else { String::new() };
+        let hint = match wrapper(variables, source) {
+            Some(prefix) => {
+                format!("; every name begins with `{prefix}`: `limbeck weights import --strip {prefix}` takes it off")
+            }
+            None => String::new(),
+        };
+        return Err(Error::data(path, format!("these are not the weights of this network: {shown}{more}{hint}")));
     }
     let _no_grad = no_grad_guard();
     for (name, variable) in variables {
@@ -203,15 +272,12 @@ pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tenso
     Ok(())
 }
 
-/// Loads a file into all variables of a store, in place. PyTorch's `num_batches_tracked` counters, which nothing here
-/// reads, are passed over.
-///
-/// # Errors
-/// As for [`read`] and [`copy_into`].
-pub fn load_into(store: &nn::VarStore, path: &Path) -> Result<()> {
-    let mut tensors = read(path)?.tensors;
-    tensors.retain(|name, _| !name.ends_with(".num_batches_tracked"));
-    copy_into(&variables(store), &tensors, path)
+/// The module around the network that a file has before every name: `module.` of `DataParallel`, for example.
+fn wrapper(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>) -> Option<String> {
+    let (name, _) = source.first()?;
+    let prefix = &name[..=name.find('.')?];
+    let inner: Option<Vec<&str>> = source.keys().map(|name| name.strip_prefix(prefix)).collect();
+    inner?.iter().any(|inner| variables.iter().any(|(name, _)| name == inner)).then(|| prefix.to_owned())
 }
 
 /// Finds a variable that was registered under a name already taken: libtorch's binding renames it `NAME__1`.
@@ -271,13 +337,43 @@ mod tests {
         let (a, b) = (network(1), network(2));
         save(&path, &variables(&a), Some("note")).unwrap();
         separate(&variables(&b));
-        load_into(&b, &path).unwrap();
+        StateDict::read(&path, None).unwrap().copy_into(&variables(&b)).unwrap();
         for ((name, x), (_, y)) in variables(&a).iter().zip(variables(&b)) {
             assert!(x.equal(&y), "{name}");
         }
         assert_eq!(to_bytes(&variables(&b), Some("note")).unwrap(), fs::read(&path).unwrap());
         assert_eq!(read(&path).unwrap().note.as_deref(), Some("note"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn variables_and_files_keep_the_order_of_a_state_dict() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let root = store.root();
+        nn::conv2d(&root / "z", 2, 3, 3, Default::default());
+        nn::batch_norm2d(&root / "y" / 10, 3, Default::default());
+        nn::batch_norm2d(&root / "y" / 9, 3, Default::default());
+        nn::linear(&root / "a", 3, 2, Default::default());
+        let _ = root.zeros_no_train("bank", &[4]);
+        let _ = (&root / "z").zeros("extra", &[1]);
+        let expected = "z.weight z.bias z.extra y.10.weight y.10.bias y.10.running_mean y.10.running_var y.9.weight \
+                        y.9.bias y.9.running_mean y.9.running_var a.weight a.bias bank";
+        let names =
+            |tensors: &[(String, Tensor)]| tensors.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+        assert_eq!(names(&variables(&store)), expected);
+        separate(&variables(&store));
+        let mut tensors = variables(&store);
+        assert_eq!(names(&tensors), expected);
+        tensors.insert(1, ("z.steps".to_owned(), Tensor::from(7_i64)));
+        tensors.insert(2, ("flag".to_owned(), Tensor::from(true)));
+        let bytes = to_bytes(&tensors, None).unwrap();
+        let read: Vec<_> = from_bytes(&bytes, Path::new("w")).unwrap().tensors.into_iter().collect();
+        assert_eq!(names(&read), format!("z.steps {expected} flag"), "int64 first, bool last, float32 as given");
+        for (name, tensor) in &read {
+            assert_eq!(tensor, &tensors.iter().find(|(other, _)| other == name).unwrap().1, "{name}");
+        }
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        assert!(header.is_multiple_of(8), "the tensors begin aligned");
     }
 
     #[test]
@@ -288,7 +384,7 @@ mod tests {
         let half: Vec<_> = variables(&a).into_iter().map(|(n, t)| (n, t.to_kind(Kind::Half))).collect();
         save(&path, &half, None).unwrap();
         let b = network(2);
-        load_into(&b, &path).unwrap();
+        StateDict::read(&path, None).unwrap().copy_into(&variables(&b)).unwrap();
         for ((name, x), (_, y)) in variables(&a).iter().zip(variables(&b)) {
             assert_eq!(y.kind(), Kind::Float);
             assert!((x - y).abs().max().double_value(&[]) < 1e-3, "{name}");
@@ -320,7 +416,7 @@ mod tests {
         let mut tensors = variables(&a);
         tensors.push(("bn1.num_batches_tracked".to_owned(), Tensor::from(7_i64)));
         save(&path, &tensors, None).unwrap();
-        load_into(&network(2), &path).unwrap();
+        StateDict::read(&path, None).unwrap().copy_into(&variables(&network(2))).unwrap();
         check_names(&a).unwrap();
         nn::linear(a.root() / "fc", 3, 2, Default::default());
         let message = check_names(&a).unwrap_err().to_string();
@@ -328,8 +424,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_safetensors_is_named() {
-        let error = from_bytes(b"hello, world", Path::new("w.safetensors")).unwrap_err().to_string();
-        assert!(error.starts_with("w.safetensors: not a safetensors file: "), "{error}");
+    fn a_file_that_is_not_safetensors_or_not_all_of_one_is_named() {
+        let error = |bytes: &[u8]| from_bytes(bytes, Path::new("w.safetensors")).unwrap_err().to_string();
+        assert_eq!(error(b"hello, world"), "w.safetensors: not a safetensors file: header too large");
+        let short = "cut short: 5 bytes are there, fewer than a safetensors file begins with";
+        assert_eq!(error(b"hello"), format!("w.safetensors: {short}"));
+        let mut whole = to_bytes(&variables(&network(1)), None).unwrap();
+        let n = whole.len();
+        assert_eq!(error(&whole[..n - 1]), format!("w.safetensors: cut short: {} of {n} bytes are there", n - 1));
+        let header = 8 + u64::from_le_bytes(*whole.first_chunk().unwrap());
+        let short = format!("cut short: 100 bytes are there, its header alone has {header}");
+        assert_eq!(error(&whole[..100]), format!("w.safetensors: {short}"));
+        whole.extend([0; 10]);
+        assert_eq!(error(&whole), format!("w.safetensors: too long: it has {} bytes, and should have {n}", n + 10));
     }
 }

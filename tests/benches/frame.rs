@@ -24,7 +24,7 @@ use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
 use limbeck::registry::{self, Role};
 use limbeck::{tch, weights};
 use limbeck_datasets::shapes::Shapes;
-use limbeck_distillers::bank::Bank;
+use limbeck_distillers::bank::{Bank, BankPrecision};
 use limbeck_distillers::crd;
 use limbeck_distillers::critics::nce::Nce;
 use limbeck_distillers::negatives::other_class::OtherClass;
@@ -174,8 +174,8 @@ fn sampler() -> Result<Box<dyn NegativeSampler>> {
 fn draw(sampler: &mut dyn NegativeSampler, rows: &Rows, step: u64) -> Result<Tensor> {
     let labels = rows.device().remainder(CLASSES);
     let draw = Draw { rows, labels: &labels, scores: None, seed: Seed::new(0).at(step), device: CPU };
-    match sampler.draw(&draw)?.candidates {
-        Candidates::Rows(chosen) => Ok(chosen),
+    match sampler.draw(&draw)? {
+        Negatives::Rows(chosen) => Ok(chosen),
         other => Err(Error::run(format!("rows expected, not {other:?}"))),
     }
 }
@@ -186,10 +186,10 @@ fn anchors() -> Rows {
 
 fn crd_scores(rounds: usize) -> Result<Section> {
     let store = nn::VarStore::new(CPU);
-    let site = CriticSite { student_width: 64, teacher_width: 64, embedding_width: WIDTH, samples: SAMPLES };
+    let site = CriticSite { embedding_width: WIDTH, samples: SAMPLES };
     let nce = Nce::default();
     let critic = nce.build(&site, &store.root())?;
-    let bank = Bank::new(&store.root(), "bank", SAMPLES, WIDTH, 0.5);
+    let bank = Bank::new(&store.root(), "bank", SAMPLES, WIDTH, 0.5, BankPrecision::Float32);
     let rows = anchors();
     let chosen = draw(sampler()?.as_mut(), &rows, 0)?;
     let v = Tensor::randn([ANCHORS, WIDTH], FLOAT);
@@ -317,7 +317,7 @@ impl Handwritten {
         }
         let mut gradient = self
             .flat
-            .gradient(&loss)
+            .gradient(&loss, false)
             .map_err(|names| Error::run(format!("the loss does not reach {}", names.join(", "))))?;
         let rate = Tensor::full([] as [i64; 0], RATE, FLOAT);
         tch::no_grad(|| self.optimizer.step(self.flat.buffer_mut(), &mut gradient, &rate));
@@ -395,6 +395,7 @@ fn beside_a_cohort(
             train_labels: (0..rows as i64).map(|row| row % CLASSES).collect(),
             test_labels: Arc::from([0, 1]),
             views: vec![ViewInfo { name: IMAGE.to_owned(), shape: SPEC.input }],
+            notes: Vec::new(),
         },
         batch: random_batch(batch),
         state: Mutex::new(Beat { between, last: None }),
@@ -494,20 +495,20 @@ fn teacher(
         parameters: teacher.parameters(),
         precision,
         folded: false,
-        test: Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 },
+        test: Some(Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 }),
     };
     Ok((teacher, record))
 }
 
 fn cohort_of_one(rounds: usize) -> Result<Section> {
-    let mut by_hand = Handwritten::new(&ResNet8 {}, Some(&ResNet20 {}))?;
+    let mut by_hand = Handwritten::new(&ResNet8::default(), Some(&ResNet20::default()))?;
     let pairs = beside_a_cohort(
         rounds * 12,
         64,
-        Arc::new(ResNet8 {}),
+        Arc::new(ResNet8::default()),
         Precision::Float32,
         "kd",
-        &[teacher(&ResNet20 {}, CLASSES, Precision::Float32, None)?],
+        &[teacher(&ResNet20::default(), CLASSES, Precision::Float32, None)?],
         Box::new(move |images, labels| by_hand.step(images, labels)),
     )?;
     Ok(Section {
@@ -526,7 +527,7 @@ fn augmentation(rounds: usize) -> Result<Section> {
     let dataset = Shapes { train: 2000, test: 1, ..Shapes::default() }.build(CPU)?;
     let rows = Rows::new((0..64).map(|i| i * 31 % 2000).collect(), CPU);
     let views: Views = [IMAGE].into_iter().collect();
-    let mut by_hand = Handwritten::new(&ResNet8x4 {}, None)?;
+    let mut by_hand = Handwritten::new(&ResNet8x4::default(), None)?;
     let (images, labels) = random_batch(64);
     let pairs = Pairs::time(
         rounds,
@@ -551,9 +552,10 @@ const SMALL_BATCH: i64 = 16;
 fn precision(rounds: usize) -> Result<Section> {
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
     let path = folder.path().join("resnet32x4.safetensors");
-    let plain = Network::new(&ResNet32x4 {})?;
+    let plain = Network::new(&ResNet32x4::default())?;
     weights::save(&path, &weights::variables(&plain.store), None)?;
-    let teach = |precision| teacher(&ResNet32x4 {}, CLASSES, precision, Some(&path)).map(|(teacher, _)| teacher);
+    let teach =
+        |precision| teacher(&ResNet32x4::default(), CLASSES, precision, Some(&path)).map(|(teacher, _)| teacher);
     let (float32, bfloat16) = (teach(Precision::Float32)?, teach(Precision::Bfloat16)?);
     let (images, _) = random_batch(SMALL_BATCH);
     let contiguous = images.contiguous();
@@ -573,12 +575,12 @@ fn precision(rounds: usize) -> Result<Section> {
     let number = |tensor: Tensor| tensor.double_value(&[]);
 
     for precision in [Precision::Float32, Precision::Bfloat16] {
-        let network = Network::new(&ResNet8x4 {})?;
+        let network = Network::new(&ResNet8x4::default())?;
         let mut optimizer = nn::OptimizerConfig::build(nn::sgd(0.9, 0.0, 5e-4, false), &network.store, RATE)?;
         let pairs = beside_a_cohort(
             rounds,
             SMALL_BATCH,
-            Arc::new(ResNet8x4 {}),
+            Arc::new(ResNet8x4::default()),
             precision,
             "vanilla",
             &[],
@@ -614,7 +616,7 @@ fn lanes(rounds: usize) -> Result<Section> {
     let all = METHODS
         .into_iter()
         .map(|method| {
-            let mut lane = lane(Arc::new(ResNet8 {}), Precision::Float32, method)?;
+            let mut lane = lane(Arc::new(ResNet8::default()), Precision::Float32, method)?;
             // Default negatives are as many as CIFAR-100 has: here, half of the samples.
             for term in &mut lane.method.terms {
                 if term.distiller.typetag_name() == "crd" {
@@ -625,7 +627,7 @@ fn lanes(rounds: usize) -> Result<Section> {
             Ok(lane)
         })
         .collect::<Result<Vec<_>>>()?;
-    let teachers = [teacher(&ResNet8x4 {}, 20, Precision::Float32, None)?];
+    let teachers = [teacher(&ResNet8x4::default(), 20, Precision::Float32, None)?];
     let pairs = Pairs::time(
         rounds.min(2),
         || train(&data, BATCH, &all, &teachers),

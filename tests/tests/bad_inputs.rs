@@ -142,7 +142,7 @@ fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
     for length in (0..whole.len()).step_by(100).rev() {
         file.set_len(length as u64).unwrap();
         let reason = passed_over(&format!("cut to {length} bytes"));
-        assert!(reason.contains(": not a safetensors file: "), "{reason}");
+        assert!(reason.contains(&format!(": cut short: {length} ")), "{reason}");
         cuts += 1;
     }
     std::io::Write::write_all(&mut file, &whole).unwrap();
@@ -169,8 +169,7 @@ fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
         assert_eq!(read(&cell).0, 6);
         let mut warnings = Warnings::default();
         run::execute(&plan(again.path(), &[]), &Stop::default(), &mut warnings).unwrap();
-        let expected =
-            format!("an older checkpoint is used: {}: not a safetensors file: ", cell.join(NEWEST).display());
+        let expected = format!("an older checkpoint is used: {}: cut short: {length} ", cell.join(NEWEST).display());
         assert!(warnings.0.iter().any(|warning| warning.starts_with(&expected)), "{:?}", warnings.0);
         assert!(student(again.path()) == student(undisturbed()), "cut to {length} bytes, the student differs");
     }
@@ -283,23 +282,88 @@ fn weights_that_are_missing_or_of_another_network_are_refused() {
         let table = format!("teacher.big={{ model = {{ kind = '{kind}' }}, weights = '{file}' }}");
         refusal(folder.path(), &[&table])
     };
+    let key = "teacher.big: weights: ";
     let error = teacher("resnet8", "none.safetensors");
     assert_eq!(
         error,
-        format!("cannot read {here}/none.safetensors\n  caused by: No such file or directory (os error 2)")
+        format!("{key}cannot read {here}/none.safetensors\n  caused by: No such file or directory (os error 2)")
     );
     let error = teacher("resnet14", "w.safetensors");
-    let parts = ["bias", "running_mean", "running_var", "weight"];
-    let names = ["bn1", "bn2"].into_iter().flat_map(|norm| parts.map(|part| format!("{norm}.{part}")));
+    // The first eight, in the order of the state dict.
+    let norm = |n: u8| ["weight", "bias", "running_mean", "running_var"].map(|part| format!("bn{n}.{part}"));
+    let names = [&["conv1.weight".to_owned()], &norm(1)[..], &["conv2.weight".to_owned()], &norm(2)[..2]].concat();
     let missing: Vec<String> =
-        names.map(|name| format!("`layer1.1.{name}` is missing (it has `layer1.0.{name}`)")).collect();
+        names.iter().map(|name| format!("`layer1.1.{name}` is missing (it has `layer1.0.{name}`)")).collect();
     assert_eq!(
         error,
-        format!("{here}/w.safetensors: these are not the weights of this network: {}; and 22 more", missing.join("; "))
+        format!(
+            "{key}{here}/w.safetensors: these are not the weights of this network: {}; and 22 more",
+            missing.join("; ")
+        )
     );
-    fs::write(folder.path().join("w.safetensors"), "hello, world").unwrap();
-    let error = teacher("resnet8", "w.safetensors");
-    assert_eq!(error, format!("{here}/w.safetensors: not a safetensors file: header too large"));
+    let whole = fs::read(folder.path().join("w.safetensors")).unwrap();
+    let n = whole.len();
+    for (bytes, expected) in [
+        (b"hello, world".to_vec(), "not a safetensors file: header too large".to_owned()),
+        (whole[..n - 4].to_vec(), format!("cut short: {} of {n} bytes are there", n - 4)),
+        (whole[..5].to_vec(), "cut short: 5 bytes are there, fewer than a safetensors file begins with".to_owned()),
+        ([&whole[..], b"!"].concat(), format!("too long: it has {} bytes, and should have {n}", n + 1)),
+    ] {
+        fs::write(folder.path().join("w.safetensors"), bytes).unwrap();
+        assert_eq!(teacher("resnet8", "w.safetensors"), format!("{key}{here}/w.safetensors: {expected}"));
+    }
+}
+
+#[test]
+fn a_run_whose_checkpoints_are_all_damaged_names_each_and_calls_none_good() {
+    let folder = begun(5);
+    let cell = cell(folder.path());
+    let [n, m] = [NEWEST, PREVIOUS].map(|name| fs::metadata(cell.join(name)).unwrap().len());
+    let file = |name| fs::OpenOptions::new().write(true).open(cell.join(name)).unwrap();
+    file(NEWEST).set_len(n - 1).unwrap();
+    file(PREVIOUS).set_len(m / 2).unwrap();
+    let (code, error) = command(folder.path(), None, &["run", FILE]);
+    let shown = Path::new("runs/bad/cells").join(cell.file_name().unwrap());
+    let (newest, previous) = (shown.join(NEWEST), shown.join(PREVIOUS));
+    let expected = format!(
+        "a run failed: crd, seed 0: no checkpoint can be used: {}: cut short: {} of {n} bytes are there; {}: cut short: {} of \
+         {m} bytes are there; delete {} to begin anew; it has no good checkpoint",
+        newest.display(),
+        n - 1,
+        previous.display(),
+        m / 2,
+        shown.display()
+    );
+    assert_eq!((error.as_str(), code), (expected.as_str(), Some(1)));
+    fs::remove_dir_all(&cell).unwrap();
+    assert_eq!(command(folder.path(), None, &["run", FILE]), (Some(0), String::new()));
+    assert!(student(folder.path()) == student(undisturbed()), "the student differs");
+}
+
+#[test]
+fn a_damaged_measurement_or_summary_of_a_teacher_is_made_again() {
+    let folder = begun(0);
+    let files = |name: &str| -> Vec<PathBuf> {
+        let teachers = folder.path().join("runs/teachers");
+        let below = fs::read_dir(teachers).unwrap().flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap());
+        below.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(name)).collect()
+    };
+    let json = files(".json");
+    assert_eq!(json.len(), 3, "a summary, a likeness and a measurement: {json:?}");
+    // Seconds and memory are not the same again.
+    let accuracy = |path: &Path| {
+        let value: serde_json::Value = store::read_json(path).unwrap();
+        if path.ends_with("summary.json") { value["accuracy"].clone() } else { value }
+    };
+    let before: Vec<_> = json.iter().map(|path| accuracy(path)).collect();
+    for damage in ["", "{ \"top1\": 3", "{}"] {
+        json.iter().for_each(|path| fs::write(path, damage).unwrap());
+        let stop = Stop::new(Some(Limit::Steps(1)));
+        assert!(run::execute(&plan(folder.path(), &[]), &stop, &mut ()).unwrap().stopped);
+        assert_eq!(json.iter().map(|path| accuracy(path)).collect::<Vec<_>>(), before, "{damage:?}");
+    }
+    run::execute(&plan(folder.path(), &[]), &Stop::default(), &mut ()).unwrap();
+    assert!(student(folder.path()) == student(undisturbed()), "the student differs");
 }
 
 #[test]
@@ -309,12 +373,36 @@ fn data_that_are_missing_are_refused() {
     assert_eq!(
         error,
         format!(
-            "nowhere: does not exist (relative to {}); download cifar-100-binary.tar.gz (\"binary version\") from \
+            "dataset: nowhere: does not exist (relative to {}); `limbeck data fetch cifar100` gets it; or download \
+             cifar-100-binary.tar.gz from \
              https://www.cs.toronto.edu/~kriz/cifar.html and set `path` of data set cifar100 to it, to the unpacked folder, \
              or to the folder that holds either",
             folder.path().display()
         )
     );
+}
+
+#[test]
+fn data_of_another_size_are_refused() {
+    let folder = begun(0);
+    let set = "dataset={ kind = 'cifar100', path = 'data' }";
+    let data = folder.path().join("data/cifar-100-binary");
+    fs::create_dir_all(&data).unwrap();
+    let names = |count: usize| (0..count).map(|class| format!("class {class}\n")).collect::<String>();
+    fs::write(data.join("fine_label_names.txt"), names(100)).unwrap();
+    fs::write(data.join("coarse_label_names.txt"), names(20)).unwrap();
+    fs::write(data.join("test.bin"), "").unwrap();
+    let records = fs::File::create(data.join("train.bin")).unwrap();
+    for length in [153_699_999, 153_700_001] {
+        // A hole in the file, not zeros on the disk.
+        records.set_len(length).unwrap();
+        assert_eq!(
+            refusal(folder.path(), &[set]),
+            format!(
+                "dataset: data/cifar-100-binary/train.bin: {length} bytes, expected 153700000 (50000 records of 3074 bytes)"
+            )
+        );
+    }
 }
 
 #[test]

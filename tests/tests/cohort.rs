@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use limbeck::cohort::{Limit, Stop};
 use limbeck::event::{Event, LaneInfo, Observer};
-use limbeck::record::{EpochRecord, Summary};
+use limbeck::record::{EpochRecord, Similarity, Summary};
 use limbeck_experiments::plan::Plan;
 use limbeck_experiments::{run, store};
 use tempfile::TempDir;
@@ -82,6 +83,18 @@ fn students(out: &Path) -> Vec<(String, Vec<u8>, Summary)> {
     plan.cells.iter().map(read).collect()
 }
 
+/// What every student was found to have in common with the teachers: (method, JSON, matrices).
+fn findings(out: &Path) -> Vec<(String, Similarity, Vec<u8>)> {
+    let folder = out.join("small");
+    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
+    let read = |cell: &store::CellEntry| {
+        let folder = folder.join(&cell.folder);
+        let similarity = store::read_json(&folder.join("similarity.json")).unwrap();
+        (cell.method.clone(), similarity, fs::read(folder.join("correlations.safetensors")).unwrap())
+    };
+    plan.cells.iter().map(read).collect()
+}
+
 /// What of a history must not depend on the clock.
 fn timeless(history: &[EpochRecord]) -> Vec<EpochRecord> {
     history.iter().map(|record| EpochRecord { seconds: 0.0, ..record.clone() }).collect()
@@ -93,6 +106,16 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
     execute(&experiment(ALL), together.path(), &mut ());
     let students_together = students(together.path());
     assert_eq!(students_together.len(), 4);
+    let findings_together = findings(together.path());
+    for ((method, _, summary), (_, similarity, _)) in students_together.iter().zip(&findings_together) {
+        // The accuracy by class is that of the last epoch, taken apart; every pair of five taps was compared.
+        let right: usize = similarity.classes.iter().map(|class| class.right).sum();
+        assert_eq!(similarity.classes.iter().map(|class| class.samples).sum::<usize>(), 100);
+        assert_eq!(right as f64, summary.accuracy.as_ref().unwrap().last.top1, "{method}: of 100 samples");
+        let [teacher] = &similarity.teachers[..] else { panic!("{method}: {similarity:?}") };
+        assert_eq!((teacher.name.as_str(), teacher.taps.len()), ("big", 25));
+        assert!(teacher.taps.iter().all(|tap| tap.alignment.is_some_and(|cka| cka.abs() <= 1.0)), "{teacher:?}");
+    }
     let alone = TempDir::new().unwrap();
     for (method, weights, summary) in &students_together {
         execute(&experiment(&format!("{method:?}")), alone.path(), &mut ());
@@ -101,6 +124,11 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
         assert_eq!(timeless(&summary.history), timeless(&summary_alone.history), "{method}");
         assert_eq!(summary.accuracy, summary_alone.accuracy, "{method}");
         assert_eq!((summary.lanes, summary_alone.lanes), (4, 1));
+        // Alone, the student that asks no teacher has none to be compared with.
+        if method != "vanilla" {
+            let together = findings_together.iter().find(|(name, ..)| name == method).unwrap();
+            assert!(findings(alone.path())[0] == *together, "{method}: it was found to be different");
+        }
         assert_eq!(summary.samples, [280, 60, 100]);
     }
     for pair in students_together.windows(2) {
@@ -127,6 +155,7 @@ fn stopped_again_and_again_it_ends_with_the_same_bytes() {
     assert!(call(Limit::Steps(7)));
     assert!(!call(Limit::Steps(1000)));
     assert_eq!(calls, 5);
+    assert!(findings(undisturbed.path()) == findings(stopped.path()), "the findings differ");
     for (one, other) in students(undisturbed.path()).iter().zip(students(stopped.path())) {
         assert!(one.1 == other.1, "{}: the student differs", one.0);
         assert_eq!(timeless(&one.2.history), timeless(&other.2.history), "{}", one.0);
@@ -174,15 +203,13 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
     for window in 0..5 {
         let (seen, delay) = (window * 5 + 1 + rng.below(4) as usize, rng.below(60));
         println!("seed {seed}: after {seen} checkpoints and {delay} ms");
+        let start = SystemTime::now();
         let mut child = command(killed.path()).spawn().unwrap();
         while checkpoints(killed.path()) < seen && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(2));
         }
         std::thread::sleep(Duration::from_millis(delay));
-        if child.try_wait().unwrap().is_none() {
-            child.kill().unwrap();
-            kills += 1;
-        }
+        kills += u64::from(kill(&mut child, killed.path(), start, window % 2 == 1));
         child.wait().unwrap();
     }
     assert_eq!(kills, 5, "the run ended before it could be killed");
@@ -194,15 +221,10 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
         assert!(weights == weights_resumed, "{method}: the student differs");
         assert_eq!(timeless(&summary.history), timeless(&summary_resumed.history), "{method}");
     }
-    // The event log of a killed run has every epoch once.
-    for (method, log) in cell_logs(&killed.path().join("runs")) {
-        let epochs: Vec<u64> = log
-            .iter()
-            .filter_map(|event| if let Event::Epoch(record) = event { Some(record.epoch) } else { None })
-            .collect();
-        assert_eq!(epochs, [1, 2, 3], "{method}");
-        assert!(matches!(log.last(), Some(Event::Ended(_))), "{method}");
-    }
+    let (expected, resumed) = (findings(&undisturbed.path().join("runs")), findings(&killed.path().join("runs")));
+    assert!(expected == resumed, "the findings differ");
+    let logs = logs(&killed.path().join("runs"));
+    assert_eq!((logs.len(), &logs), (5, &self::logs(&undisturbed.path().join("runs"))));
     // A second call has nothing to do.
     let before = checkpoints(killed.path());
     assert!(command(killed.path()).output().unwrap().status.success());
@@ -212,18 +234,32 @@ fn killed_at_five_moments_and_resumed_it_ends_with_the_same_bytes() {
 /// How many kills the campaign takes.
 const KILLS: &str = "LIMBECK_KILLS";
 
-/// Whether there is a file below that was staged after `start`, and not moved into its place.
-fn half_written(folder: &Path, start: SystemTime) -> bool {
-    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
-        let path = entry.path();
-        let staged = path.extension().is_some_and(|extension| extension == "tmp");
-        let after = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).is_ok_and(|time| time >= start);
-        if path.is_dir() { half_written(&path, start) } else { staged && after(&path) }
+/// The name of a file below that was staged after `start`, and is written in part or not yet moved into its place.
+fn half_written(folder: &Path, start: SystemTime) -> Option<String> {
+    let staged_since = |path: &Path| {
+        let after = fs::metadata(path).and_then(|m| m.modified()).is_ok_and(|time| time >= start);
+        path.extension().is_some_and(|extension| extension == "tmp") && after
+    };
+    fs::read_dir(folder).into_iter().flatten().flatten().find_map(|entry| match entry.path() {
+        path if path.is_dir() => half_written(&path, start),
+        path => staged_since(&path).then(|| entry.file_name().into_string().unwrap()),
     })
 }
 
-/// Kills at moments that are spread evenly over the time of a process, resumes, and begins anew what is finished: with
-/// hundreds of them, some fall into the writing of a checkpoint. `make campaign` runs it.
+/// Kills a process, at once or as soon as it writes a file; returns whether it was still at work.
+fn kill(child: &mut Child, folder: &Path, start: SystemTime, while_it_writes: bool) -> bool {
+    while while_it_writes && child.try_wait().unwrap().is_none() && half_written(folder, start).is_none() {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let at_work = child.try_wait().unwrap().is_none();
+    if at_work {
+        child.kill().unwrap();
+    }
+    at_work
+}
+
+/// Kills at moments that are spread evenly over the time of a process, every second time when it writes a file next,
+/// resumes, and begins anew what is finished. `make campaign` runs it.
 #[test]
 #[ignore = "takes minutes: `make campaign`"]
 fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
@@ -243,11 +279,12 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
     assert!(command(folder.path()).output().unwrap().status.success());
     let span = start.elapsed().as_millis() as u64;
     let expected = students(&folder.path().join("runs")).remove(0).1;
+    let expected_logs = logs(&folder.path().join("runs"));
 
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
     let mut rng = limbeck::seed::Seed::new(u64::from(seed)).rng();
     println!("seed {seed}: {kills} kills, each within {span} ms of a start");
-    let (mut done, mut finished, mut hits, mut folder) = (0, 0, 0, begin());
+    let (mut done, mut finished, mut hits, mut folder) = (0, 0, Vec::new(), begin());
     loop {
         let start = SystemTime::now();
         let mut child = command(folder.path()).spawn().unwrap();
@@ -256,15 +293,16 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
             while Instant::now() < end && child.try_wait().unwrap().is_none() {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            child.kill().unwrap();
+            kill(&mut child, folder.path(), start, done % 2 == 1);
         }
         let output = child.wait_with_output().unwrap();
         if output.status.code().is_none() {
             done += 1;
-            hits += u64::from(half_written(folder.path(), start));
+            hits.extend(half_written(folder.path(), start));
         } else {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             assert!(students(&folder.path().join("runs"))[0].1 == expected, "after {done} kills the student differs");
+            assert_eq!(logs(&folder.path().join("runs")), expected_logs, "after {done} kills");
             finished += 1;
             if done == kills {
                 break;
@@ -272,19 +310,34 @@ fn killed_at_random_moments_it_always_ends_with_the_same_bytes() {
             folder = begin();
         }
     }
+    let checkpoints = hits.iter().filter(|name| name.starts_with("checkpoint")).count();
     println!(
-        "{done} kills, {hits} of them within the writing of a file; {finished} runs ended, all with the same bytes"
+        "{done} kills, {} of them left a half-written .tmp file, {checkpoints} times a checkpoint's; {finished} runs ended, all \
+         with the same bytes and logs",
+        hits.len()
     );
 }
 
-fn cell_logs(out: &Path) -> Vec<(String, Vec<Event>)> {
-    let folder = out.join("small");
-    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
-    let read = |cell: &store::CellEntry| {
-        let text = fs::read_to_string(folder.join(&cell.folder).join("events.jsonl")).unwrap();
-        (cell.method.clone(), text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+/// What the logs of teachers and students say, by folder: every step, epoch and checkpoint, and the end. A run that was
+/// killed and resumed says the same, and where it went on.
+fn logs(out: &Path) -> BTreeMap<String, Vec<String>> {
+    let say = |event: Event| match event {
+        Event::Resumed { .. } => None,
+        Event::StageStarted { stage, .. } => Some(format!("{stage} starts")),
+        Event::Step { stage, step, .. } => Some(format!("{stage} step {step}")),
+        Event::Epoch(record) => Some(format!("{} epoch {} at {}", record.stage, record.epoch, record.step)),
+        Event::Checkpoint { stage, step, .. } => Some(format!("{stage} checkpoint {step}")),
+        Event::Warning { message } => Some(message),
+        Event::Ended(outcome) => Some(format!("{outcome:?}")),
     };
-    plan.cells.iter().map(read).collect()
+    let folders =
+        ["small/cells", "teachers"].into_iter().flat_map(|name| fs::read_dir(out.join(name)).unwrap().flatten());
+    let log = |folder: fs::DirEntry| {
+        let text = fs::read_to_string(folder.path().join("events.jsonl")).ok()?;
+        let events = text.lines().filter_map(|line| say(serde_json::from_str(line).unwrap()));
+        Some((folder.file_name().into_string().unwrap(), events.collect()))
+    };
+    folders.filter_map(log).collect()
 }
 
 /// Counts how often a teacher was trained.
@@ -341,6 +394,6 @@ fn warm_up_validation_and_a_teacher_in_sixteen_bits() {
     // The teacher is measured as it teaches: near its float32 self, and not the same.
     let folder = fs::read_dir(out.path().join("teachers")).unwrap().flatten().map(|entry| entry.path());
     let trained = folder.filter_map(|folder| store::summary(&folder).ok().flatten()).next().unwrap();
-    let (half, full) = (summary.teachers[0].test.loss, trained.accuracy.unwrap().last.loss);
+    let (half, full) = (summary.teachers[0].test.unwrap().loss, trained.accuracy.unwrap().last.loss);
     assert!(half != full && (half - full).abs() < 0.05 * full, "{half} in bfloat16, {full} in float32");
 }

@@ -4,7 +4,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -67,9 +68,9 @@ fn student(folder: &Path) -> Vec<u8> {
     fs::read(cell(folder).join("student.safetensors")).unwrap()
 }
 
-/// Starts a run, waits for its first epoch, sends it SIGINT so often, and waits for its end.
-fn interrupted(folder: &Path, times: usize) -> Output {
-    let child = command(folder, &["run", "small.toml"]).spawn().unwrap();
+/// Starts a run and waits for its first epoch.
+fn under_way(folder: &Path) -> Child {
+    let mut child = command(folder, &["run", "small.toml"]).spawn().unwrap();
     let log = || fs::read_dir(folder.join("runs/small/cells")).ok()?.next()?.ok();
     let epochs = || {
         log().map_or(0, |cell| {
@@ -77,39 +78,72 @@ fn interrupted(folder: &Path, times: usize) -> Output {
         })
     };
     while epochs() < 1 {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before its first epoch");
         std::thread::sleep(Duration::from_millis(5));
     }
+    child
+}
+
+/// Sends a run that is under way a signal, so often, and waits for its end.
+fn interrupted(folder: &Path, signal: &str, times: usize) -> Output {
+    let child = under_way(folder);
     for _ in 0..times {
         let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         std::thread::sleep(Duration::from_millis(5));
     }
     child.wait_with_output().unwrap()
 }
 
+/// The student of a run that nothing disturbed.
+fn undisturbed() -> &'static [u8] {
+    static STUDENT: OnceLock<Vec<u8>> = OnceLock::new();
+    STUDENT.get_or_init(|| {
+        let folder = folder();
+        assert_eq!(command(folder.path(), &["run", "small.toml"]).output().unwrap().status.code(), Some(0));
+        student(folder.path())
+    })
+}
+
 #[test]
-fn ctrl_c_finishes_the_step_and_the_same_command_goes_on_to_the_same_bytes() {
-    let (undisturbed, stopped) = (folder(), folder());
-    assert_eq!(command(undisturbed.path(), &["run", "small.toml"]).output().unwrap().status.code(), Some(0));
-    let output = interrupted(stopped.path(), 1);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(
-        said.contains("stopping: the step is finished and checkpoints are written; once more stops at once"),
-        "{said}"
-    );
-    let end = "stopped before the end, with checkpoints in runs/small; the same command goes on from there";
-    assert!(said.contains(end), "{said}");
-    assert!(cell(stopped.path()).join("checkpoint.safetensors").exists());
-    assert!(!cell(stopped.path()).join("student.safetensors").exists());
-    assert_eq!(command(stopped.path(), &["run", "small.toml"]).output().unwrap().status.code(), Some(0));
-    assert!(student(undisturbed.path()) == student(stopped.path()), "the student differs");
+fn a_signal_finishes_the_step_and_the_command_that_is_named_goes_on_to_the_same_bytes() {
+    for signal in ["-INT", "-TERM"] {
+        let stopped = folder();
+        let output = interrupted(stopped.path(), signal, 1);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{signal}: {said}");
+        let first = "stopping: the step is finished and checkpoints are written; once more stops at once";
+        assert!(said.contains(first), "{signal}: {said}");
+        let (_, line) = said
+            .split_once("stopped before the end, with checkpoints in runs/small; this goes on from there:\n  limbeck ")
+            .unwrap();
+        assert!(cell(stopped.path()).join("checkpoint.safetensors").exists());
+        assert!(!cell(stopped.path()).join("student.safetensors").exists());
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(arguments, ["run", "small.toml"]);
+        assert_eq!(command(stopped.path(), &arguments).output().unwrap().status.code(), Some(0));
+        assert!(undisturbed() == student(stopped.path()), "{signal}: the student differs");
+    }
+}
+
+#[test]
+fn a_second_process_on_one_folder_is_refused_and_the_first_goes_on_undisturbed() {
+    let folder = folder();
+    let first = under_way(folder.path());
+    let second = command(folder.path(), &["run", "small.toml"]).output().unwrap();
+    let said = text(&second.stderr);
+    let expected =
+        "error: another process is at work in runs/small: wait for it, or choose another folder with --out\n";
+    assert_eq!((said.as_str(), second.status.code()), (expected, Some(2)));
+    let output = first.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(undisturbed() == student(folder.path()), "the student differs");
 }
 
 #[test]
 fn a_second_ctrl_c_ends_it_at_once() {
     // The step may end between the two signals, and then it was an orderly stop.
-    let codes: Vec<Option<i32>> = (0..5).map(|_| interrupted(folder().path(), 2).status.code()).collect();
+    let codes: Vec<Option<i32>> = (0..5).map(|_| interrupted(folder().path(), "-INT", 2).status.code()).collect();
     assert!(codes.iter().all(|code| [Some(130), Some(3)].contains(code)), "{codes:?}");
     assert!(codes.contains(&Some(130)), "{codes:?}");
 }
@@ -138,17 +172,64 @@ fn a_dry_run_shows_the_plan_and_writes_nothing() {
 }
 
 #[test]
+fn what_came_of_a_run_is_json_when_asked() {
+    let folder = folder();
+    let json = |arguments: &[&str]| json(folder.path(), arguments);
+    let dry = json(&["run", "small.toml", "--dry-run", "--json"]);
+    assert_eq!(dry["cells"][0]["progress"], "to do");
+    let stopped = json(&["run", "small.toml", "--stop-after", "5steps", "--json"]);
+    assert_eq!((&stopped["experiment"], &stopped["report"]), (&"small".into(), &serde_json::Value::Null));
+    assert_eq!((&stopped["cells"][0]["status"], &stopped["cells"][0]["accuracy"]), (&"missing".into(), &().into()));
+    assert_eq!(stopped["cells"][0]["reason"], "it has not ended; run the experiment again and it goes on");
+    let finished = json(&["run", "small.toml", "--json"]);
+    let cell_folder = cell(folder.path()).strip_prefix(folder.path()).unwrap().display().to_string();
+    let cell = &finished["cells"][0];
+    assert_eq!((&cell["method"], &cell["seed"], &cell["status"]), (&"vanilla".into(), &0.into(), &"finished".into()));
+    assert_eq!((cell["folder"].as_str(), &cell["reason"]), (Some(cell_folder.as_str()), &().into()));
+    let summary = fs::read_to_string(folder.path().join(&cell_folder).join("summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(cell["accuracy"], summary["accuracy"]["last"]);
+    assert_eq!((&finished["accuracy"], &finished["baseline"]), (&"last".into(), &"vanilla".into()));
+    assert_eq!(finished["report"], "runs/small/report/report.md");
+    assert_eq!(json(&["report", "runs/small", "--json"]), finished);
+    let best = json(&["report", "runs/small", "--json", "--accuracy", "best_on_test"]);
+    assert_eq!(best["cells"][0]["accuracy"], summary["accuracy"]["best_on_test"]["test"]);
+}
+
+/// The one JSON value that the command prints.
+fn json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
+    let output = command(folder, arguments).output().unwrap();
+    let out = text(&output.stdout);
+    let start = out.find(['{', '[']).unwrap_or_else(|| panic!("{out}{}", text(&output.stderr)));
+    serde_json::from_str(&out[start..]).unwrap_or_else(|error| panic!("{error}: {out}"))
+}
+
+#[test]
 fn listings_are_json_when_asked() {
     let folder = folder();
-    let json = |arguments: &[&str]| -> serde_json::Value {
-        let output = command(folder.path(), arguments).output().unwrap();
-        let out = text(&output.stdout);
-        let start = out.find(['{', '[']).unwrap_or_else(|| panic!("{out}{}", text(&output.stderr)));
-        serde_json::from_str(&out[start..]).unwrap_or_else(|error| panic!("{error}: {out}"))
-    };
+    let json = |arguments: &[&str]| json(folder.path(), arguments);
     let plan = json(&["plan", "small.toml", "--json"]);
     assert_eq!((&plan["experiment"], &plan["steps_per_epoch"]), (&"small".into(), &10.into()));
     assert_eq!(plan["student"]["parameters"], 78_692);
+    assert_eq!(plan["student"]["multiply_adds"], 12_502_272);
+    let network = &json(&["plugins", "show", "resnet8x4", "--json"])[0];
+    assert_eq!((&network["parameters"], &network["multiply_adds"]), (&1_233_540.into(), &177_071_104.into()));
+    assert_eq!(network["signature"]["taps"][3]["shape"], serde_json::json!([256, 8, 8]));
+    let page = command(folder.path(), &["plugins", "show", "resnet8x4"]).output().unwrap();
+    let figures = "
+  with these, for 3×32×32 inputs and 100 classes:
+
+    1 233 540 parameters
+    177 071 104 multiply-adds
+    tap stem 32×32×32, and stem:pre
+    tap stage1 64×32×32, and stage1:pre
+    tap stage2 128×16×16, and stage2:pre
+    tap stage3 256×8×8, and stage3:pre
+    tap pooled 256
+";
+    assert!(text(&page.stdout).contains(figures), "{}", text(&page.stdout));
+    let script = json(&["plugins", "show", "torchscript", "--json"]);
+    assert_eq!(script[0].get("parameters"), None, "there is no file to look into");
     assert_eq!(plan["cells"][0]["progress"], "to do");
     assert_eq!(json(&["plugins", "show", "sgd", "--json"])[0]["role"], "optimizer");
     assert!(json(&["plugins", "list", "--json"]).as_array().unwrap().len() > 40);

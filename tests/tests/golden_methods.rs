@@ -71,7 +71,7 @@ fn settings(case: &Case) -> serde_json::Value {
         "rkd" => json!({ "kind": "rkd", "distance": number("w_d"), "angle": number("w_a") }),
         // The case is without the factor that rises over the first epochs.
         "dkd" => json!({ "kind": "dkd", "alpha": number("alpha"), "beta": number("beta"),
-                         "temperature": number("temperature"), "warmup_epochs": 0 }),
+                         "temperature": number("temperature") }),
         "dist" => json!({ "kind": "dist", "beta": number("beta"), "gamma": number("gamma"), "tau": number("tau") }),
         "lskd" => json!({ "kind": "lskd", "temperature": number("temperature") }),
         "ab" => json!({ "kind": "ab", "margin": number("margin") }),

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::path::Path;
 
 use limbeck::prelude::*;
+use limbeck::weights;
 use limbeck_tests::models::Case;
 use limbeck_tests::{assert_close, assert_digest_named, digest, labels};
 use tch::{Reduction, no_grad_guard};
@@ -30,19 +31,26 @@ fn check_evaluation(case: &Case, kind: Kind, tol: f64) {
 }
 
 #[test]
-fn every_residual_network_is_there() {
+fn every_network_of_the_benchmark_is_there() {
     let names: Vec<String> = cases().into_iter().map(|case| case.model).collect();
-    let expected = "resnet8 resnet14 resnet20 resnet32 resnet44 resnet56 resnet110 resnet8x4 resnet32x4";
+    let expected = "resnet8 resnet14 resnet20 resnet32 resnet44 resnet56 resnet110 resnet8x4 resnet32x4 ResNet50 wrn_16_1 \
+                    wrn_16_2 wrn_40_1 wrn_40_2 vgg8 vgg11 vgg13 vgg16 vgg19 MobileNetV2 ShuffleV1 ShuffleV2 resnet18 \
+                    resnet34 resnet50";
     assert_eq!(names.join(" "), expected);
 }
 
-/// As sets: a `VarStore` does not remember the order in which its variables came.
+/// In order, in the network and in its file.
 #[test]
 fn state_names_shapes_and_parameter_counts_are_pytorchs() {
     for case in cases() {
-        let (vs, _model) = network(&case, Kind::Float);
-        let state = vs.variables().into_iter().map(|(name, t)| (name, t.size()));
-        assert_eq!(state.collect::<BTreeSet<_>>(), case.state.iter().cloned().collect(), "{}", case.model);
+        let vs = nn::VarStore::new(Device::Cpu);
+        case.config().unwrap().build(&vs.root(), &case.spec()).unwrap();
+        let state = weights::variables(&vs);
+        let sizes = |(name, t): (String, Tensor)| (name, t.size());
+        let bytes = weights::to_bytes(&state, None).unwrap();
+        assert_eq!(state.into_iter().map(sizes).collect::<Vec<_>>(), case.state, "{}", case.model);
+        let file = weights::from_bytes(&bytes, Path::new("student.safetensors")).unwrap().tensors;
+        assert_eq!(file.into_iter().map(sizes).collect::<Vec<_>>(), case.state, "the file of {}", case.model);
         let parameters = vs.trainable_variables().iter().map(|t| t.numel() as i64).sum::<i64>();
         assert_eq!(parameters, case.trainable_params, "{}", case.model);
     }

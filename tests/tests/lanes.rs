@@ -15,12 +15,20 @@ use limbeck_experiments::{run, store};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-/// Breaks as told: a loss that is NaN, or a panic, at a step.
+/// Breaks as told at a step: a loss that is NaN, shapes that libtorch refuses, a panic of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Breaking {
-    nan_at: u64,
-    panic_at: u64,
+    at: u64,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum How {
+    Nan,
+    Refusal,
+    Panic,
 }
 
 #[typetag::serde(name = "breaking")]
@@ -36,13 +44,17 @@ impl DistillerConfig for Breaking {
 
 impl Distiller for Breaking {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
-        if step.step == self.panic_at {
-            // libtorch refuses the product of shapes that do not fit; tch turns that into a panic.
-            // Under `no_grad` it would leave gradients off for whoever comes next.
-            let _ = tch::no_grad(|| step.student.logits.matmul(&step.student.logits));
+        let mut square = step.student.logits.square().mean(Kind::Float);
+        if step.step == self.at {
+            match self.how {
+                How::Nan => square *= f64::NAN,
+                // libtorch refuses the product of shapes that do not fit; tch turns that into a panic.
+                // Under `no_grad` it would leave gradients off for whoever comes next.
+                How::Refusal => _ = tch::no_grad(|| step.student.logits.matmul(&step.student.logits)),
+                How::Panic => panic!("no bank for row {}\nand more", step.rows.host()[0]),
+            }
         }
-        let square = step.student.logits.square().mean(Kind::Float);
-        Ok(Terms::of("square", if step.step == self.nan_at { square * f64::NAN } else { square }))
+        Ok(Terms::of("square", square))
     }
 }
 
@@ -129,9 +141,11 @@ methods = [{methods}]
 
 const BREAKING: &str = r#"
 [method.nan]
-terms = [{ weight = 0.1, distiller = { kind = "breaking", nan_at = 7, panic_at = 1000 } }]
+terms = [{ weight = 0.1, distiller = { kind = "breaking", how = "nan", at = 7 } }]
+[method.refusal]
+terms = [{ weight = 0.1, distiller = { kind = "breaking", how = "refusal", at = 5 } }]
 [method.panic]
-terms = [{ weight = 0.1, distiller = { kind = "breaking", nan_at = 1000, panic_at = 5 } }]
+terms = [{ weight = 0.1, distiller = { kind = "breaking", how = "panic", at = 1 } }]
 "#;
 
 const STAGED: &str = r#"
@@ -164,34 +178,39 @@ fn cell(out: &Path, method: &str) -> PathBuf {
 #[test]
 fn a_broken_lane_ends_alone_and_says_where() {
     let broken = TempDir::new().unwrap();
-    let (finished, _) = execute(&experiment(r#""nan", "vanilla", "panic""#, BREAKING), broken.path());
+    let (finished, _) = execute(&experiment(r#""nan", "vanilla", "refusal", "panic""#, BREAKING), broken.path());
     let whole = TempDir::new().unwrap();
     execute(&experiment(r#""vanilla""#, ""), whole.path());
 
-    let nan = cell(broken.path(), "nan").join("checkpoint.safetensors");
-    let panic = cell(broken.path(), "panic").join("checkpoint.safetensors");
-    assert_eq!(finished.failed.len(), 2);
+    let checkpoint = |method| cell(broken.path(), method).join("checkpoint.safetensors");
+    let (nan, refusal) = (checkpoint("nan"), checkpoint("refusal"));
     assert_eq!(
-        finished.failed[0],
-        format!(
-            "nan, seed 0: `breaking.square` became non-finite at step 7 (main stage, noticed after step 7); its last good checkpoint is {}",
-            nan.display()
-        )
+        finished.failed[..2],
+        [
+            format!(
+                "nan, seed 0: `breaking.square` became non-finite at step 7 (main stage, noticed after step 7); its last \
+                 good checkpoint is {}",
+                nan.display()
+            ),
+            format!(
+                "refusal, seed 0: libtorch: mat1 and mat2 shapes cannot be multiplied (64x20 and 64x20) (main stage, \
+                 noticed after step 5); its last good checkpoint is {}",
+                refusal.display()
+            )
+        ]
     );
-    assert!(finished.failed[1].starts_with("panic, seed 0: panic: "), "{}", finished.failed[1]);
-    assert!(
-        finished.failed[1]
-            .ends_with(&format!("(main stage, noticed after step 5); its last good checkpoint is {}", panic.display())),
-        "{}",
-        finished.failed[1]
-    );
+    let [_, _, panic] = &finished.failed[..] else { panic!("{:?}", finished.failed) };
+    let (start, end) =
+        ("panic, seed 0: panic: no bank for row ", ") (main stage, noticed after step 1); it has no good checkpoint");
+    assert!(panic.starts_with(start) && panic.ends_with(end), "{panic}");
+    assert!(panic.contains(&format!(" (at {}:", file!())), "{panic}");
     // The last good checkpoint is from before the bad step.
     #[derive(Deserialize)]
     struct At {
         step: u64,
     }
     let at = |path: &Path| limbeck::checkpoint::read::<At>(path.parent().unwrap()).unwrap().unwrap().state.step;
-    assert_eq!((at(&nan), at(&panic)), (6, 4));
+    assert_eq!((at(&nan), at(&refusal)), (6, 4));
     let summary = store::summary(nan.parent().unwrap()).unwrap().unwrap();
     assert!(matches!(summary.outcome, Outcome::Failed { .. }) && summary.accuracy.is_none());
 
@@ -223,7 +242,7 @@ fn an_initial_stage_trains_what_it_says_while_other_lanes_wait_undisturbed() {
     let own = |names: &[&str]| names.iter().map(|name| format!("term.staged.{name}")).collect::<Vec<_>>();
     assert_eq!(stages[0], ("staged, seed 0", "initial:staged", Vec::new()));
     assert_eq!(stages[1], ("vanilla, seed 0", "main", Vec::new()));
-    let rest = own(&["bystander.bias", "bystander.weight", "connector.bias", "connector.weight"]);
+    let rest = own(&["connector.weight", "connector.bias", "bystander.weight", "bystander.bias"]);
     assert_eq!(stages[2], ("staged, seed 0", "main", rest));
 
     let summary = store::summary(&cell(together.path(), "staged")).unwrap().unwrap();

@@ -13,12 +13,13 @@
 //! **Metric** `mutual_information`: ln(K + 1) − L in nats, a lower bound on the mutual information of both
 //! representations (the paper's section 2.3); never above ln(K + 1).
 //!
-//! *Cost*: a few passes over `[B, K]` besides the scores. *State*: the heads.
+//! *Cost*: a few passes over `[B, K]` besides the scores. *State*: none.
 
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::head::{CosineHeads, negatives_per_anchor};
+use super::{negatives_per_anchor, products, with_bound};
+use crate::tensor::positive;
 
 limbeck::plugin! {
     critic "info_nce",
@@ -27,6 +28,7 @@ limbeck::plugin! {
     settings: r#"
 temperature = 0.07   # τ: scores are cosines divided by it
 "#,
+    page: include_str!("info_nce.rs"),
 }
 
 /// The log-score of what is no candidate: its exponential is 0 in every kind, and unlike −∞ it has a gradient, 0.
@@ -48,47 +50,43 @@ impl Default for InfoNce {
 
 #[typetag::serde(name = "info_nce")]
 impl CriticConfig for InfoNce {
-    fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
-        Ok(Box::new(LiveInfoNce { heads: CosineHeads::new("info_nce", self.temperature, site, params)? }))
+    fn build(&self, _site: &CriticSite, _params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
+        positive("info_nce", "temperature", self.temperature)?;
+        Ok(Box::new(self.clone()))
     }
 }
 
-#[derive(Debug)]
-struct LiveInfoNce {
-    heads: CosineHeads,
-}
-
-impl Critic for LiveInfoNce {
-    fn embed(&self, side: Side, features: &Tensor) -> Result<Tensor> {
-        Ok(self.heads.embed(side, features))
-    }
-
+impl Critic for InfoNce {
     fn factors(&self) -> bool {
         true
     }
 
     fn score(&self, _side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor> {
-        Ok(self.heads.score(anchors, candidates))
+        Ok(products(&(anchors / self.temperature), candidates))
     }
 
     fn loss(&mut self, _side: Side, scores: &Scores) -> Result<Terms> {
-        let against = match &scores.mask {
-            Some(mask) => scores.negative.masked_fill(&mask.logical_not(), ABSENT).logsumexp(1, false),
-            None => scores.negative.logsumexp(1, false),
-        };
-        // −ln eᵖ / (eᵖ + eᵃ) = ln(1 + eᵃ⁻ᵖ)
-        let loss = (against - &scores.positive).softplus();
-        let candidates = negatives_per_anchor(scores).squeeze_dim(1) + 1.0;
-        let bound = (candidates.log() - &loss).mean(None);
-        Ok(Terms::of("info_nce", loss.mean(None)).metric("mutual_information", bound))
+        Ok(softmax(scores))
     }
+}
+
+/// The loss on scores.
+pub(super) fn softmax(scores: &Scores) -> Terms {
+    let against = match &scores.mask {
+        Some(mask) => scores.negative.masked_fill(&mask.logical_not(), ABSENT).logsumexp(1, false),
+        None => scores.negative.logsumexp(1, false),
+    };
+    // −ln eᵖ / (eᵖ + eᵃ) = ln(1 + eᵃ⁻ᵖ)
+    let loss = (against - &scores.positive).softplus();
+    let candidates = negatives_per_anchor(scores).squeeze_dim(1) + 1.0;
+    with_bound(Terms::of("info_nce", loss.mean(None)), scores, || (candidates.log() - &loss).mean(None))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SITE: CriticSite = CriticSite { student_width: 6, teacher_width: 9, embedding_width: 4, samples: 50 };
+    const SITE: CriticSite = CriticSite { embedding_width: 4, samples: 50 };
 
     #[test]
     fn the_loss_and_its_bound_are_the_papers() {
@@ -100,6 +98,7 @@ mod tests {
                 positive: Tensor::from_slice(&positive),
                 negative: Tensor::from_slice(&negative.concat()).view([2, 3]),
                 mask: mask.map(|mask| Tensor::from_slice(&mask.concat()).view([2, 3])),
+                fair: true,
             };
             let mask = mask.unwrap_or([[true; 3]; 2]);
             let (mut loss, mut bound) = (0.0, 0.0);
@@ -113,6 +112,8 @@ mod tests {
             assert!((terms.losses()[0].1.double_value(&[]) - loss).abs() < 1e-14);
             assert!((terms.metrics()[0].1.double_value(&[]) - bound).abs() < 1e-14);
             assert!(bound <= 4.0_f64.ln());
+            let chosen_by_score = critic.loss(Side::Student, &Scores { fair: false, ..scores }).unwrap();
+            assert!(chosen_by_score.metrics().is_empty(), "nothing is bounded then");
         }
     }
 
@@ -122,8 +123,12 @@ mod tests {
         let mut critic = InfoNce::default().build(&SITE, &store.root()).unwrap();
         let negative = Tensor::from_slice(&[1.0_f32, 2.0]).view([1, 2]).set_requires_grad(true);
         let mask = Tensor::from_slice(&[false, false]).view([1, 2]);
-        let scores =
-            Scores { positive: Tensor::from_slice(&[3.0_f32]), negative: negative.shallow_clone(), mask: Some(mask) };
+        let scores = Scores {
+            positive: Tensor::from_slice(&[3.0_f32]),
+            negative: negative.shallow_clone(),
+            mask: Some(mask),
+            fair: true,
+        };
         let loss = critic.loss(Side::Student, &scores).unwrap().losses()[0].1.shallow_clone();
         loss.backward();
         assert_eq!((loss.double_value(&[]), negative.grad().abs().sum(None).double_value(&[])), (0.0, 0.0));

@@ -27,7 +27,8 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::head::{CosineHeads, negatives_per_anchor};
+use super::{negatives_per_anchor, products, with_bound};
+use crate::tensor::positive;
 
 limbeck::plugin! {
     critic "nce",
@@ -36,6 +37,7 @@ limbeck::plugin! {
     settings: r#"
 temperature = 0.07   # τ: scores are cosines divided by it (the paper's text says 0.1 for CIFAR, its code 0.07)
 "#,
+    page: include_str!("nce.rs"),
 }
 
 const EPSILON: f64 = 1e-7;
@@ -57,37 +59,50 @@ impl Default for Nce {
 #[typetag::serde(name = "nce")]
 impl CriticConfig for Nce {
     fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
-        Ok(Box::new(LiveNce {
-            heads: CosineHeads::new("nce", self.temperature, site, params)?,
-            z_v1: params.zeros_no_train("z_v1", &[]),
-            z_v2: params.zeros_no_train("z_v2", &[]),
-            samples: site.samples as f64,
-        }))
+        positive("nce", "temperature", self.temperature)?;
+        Ok(Box::new(LiveNce { contrast: NoiseContrast::new(site, params), temperature: self.temperature }))
     }
 }
 
 #[derive(Debug)]
 struct LiveNce {
-    heads: CosineHeads,
+    contrast: NoiseContrast,
+    temperature: f64,
+}
+
+impl Critic for LiveNce {
+    fn factors(&self) -> bool {
+        true
+    }
+
+    fn needs_fair_negatives(&self) -> bool {
+        true
+    }
+
+    fn score(&self, _side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor> {
+        Ok(products(&(anchors / self.temperature), candidates))
+    }
+
+    fn loss(&mut self, side: Side, scores: &Scores) -> Result<Terms> {
+        Ok(self.contrast.terms(side, scores))
+    }
+}
+
+/// The loss on scores, with its normalising constants `z_v1` and `z_v2`.
+#[derive(Debug)]
+pub(super) struct NoiseContrast {
     z_v1: Tensor,
     z_v2: Tensor,
     samples: f64,
 }
 
-impl Critic for LiveNce {
-    fn embed(&self, side: Side, features: &Tensor) -> Result<Tensor> {
-        Ok(self.heads.embed(side, features))
+impl NoiseContrast {
+    pub fn new(site: &CriticSite, params: &nn::Path<'_>) -> Self {
+        let unset = |name| params.zeros_no_train(name, &[]);
+        NoiseContrast { z_v1: unset("z_v1"), z_v2: unset("z_v2"), samples: site.samples as f64 }
     }
 
-    fn factors(&self) -> bool {
-        true
-    }
-
-    fn score(&self, _side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor> {
-        Ok(self.heads.score(anchors, candidates))
-    }
-
-    fn loss(&mut self, side: Side, scores: &Scores) -> Result<Terms> {
+    pub fn terms(&mut self, side: Side, scores: &Scores) -> Terms {
         let k = negatives_per_anchor(scores);
         // An anchor may have none where negatives come from the batch.
         let at_least_one = k.clamp_min(1.0);
@@ -101,11 +116,9 @@ impl Critic for LiveNce {
         }
         let offset = (&k * (EPSILON / noise).log1p()).sum(None);
         let loss = (accepted.sum(None) + offset - ln_h.sum(None)) / scores.positive.size()[0] as f64;
-        Ok(Terms::of("nce", loss).metric("mutual_information", (at_least_one.log() + ln_h).mean(None)))
+        with_bound(Terms::of("nce", loss), scores, || (at_least_one.log() + ln_h).mean(None))
     }
-}
 
-impl LiveNce {
     /// Z of this side's anchors, after setting it from `scores` if this is the first batch: a scalar.
     ///
     /// Whether it is the first is asked of the tensor itself, so that a restored Z stays; on a GPU the answer is used
@@ -135,14 +148,14 @@ impl LiveNce {
 mod tests {
     use super::*;
 
-    const SITE: CriticSite = CriticSite { student_width: 6, teacher_width: 9, embedding_width: 4, samples: 50 };
+    const SITE: CriticSite = CriticSite { embedding_width: 4, samples: 50 };
 
     fn scores(mask: Option<Tensor>) -> Scores {
         let seed = |shape: &[i64]| {
             let count = shape.iter().product::<i64>();
             (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 1.7).sin().view(shape) * 3.0
         };
-        Scores { positive: seed(&[3]) + 2.0, negative: seed(&[3, 5]), mask }
+        Scores { positive: seed(&[3]) + 2.0, negative: seed(&[3, 5]), mask, fair: true }
     }
 
     fn build(store: &mut nn::VarStore) -> Box<dyn Critic> {
@@ -187,7 +200,7 @@ mod tests {
             assert!((store.variables()["z_v1"].double_value(&[]) - z).abs() < 1e-10 * z);
             assert_eq!(store.variables()["z_v2"].double_value(&[]), 0.0, "the other side's is its own");
             assert!((loss - by_hand(&first, z)).abs() < 1e-12, "{loss} {}", by_hand(&first, z));
-            let second = Scores { positive: &first.positive * 0.5, negative: &first.negative * 1.5, mask: first.mask };
+            let second = Scores { positive: &first.positive * 0.5, negative: &first.negative * 1.5, ..first };
             let loss = value(critic.loss(Side::Student, &second).unwrap());
             assert!((loss - by_hand(&second, z)).abs() < 1e-12);
         }
@@ -202,6 +215,7 @@ mod tests {
                 positive: scores(None).positive.abs() * sharp,
                 negative: scores(None).negative * sharp,
                 mask: None,
+                fair: true,
             };
             let terms = critic.loss(Side::Teacher, &scores).unwrap();
             let (name, bound) = &terms.metrics()[0];
@@ -223,6 +237,7 @@ mod tests {
                 positive: Tensor::from_slice(&[14.0]).to_kind(kind),
                 negative: negative.to_kind(kind),
                 mask: None,
+                fair: true,
             };
             // A Z of a first batch whose scores were higher: now P is small.
             let _ = store.variables().get_mut("z_v1").unwrap().fill_(1e6);

@@ -3,6 +3,8 @@
 //! Drawing happens on the host, one anchor per task, and an anchor's draw is a function of the step's seed and of the
 //! anchor's own row: not of its place in the batch, and not of the number of threads.
 
+pub mod hardest;
+pub mod in_batch;
 pub mod other_class;
 pub mod other_instance;
 pub mod whole_bank;

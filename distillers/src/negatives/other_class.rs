@@ -12,6 +12,7 @@ use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{check_count, draw_rows};
+use crate::classes::Classes;
 
 limbeck::plugin! {
     negatives "other_class",
@@ -20,6 +21,7 @@ limbeck::plugin! {
     settings: r#"
 count = 16384   # K: negatives for each anchor
 "#,
+    page: include_str!("other_class.rs"),
 }
 
 /// Random samples of other classes.
@@ -40,56 +42,39 @@ impl Default for OtherClass {
 impl NegativeSamplerConfig for OtherClass {
     fn build(&self, site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
         check_count("other_class", self.count)?;
-        let labels = site.labels;
-        let classes = site.classes as usize;
-        let mut starts = vec![0; classes + 1];
-        for label in labels.iter() {
-            match usize::try_from(*label) {
-                Ok(class) if class < classes => starts[class + 1] += 1,
-                _ => {
-                    return Err(Error::plan(format!(
-                        "other_class: a label is {label}, but there are {classes} classes"
-                    )));
-                }
-            }
-        }
-        if let Some(class) = (0..classes).find(|class| starts[class + 1] == labels.len()) {
+        let classes = Classes::new("other_class", site)?;
+        if let (class, size) = classes.largest()
+            && size == site.labels.len()
+        {
             return Err(Error::plan(format!(
-                "other_class: all {} training samples are of class {class}, so none has a negative; use negatives = {{ kind = \"other_instance\" }}",
-                labels.len()
+                "other_class: all {size} training samples are of class {class}, so none has a negative; use negatives = {{ kind = \"other_instance\" }}"
             )));
         }
-        for class in 0..classes {
-            starts[class + 1] += starts[class];
-        }
-        let mut by_class: Vec<u32> = (0..labels.len() as u32).collect();
-        by_class.sort_by_key(|row| labels[*row as usize]);
-        let labels = labels.iter().map(|label| *label as usize).collect();
-        Ok(Box::new(LiveOtherClass { count: self.count, labels, by_class, starts, buffer: Vec::new() }))
+        Ok(Box::new(LiveOtherClass { count: self.count, classes, buffer: Vec::new() }))
     }
 }
 
 struct LiveOtherClass {
     count: usize,
-    labels: Vec<usize>,
-    /// All rows, sorted by class: a class is an interval of it.
-    by_class: Vec<u32>,
-    /// Where each class's interval starts; one more at the end.
-    starts: Vec<usize>,
+    classes: Classes,
     buffer: Vec<i64>,
 }
 
 impl std::fmt::Debug for LiveOtherClass {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "other_class(count = {}, {} samples)", self.count, self.by_class.len())
+        write!(f, "other_class(count = {}, {} samples)", self.count, self.classes.rows().len())
     }
 }
 
 impl NegativeSampler for LiveOtherClass {
+    fn spares_class(&self) -> bool {
+        true
+    }
+
     fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
-        let by_class = &self.by_class;
+        let by_class = self.classes.rows();
         let candidates = |row: usize| {
-            let own = self.starts[self.labels[row]]..self.starts[self.labels[row] + 1];
+            let own = self.classes.of(row);
             let others = by_class.len() - own.len();
             // Positions count all rows but those of the anchor's class: step over its interval.
             let place = move |position| {
@@ -99,7 +84,7 @@ impl NegativeSampler for LiveOtherClass {
             (others, place)
         };
         let rows = draw_rows(draw, self.count, &mut self.buffer, candidates);
-        Ok(Negatives::new(Candidates::Rows(rows)))
+        Ok(Negatives::Rows(rows))
     }
 }
 

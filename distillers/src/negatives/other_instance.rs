@@ -20,6 +20,7 @@ limbeck::plugin! {
     settings: r#"
 count = 16384   # K: negatives for each anchor
 "#,
+    page: include_str!("other_instance.rs"),
 }
 
 /// Random other samples.
@@ -62,7 +63,7 @@ impl NegativeSampler for LiveOtherInstance {
         let others = self.samples - 1;
         let candidates = |row| (others, move |position| (position + usize::from(position >= row)) as i64);
         let rows = draw_rows(draw, self.count, &mut self.buffer, candidates);
-        Ok(Negatives::new(Candidates::Rows(rows)))
+        Ok(Negatives::Rows(rows))
     }
 }
 

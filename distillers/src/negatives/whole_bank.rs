@@ -16,6 +16,7 @@ limbeck::plugin! {
     summary: "all other samples",
     citation: "Wu, Xiong, Yu, Lin. Unsupervised Feature Learning via Non-Parametric Instance Discrimination. CVPR 2018",
     settings: "",
+    page: include_str!("whole_bank.rs"),
 }
 
 /// All other samples.
@@ -33,7 +34,7 @@ impl NegativeSamplerConfig for WholeBank {
 
 impl NegativeSampler for WholeBank {
     fn draw(&mut self, _draw: &Draw<'_>) -> Result<Negatives> {
-        Ok(Negatives::new(Candidates::Others))
+        Ok(Negatives::Others)
     }
 }
 

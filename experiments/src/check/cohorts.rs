@@ -1,4 +1,5 @@
-//! Every built-in method for a few steps, on the device and on the CPU, in one go and stopped half-way.
+//! Every built-in method for a few steps, on the device and on the CPU, in one go and stopped half-way; and a student in
+//! every precision.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use indexmap::IndexMap;
 use limbeck::cohort::{self, Limit, Stop};
 use limbeck::error::{Error, Result};
 use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::precision::Precision;
 use limbeck::registry::{self, Role};
 use limbeck::weights;
 use limbeck::{checkpoint, config};
@@ -18,6 +20,11 @@ use crate::run;
 
 /// Of a method's loss at the first step, where only the forward passes are compared.
 const FIRST_LOSS: f64 = 1e-3;
+/// The precisions of `[student]` beside float32, with the same for them: 10 bits of mantissa, and 7.
+const PRECISIONS: [(Precision, f64); 3] =
+    [(Precision::Tf32, 1e-2), (Precision::Mixed, 3e-2), (Precision::Bfloat16, 3e-2)];
+/// The method whose student is trained in them.
+const METHOD: &str = "kd";
 /// The most that a method's own settings may ask for, to be short: negatives, and epochs of an initial stage.
 const MOST: [(&str, i64); 2] = [("count", 64), ("epochs", 1)];
 /// Two epochs of five steps.
@@ -139,8 +146,19 @@ impl Observer for Students {
 
 /// Trains in `out`, up to a limit. Returns the students, and whether the limit was reached.
 fn train(bench: &Bench<'_>, device: Device, out: &Path, limit: Option<Limit>) -> Result<(Students, bool)> {
+    train_with(&[], bench, device, out, limit)
+}
+
+/// The same with values replaced.
+fn train_with(
+    overrides: &[String],
+    bench: &Bench<'_>,
+    device: Device,
+    out: &Path,
+    limit: Option<Limit>,
+) -> Result<(Students, bool)> {
     let file = out.join("check.toml");
-    let experiment = config::parse(&experiment(bench, device)?, &file, &[])?;
+    let experiment = config::parse(&experiment(bench, device)?, &file, overrides)?;
     let plan = Plan::new(experiment, &file, out)?;
     let mut students = Students::default();
     let finished = run::execute(&plan, &Stop::new(limit), &mut students)?;
@@ -176,13 +194,38 @@ pub(super) fn against_the_cpu(bench: &Bench<'_>) -> Result<Vec<Finding>> {
         .iter()
         .map(|(name, student)| {
             let reference = cpu.0.get(name).ok_or_else(|| Error::run(format!("{name} was not trained on the CPU")))?;
-            compare(name, student, reference)
+            compare("cohort", name, student, reference, FIRST_LOSS)
         })
         .collect()
 }
 
-fn compare(name: &str, student: &Student, cpu: &Student) -> Result<Finding> {
-    let part = "cohort";
+/// A student that computes in each precision against one in float32 on the CPU. Its weights stay float32.
+pub(super) fn precisions(bench: &Bench<'_>) -> Result<Vec<Finding>> {
+    let student = |precision: Precision, device, folder: &str| {
+        let overrides = [format!("compare.methods=['{METHOD}']"), format!("student.precision='{}'", precision.name())];
+        let (students, _) = train_with(&overrides, bench, device, &bench.folder.join(folder), None)?;
+        students.0.into_values().next().ok_or_else(|| Error::run("no student was trained"))
+    };
+    let reference = student(Precision::Float32, Device::Cpu, "student")?;
+    let compare = |(precision, tolerance): (Precision, f64)| {
+        let own = student(precision, bench.device, &format!("student-{}", precision.name()))?;
+        let name = format!("student in {}", precision.name());
+        if own.weights.values().any(|tensor| tensor.kind() != Kind::Float) {
+            let text = format!("{name}: its weights are no longer float32");
+            return Ok(Finding::new("precision", Verdict::Failed, text));
+        }
+        compare("precision", &name, &own, &reference, tolerance)
+    };
+    let refused = |error: Error| Finding::new("precision", Verdict::Failed, error.to_string());
+    Ok(PRECISIONS
+        .into_iter()
+        .filter(|(precision, _)| *precision != Precision::Tf32 || bench.device != Device::Cpu)
+        .map(|precision| cohort::catch(|| compare(precision)).unwrap_or_else(refused))
+        .collect())
+}
+
+/// A student on the device against the float32 one on the CPU.
+fn compare(part: &'static str, name: &str, student: &Student, cpu: &Student, tolerance: f64) -> Result<Finding> {
     if student.first.is_empty() || !student.first.keys().eq(cpu.first.keys()) {
         return Ok(Finding::new(part, Verdict::Failed, format!("{name}: its losses are not those of the CPU by name")));
     }
@@ -196,7 +239,7 @@ fn compare(name: &str, student: &Student, cpu: &Student) -> Result<Finding> {
         student.weights.iter().any(|(name, tensor)| early(name).is_some_and(|early| relative(tensor, early) > 0.0));
     let end = difference(&student.weights, &cpu.weights)?;
     let text = format!("{name}: losses of the first step against the CPU: at most");
-    let mut finding = Finding::within(part, &text, first, FIRST_LOSS).number("final_difference", end);
+    let mut finding = Finding::within(part, &text, first, tolerance).number("final_difference", end);
     let state = match (finite, moved) {
         (true, true) => "weights finite and moved",
         (true, false) => "weights have not moved",

@@ -18,7 +18,8 @@ const LOSSES: f64 = 1e-6;
 const FLOAT32: f64 = 1e-4;
 
 /// The precisions of `[teacher.NAME]`, with the largest difference from float32 on the CPU, relative to the largest logit.
-const PRECISIONS: [(&str, f64); 4] = [("float32", 1e-4), ("tf32", 1e-2), ("mixed", 3e-2), ("bfloat16", 3e-2)];
+const PRECISIONS: [(Precision, f64); 4] =
+    [(Precision::Float32, 1e-4), (Precision::Tf32, 1e-2), (Precision::Mixed, 3e-2), (Precision::Bfloat16, 3e-2)];
 /// The network whose precisions are compared.
 const TEACHER: &str = "resnet32x4";
 
@@ -86,20 +87,20 @@ pub(super) fn precisions(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     };
     let reference = logits(Precision::Float32, Device::Cpu)?;
     let size = reference.abs().max().double_value(&[]);
-    let compare = |(name, tolerance): (&str, f64)| {
-        let precision =
-            serde_json::from_value(name.into()).map_err(|e| Error::run(format!("precision {name}: {e}")))?;
+    let compare = |(precision, tolerance): (Precision, f64)| {
         let distance = (logits(precision, bench.device)? - &reference).abs() / size;
         let (mean, most) = (distance.mean(Kind::Double).double_value(&[]), distance.max().double_value(&[]));
-        let text =
-            format!("teacher {TEACHER} in {name}, of the CPU's largest logit in float32: mean {mean:.1e}, at most");
+        let text = format!(
+            "teacher {TEACHER} in {}, of the CPU's largest logit in float32: mean {mean:.1e}, at most",
+            precision.name()
+        );
         Ok(Finding::within("precision", &text, most, tolerance).number("mean_difference", mean))
     };
     // One precision that this device refuses says nothing of the others.
     let refused = |error: Error| Finding::new("precision", Verdict::Failed, error.to_string());
     Ok(PRECISIONS
         .into_iter()
-        .filter(|(name, _)| *name != "tf32" || bench.device != Device::Cpu)
+        .filter(|(precision, _)| *precision != Precision::Tf32 || bench.device != Device::Cpu)
         .map(|precision| limbeck::cohort::catch(|| compare(precision)).unwrap_or_else(refused))
         .collect())
 }

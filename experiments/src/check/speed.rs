@@ -82,6 +82,10 @@ impl Dataset for Watched {
         }
         self.inner.batch(split, rows, views, draw)
     }
+
+    fn prefetch(&self, split: Split, rows: &[i64], views: &Views, draw: Option<Seed>) {
+        self.inner.prefetch(split, rows, views, draw);
+    }
 }
 
 impl Watched {

@@ -189,7 +189,7 @@ impl NegativeSampler for Prescribed {
         let anchors = arange(draw.rows.len() as i64).unsqueeze(1) * 5;
         let rows = (anchors + arange(self.count) * 11 + (3 * self.step + 1)).remainder(self.samples);
         self.step += 1;
-        Ok(Negatives::new(Candidates::Rows(rows)))
+        Ok(Negatives::Rows(rows))
     }
 }
 

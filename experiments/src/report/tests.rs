@@ -2,9 +2,15 @@
 
 use indexmap::IndexMap;
 use limbeck::precision::Precision;
-use limbeck::record::{Accuracy, Environment, EpochAccuracy, EpochRecord, Timing};
+use limbeck::record::{
+    Accuracies, Accuracy, ClassAccuracy, Environment, EpochAccuracy, EpochRecord, Outcome, SIMILARITY_FORMAT,
+    SUMMARY_FORMAT, Similarity, Summary, TapSimilarity, TeacherRecord, TeacherSimilarity, Timing,
+};
+use limbeck::{cohort, weights};
+use tch::Tensor;
 
 use super::*;
+use crate::store::{self, CellEntry, PlanFile};
 
 const EXPERIMENT: &str = r#"
 format = 1
@@ -75,7 +81,7 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
             parameters: 855_770,
             precision: Precision::Float32,
             folded: false,
-            test: accuracy(72.0),
+            test: Some(accuracy(72.0)),
         }],
         outcome: Outcome::Finished,
         accuracy: Some(Accuracies { last: accuracy(last), best_on_validation: Some(best), best_on_test: best }),
@@ -121,6 +127,51 @@ fn folder(experiment: &str, methods: &[&str], seeds: &[u64], summaries: &[Summar
     dir
 }
 
+/// Two classes and two taps on either side, all numbers moved by the seed.
+fn similarity(seed: u64) -> Similarity {
+    let moved = seed as f64;
+    let class = |name: &str, right| ClassAccuracy { name: name.to_owned(), samples: 20, right };
+    let tap = |student: &str, teacher: &str, alignment| TapSimilarity {
+        student: student.to_owned(),
+        teacher: teacher.to_owned(),
+        alignment,
+    };
+    Similarity {
+        format: SIMILARITY_FORMAT,
+        calibration_error: 4.0 + moved,
+        classes: vec![class("circle", 10 + seed as usize), class("<square>", 14)],
+        teachers: vec![TeacherSimilarity {
+            name: "big".to_owned(),
+            digest: "00ff".to_owned(),
+            calibration_error: 2.5,
+            agreement: 60.0 + moved,
+            divergence: 0.75,
+            correlation_difference: 0.25,
+            taps: vec![
+                tap("stem", "stem", Some(0.75)),
+                tap("stem", "pooled", Some(0.25)),
+                tap("pooled", "stem", None),
+                tap("pooled", "pooled", Some(0.5)),
+            ],
+        }],
+    }
+}
+
+/// Adds what the students have in common with the teacher.
+fn with_similarity(dir: tempfile::TempDir) -> tempfile::TempDir {
+    for method in METHODS {
+        for seed in 0..3 {
+            let cell = dir.path().join(format!("cells/{method}-seed{seed}"));
+            store::write_json(&cell.join(cohort::SIMILARITY), &similarity(seed)).unwrap();
+            let matrix = |off: f32| Tensor::from_slice2(&[[1.0, off], [off, 1.0]]);
+            let matrices =
+                [("student".to_owned(), matrix(0.5)), ("teacher.big".to_owned(), matrix(0.25 * seed as f32))];
+            weights::save(&cell.join(cohort::CORRELATIONS), &matrices, None).unwrap();
+        }
+    }
+    dir
+}
+
 const METHODS: [&str; 3] = ["plain", "soft", "contrast"];
 
 fn complete() -> tempfile::TempDir {
@@ -129,11 +180,19 @@ fn complete() -> tempfile::TempDir {
         .into_iter()
         .flat_map(|(method, values)| (0..).zip(values).map(move |(seed, value)| summary(method, seed, value)))
         .collect();
-    folder(EXPERIMENT, &METHODS, &[0, 1, 2], &summaries)
+    with_similarity(folder(EXPERIMENT, &METHODS, &[0, 1, 2], &summaries))
 }
 
+/// The report as Markdown.
 fn written(dir: &Path, options: &Options) -> String {
-    fs::read_to_string(write(dir, options).unwrap().path).unwrap()
+    let report = write(&[dir.to_owned()], options).unwrap();
+    fs::read_to_string(report.folder.join("report.md")).unwrap()
+}
+
+/// The lines of a CSV file of a report without its title.
+fn rows(dir: &Path, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("report").join(name)).unwrap();
+    text.lines().skip(1).map(str::to_owned).collect()
 }
 
 /// Compares with a pinned text; `LIMBECK_PIN=1` writes it anew, to be read before it is committed.
@@ -150,26 +209,144 @@ fn a_complete_comparison() {
     let dir = complete();
     pinned("complete.md", &written(dir.path(), &Options::default()));
     // Differences by hand: soft − plain = 1.5, 0.5, 1.0; contrast − plain = 2, 1, 0.
-    let table = fs::read_to_string(dir.path().join("report/comparison.csv")).unwrap();
     assert_eq!(
-        table.lines().collect::<Vec<_>>()[1..],
+        rows(dir.path(), "comparison.csv"),
         [
-            "plain,last,3,3,61,1,81,1,plain,,,,big,-11".to_owned(),
-            format!("soft,last,3,3,62,{0},82,{0},plain,1,0.5,3,big,-10", 0.75f64.sqrt()),
-            "contrast,last,3,3,62,0,82,0,plain,1,1,3,big,-10".to_owned(),
+            "shapes-demo,plain,last,3,3,61,1,81,1,plain,,,,big,-11,".to_owned(),
+            format!("shapes-demo,soft,last,3,3,62,{0},82,{0},plain,1,0.5,3,big,-10,", 0.75f64.sqrt()),
+            "shapes-demo,contrast,last,3,3,62,0,82,0,plain,1,1,3,big,-10,".to_owned(),
         ]
     );
+    pinned("summary.md", &fs::read_to_string(dir.path().join("report/summary.md")).unwrap());
+}
+
+#[test]
+fn what_students_took_from_teachers() {
+    let dir = complete();
+    written(dir.path(), &Options::default());
+    assert_eq!(rows(dir.path(), "similarity.csv")[1], "shapes-demo,plain,1,big,61,0.75,5,2.5,0.25");
+    assert_eq!(
+        rows(dir.path(), "alignment.csv")[1..3],
+        ["shapes-demo,plain,big,stem,pooled,0.25", "shapes-demo,plain,big,pooled,stem,"]
+    );
+    // |0.5 − 0|, |0.5 − 0.25| and 0, on average.
+    assert_eq!(rows(dir.path(), "correlations.csv")[0], "shapes-demo,plain,big,circle,<square>,0.25");
+    // 10, 11 and 12 of 20.
+    assert_eq!(rows(dir.path(), "classes.csv")[..2], ["shapes-demo,plain,circle,55", "shapes-demo,plain,<square>,70"]);
+    // Measured with other weights of the teacher, it is of no use.
+    let cell = dir.path().join("cells/plain-seed1");
+    let mut other = similarity(1);
+    other.teachers[0].digest = "beef".to_owned();
+    store::write_json(&cell.join(cohort::SIMILARITY), &other).unwrap();
+    written(dir.path(), &Options::default());
+    assert_eq!(rows(dir.path(), "similarity.csv")[1], "shapes-demo,plain,2,big,62,0.75,6,2.5,0.25");
 }
 
 #[test]
 fn a_report_made_twice_is_the_same() {
     let dir = complete();
     let read = || {
-        written(dir.path(), &Options::default());
-        ["report.md", "comparison.csv", "runs.csv", "curves.csv"]
-            .map(|name| fs::read(dir.path().join("report").join(name)).unwrap())
+        let report = write(&[dir.path().to_owned()], &Options { tensorboard: true, ..Options::default() }).unwrap();
+        let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(report.folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file())
+            .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
+            .collect();
+        files.sort();
+        files
     };
-    assert_eq!(read(), read());
+    let first = read();
+    assert_eq!(
+        first.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        [
+            "alignment.csv",
+            "classes.csv",
+            "comparison.csv",
+            "correlations.csv",
+            "curves.csv",
+            "differences.csv",
+            "relative.csv",
+            "report.html",
+            "report.md",
+            "report.tex",
+            "runs.csv",
+            "similarity.csv",
+            "summary.md"
+        ]
+    );
+    fs::remove_dir_all(dir.path().join("report")).unwrap();
+    assert_eq!(read(), first);
+}
+
+/// The published pair ResNet-56 → ResNet-20 with CIFAR-100's name, and another pair; the methods have their published names.
+fn two_pairs() -> [tempfile::TempDir; 2] {
+    let experiment = EXPERIMENT
+        .replace("[method.plain]\n[method.soft]\ncross_entropy = 0.5\n[method.contrast]", "[method.none]\n[method.kd]\nterms = [{ weight = 1.0, distiller = { kind = \"kd\" } }]\n[method.crd]\nterms = [{ weight = 1.0, distiller = { kind = \"kd\" } }]")
+        .replace("[\"plain\", \"soft\", \"contrast\"]", "[\"none\", \"kd\", \"crd\"]");
+    let pair = |name: &str, teacher: &str, student: &str, top1: [[f64; 3]; 3]| {
+        let summaries: Vec<Summary> = ["none", "kd", "crd"]
+            .into_iter()
+            .zip(top1)
+            .flat_map(|(method, values)| (0..).zip(values).map(move |(seed, value)| summary(method, seed, value)))
+            .map(|mut summary| {
+                summary.dataset = "CIFAR-100".to_owned();
+                summary.student = student.to_owned();
+                summary.teachers[0].model = teacher.to_owned();
+                summary
+            })
+            .collect();
+        folder(&experiment.replace("shapes-demo", name), &["none", "kd", "crd"], &[0, 1, 2], &summaries)
+    };
+    [
+        pair("first", "resnet56", "resnet20", [[69.0, 69.1, 69.2], [70.6, 70.7, 70.8], [71.15, 71.25, 71.32]]),
+        pair("second", "resnet14", "resnet8", [[60.0, 60.1, 60.2], [60.4, 60.6, 60.5], [62.4, 61.5, 62.7]]),
+    ]
+}
+
+#[test]
+fn pairs_side_by_side() {
+    let dirs = two_pairs();
+    let out = tempfile::tempdir().unwrap();
+    let folders: Vec<PathBuf> = dirs.iter().map(|dir| dir.path().to_owned()).collect();
+    let options = |out: Option<&Path>| Options {
+        baseline: Some("kd".to_owned()),
+        out: out.map(Path::to_owned),
+        ..Options::default()
+    };
+    let error = write(&folders, &options(None)).unwrap_err();
+    assert!(error.is_usage());
+    assert_eq!(error.to_string(), "a report of several experiments needs a folder: name one with --out");
+    let report = write(&folders, &options(Some(out.path()))).unwrap();
+    assert_eq!(report.path, out.path().join("report.html"));
+    pinned("pairs.md", &fs::read_to_string(out.path().join("report.md")).unwrap());
+    pinned("pairs.tex", &fs::read_to_string(out.path().join("report.tex")).unwrap());
+    let page = fs::read_to_string(&report.path).unwrap();
+    assert!(page.contains("<td class=\"number best\" data-value=\"71.24\">71.24 ± 0.09 (71.16)</td>"), "{page}");
+    // (71.24 − 70.7) / (70.7 − 69.1) and (62.2 − 60.5) / (60.5 − 60.1); the second denominator is below a point.
+    let relative = fs::read_to_string(out.path().join("relative.csv")).unwrap();
+    let row: Vec<&str> = relative.lines().find(|line| line.starts_with("crd,kd,2,")).unwrap().split(',').collect();
+    let numbers: Vec<f64> = row[3..].iter().map(|cell| cell.parse().unwrap()).collect();
+    for (found, expected) in numbers.iter().zip([229.375, 229.375, 1.12, 1.0]) {
+        approx::assert_relative_eq!(*found, expected, max_relative = 1e-9);
+    }
+}
+
+#[test]
+fn one_format_alone_points_to_no_other_file() {
+    let dir = complete();
+    let options = Options { formats: vec![Format::Html], ..Options::default() };
+    let report = write(&[dir.path().to_owned()], &options).unwrap();
+    assert_eq!(fs::read_dir(&report.folder).unwrap().count(), 1);
+    let page = fs::read_to_string(report.path).unwrap();
+    assert!(!page.contains(".csv"), "{page}");
+    assert!(page.contains("&lt;square&gt;") && !page.contains("<square>"), "{page}");
+    // Every picture has a name, every table a caption, and every line of the navigation a place.
+    assert_eq!(page.matches("<svg viewBox").count(), page.matches("role=\"img\" aria-label=\"").count());
+    assert_eq!(page.matches("<table>").count(), page.matches("<caption").count());
+    for anchor in page.split("<a href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(page.contains(&format!("<h2 id=\"{anchor}\"")), "{anchor}");
+    }
 }
 
 #[test]
@@ -184,12 +361,15 @@ fn missing_failed_and_damaged_runs_are_listed() {
     pinned("incomplete.md", &written(dir.path(), &Options::default()));
     let runs = fs::read_to_string(dir.path().join("report/runs.csv")).unwrap();
     assert_eq!(runs.lines().count(), 1 + 9);
-    assert!(runs.contains("soft,1,failed,\"loss is nan at step 120, term soft | kd\",cells/soft-seed1,,,,"), "{runs}");
+    assert!(
+        runs.contains("shapes-demo,soft,1,failed,\"loss is nan at step 120, term soft | kd\",cells/soft-seed1,,,,"),
+        "{runs}"
+    );
     let columns = runs.lines().next().unwrap().split(',').count();
     assert!(runs.lines().filter(|line| !line.contains('"')).all(|line| line.split(',').count() == columns), "{runs}");
     // A failed run's epochs are in the curves.
     let curves = fs::read_to_string(dir.path().join("report/curves.csv")).unwrap();
-    assert_eq!(curves.lines().filter(|line| line.starts_with("soft,1,main,")).count(), 2);
+    assert_eq!(curves.lines().filter(|line| line.starts_with("shapes-demo,soft,1,main,")).count(), 2);
 }
 
 #[test]
@@ -219,31 +399,30 @@ fn curves_have_every_metric_of_every_run() {
     assert_eq!(lines.len(), 1 + 9 * 2);
     assert_eq!(
         lines[0],
-        "method,seed,stage,epoch,step,learning_rate,seconds,train_top1,validation_top1,validation_top5,validation_loss,\
+        "experiment,method,seed,stage,epoch,step,learning_rate,seconds,train_top1,validation_top1,validation_top5,validation_loss,\
          test_top1,test_top5,test_loss,train.loss,train.cross_entropy,train.contrast.big.mutual_information"
     );
-    assert_eq!(lines[1], "plain,0,main,1,100,0.05,30.5,55.5,59.5,79.5,1.5,60.5,80.5,1.5,2,1.25,");
-    assert_eq!(lines[18], "contrast,2,main,2,200,0.05,30.5,55.5,61,81,1.5,62,82,1.5,1,1.25,7");
+    assert_eq!(lines[1], "shapes-demo,plain,0,main,1,100,0.05,30.5,55.5,59.5,79.5,1.5,60.5,80.5,1.5,2,1.25,");
+    assert_eq!(lines[18], "shapes-demo,contrast,2,main,2,200,0.05,30.5,55.5,61,81,1.5,62,82,1.5,1,1.25,7");
 }
 
 #[test]
 fn options_override_the_experiment() {
     let dir = complete();
-    let options = Options { baseline: Some("soft".to_owned()), accuracy: Some(AccuracyChoice::BestOnTest) };
+    let options =
+        Options { baseline: Some("soft".to_owned()), accuracy: Some(AccuracyChoice::BestOnTest), ..Options::default() };
     let text = written(dir.path(), &options);
     assert!(
-        text.contains("Shown: best test accuracy of any epoch (chosen on the test set, hence optimistic), in percent."),
+        text.replace('\n', " ")
+            .contains("Shown: best test accuracy of any epoch (chosen on the test set, hence optimistic), in percent."),
         "{text}"
     );
-    assert!(text.contains(" |      to soft | pairs | to teacher big |"), "{text}");
-    assert!(
-        text.contains("| plain        |     3 |     61.50 ± 1.00 | 81.50 ± 1.00 | -1.00 ± 0.50 |     3 |"),
-        "{text}"
-    );
+    assert!(text.contains(" |      to soft | common | to teacher big |"), "{text}");
+    assert!(text.contains("| plain    |     3 |   _61.50 ± 1.00_ | 81.50 ± 1.00 | -1.00 ± 0.50 |      3 |"), "{text}");
 
     let wrong = |baseline: &str| {
-        let options = Options { baseline: Some(baseline.to_owned()), accuracy: None };
-        write(dir.path(), &options).unwrap_err()
+        let options = Options { baseline: Some(baseline.to_owned()), ..Options::default() };
+        write(&[dir.path().to_owned()], &options).unwrap_err()
     };
     assert!(wrong("sofd").is_usage());
     assert_eq!(
@@ -261,7 +440,7 @@ fn best_on_validation_needs_a_validation_split() {
     let dir = folder(&EXPERIMENT.replace("validation = 200", ""), &METHODS, &[0, 1, 2], &[]);
     let options = Options { accuracy: Some(AccuracyChoice::BestOnValidation), ..Options::default() };
     assert_eq!(
-        write(dir.path(), &options).unwrap_err().to_string(),
+        write(&[dir.path().to_owned()], &options).unwrap_err().to_string(),
         "the accuracy best_on_validation needs samples that were held out, and this experiment has `validation = 0`"
     );
 }
@@ -269,7 +448,7 @@ fn best_on_validation_needs_a_validation_split() {
 #[test]
 fn a_folder_without_an_experiment_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let error = write(dir.path(), &Options::default()).unwrap_err();
+    let error = write(&[dir.path().to_owned()], &Options::default()).unwrap_err();
     assert!(error.is_usage());
     assert!(error.to_string().ends_with("give the folder that `limbeck run` wrote, runs/NAME"), "{error}");
     assert!(!dir.path().join("report").exists());

@@ -20,6 +20,22 @@ pub struct Evaluation {
     pub test: Option<Accuracy>,
 }
 
+/// The batches of an evaluation: the given rows of a split in order, without augmentation.
+pub(super) fn batches<'a>(
+    data: &'a Data,
+    split: Split,
+    rows: &'a [i64],
+    views: &'a Views,
+    device: Device,
+) -> impl Iterator<Item = Result<Batch>> + 'a {
+    let mut chunks = rows.chunks(BATCH).peekable();
+    std::iter::from_fn(move || {
+        let chunk = chunks.next()?;
+        data.dataset.prefetch(split, chunks.peek().copied().unwrap_or_default(), views, None);
+        Some(data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None))
+    })
+}
+
 /// A network in evaluation mode: a batch's logits `[B, classes]`.
 pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
 
@@ -38,8 +54,8 @@ pub fn accuracy(
 ) -> Result<Vec<Result<Accuracy>>> {
     let _no_grad = no_grad_guard();
     let mut meters: Vec<Result<AccuracyMeter>> = networks.iter().map(|_| Ok(AccuracyMeter::new(device))).collect();
-    for chunk in rows.chunks(BATCH) {
-        let batch = data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None)?;
+    for batch in batches(data, split, rows, views, device) {
+        let batch = batch?;
         for (network, state) in networks.iter().zip(&mut meters) {
             if let Ok(meter) = state {
                 match catch(|| network(&batch)) {

@@ -48,6 +48,8 @@ pub(super) struct Lane {
     running: Option<RunningStage>,
     health: Health,
     meter: Meter,
+    /// The newest checkpoint that is known to be whole.
+    pub checkpoint: Option<PathBuf>,
     progress: Saved,
 }
 
@@ -171,8 +173,8 @@ struct Place<'a> {
     mode: Mode<'a>,
     /// Whether the stage is an initial one.
     initial: bool,
-    /// The terms at work, by index.
-    terms: Vec<usize>,
+    /// The terms at work, by index, with what their losses are multiplied by.
+    terms: Vec<(usize, f64)>,
 }
 
 impl<'a> Place<'a> {
@@ -270,6 +272,7 @@ impl Lane {
             running: None,
             health: Health::new(site.device),
             meter: Meter::new(site.device),
+            checkpoint: None,
             progress: Saved::default(),
         };
         weights::separate(&lane.variables());
@@ -294,17 +297,31 @@ impl Lane {
         self.stage().map(|plan| Position { stage: plan.stage, step: self.progress.step })
     }
 
-    /// The terms at work in the current stage, by index: one in an initial stage, else all that have a loss.
-    fn at_work(&self) -> Vec<usize> {
-        match self.stage().and_then(|plan| plan.initial.as_ref()) {
-            Some((term, _)) => vec![*term],
-            None => (0..self.terms.len()).filter(|index| self.main_loss[*index]).collect(),
+    /// The stage that it trained in last, and the steps done in it: where its events are.
+    fn place(&self, steps_per_epoch: u64) -> Option<(&StagePlan, u64)> {
+        match self.progress.step {
+            0 => {
+                let plan = self.stages.get(self.progress.stage.checked_sub(1)?)?;
+                Some((plan, plan.epochs * steps_per_epoch))
+            }
+            step => Some((self.stage()?, step)),
         }
     }
 
-    /// The teachers whose features this lane wants in its current stage, with the taps.
-    pub fn wanted(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &TapRef>)> {
-        self.at_work().into_iter().map(|index| {
+    /// The terms at work in the next step, by index, with what their losses are multiplied by: one in an initial stage,
+    /// which minimises it alone, else all that have a loss and have not ended.
+    fn at_work(&self, steps_per_epoch: u64) -> Vec<(usize, f64)> {
+        if let Some((term, _)) = self.stage().and_then(|plan| plan.initial.as_ref()) {
+            return vec![(*term, 1.0)];
+        }
+        let epoch = self.progress.step / steps_per_epoch + 1;
+        let weight = |index: usize| Some((index, self.terms[index].weight_in(epoch, self.train.epochs)?));
+        (0..self.terms.len()).filter(|index| self.main_loss[*index]).filter_map(weight).collect()
+    }
+
+    /// The teachers whose features this lane wants in its next step, with the taps.
+    pub fn wanted(&self, steps_per_epoch: u64) -> impl Iterator<Item = (&str, impl Iterator<Item = &TapRef>)> {
+        self.at_work(steps_per_epoch).into_iter().map(|(index, _)| {
             let term = &self.terms[index];
             (term.teacher.as_str(), term.taps.pairs.iter().map(|pair| &pair.teacher))
         })
@@ -407,7 +424,7 @@ impl Lane {
         let _drawing = seed.stream("libtorch").seed_libtorch();
         let initial = plan.initial.as_ref().map(|(term, stage)| (*term, stage.student_groups.clone()));
         let mode = initial.as_ref().map_or(Mode::Train, |(_, groups)| Mode::TrainGroups(groups));
-        let (epoch, terms) = (step / shared.steps_per_epoch + 1, self.at_work());
+        let (epoch, terms) = (step / shared.steps_per_epoch + 1, self.at_work(shared.steps_per_epoch));
         let place = Place { epoch, step, seed, mode, initial: initial.is_some(), terms };
 
         let started = Instant::now();
@@ -419,7 +436,8 @@ impl Lane {
         let losses = clock.since(started);
 
         let started = Instant::now();
-        let (gradient, unreached) = self.gradient(&objective.total)?;
+        let ended = !place.initial && place.terms.len() < self.main_loss.iter().filter(|has_loss| **has_loss).count();
+        let (gradient, unreached) = self.gradient(&objective.total, ended)?;
         let backward = clock.since(started);
 
         let _no_grad = no_grad_guard();
@@ -431,7 +449,7 @@ impl Lane {
 
         let started = Instant::now();
         if !place.initial {
-            for &index in &place.terms {
+            for &(index, _) in &place.terms {
                 let term = &mut self.terms[index];
                 term.distiller.after_step(&place.of(index, &term.teacher, &term.taps, &features, shared)?)?;
             }
@@ -441,7 +459,8 @@ impl Lane {
         let right = right_guesses(&features.logits, &shared.batch.labels);
         self.meter.add(&objective.reported(), &right, shared.rows.len() as i64)?;
         if clock.timed {
-            let asked: BTreeSet<&str> = place.terms.iter().map(|index| self.terms[*index].teacher.as_str()).collect();
+            let asked: BTreeSet<&str> =
+                place.terms.iter().map(|(index, _)| self.terms[*index].teacher.as_str()).collect();
             let timing = &mut self.progress.timing;
             timing.steps += 1;
             timing.data += clock.data;
@@ -452,7 +471,7 @@ impl Lane {
         }
         if let (Some(unreached), Some(plan)) = (unreached, self.stage()) {
             let (stage, epochs, steps_per_epoch) = (plan.name.clone(), plan.epochs, shared.steps_per_epoch);
-            watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, step, unreached });
+            watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, unreached });
         }
         self.progress.step += 1;
         Ok(())
@@ -467,7 +486,7 @@ impl Lane {
             weighted.push(&loss * self.cross_entropy);
             losses.push(("cross_entropy".to_owned(), loss));
         }
-        for &index in &place.terms {
+        for &(index, weight) in &place.terms {
             let term = &mut self.terms[index];
             let step = place.of(index, &term.teacher, &term.taps, features, shared)?;
             let terms = if place.initial { term.distiller.initial_loss(&step)? } else { term.distiller.loss(&step)? };
@@ -482,8 +501,7 @@ impl Lane {
                         loss.size()
                     )));
                 }
-                // An initial stage minimises one term alone: its weight is against others, in the main stage.
-                weighted.push(if place.initial { loss.reshape([]) } else { loss.reshape([]) * term.weight });
+                weighted.push(loss.reshape([]) * weight);
                 losses.push((format!("{}.{name}", term.label), loss.reshape([])));
             }
             metrics.extend(
@@ -500,12 +518,14 @@ impl Lane {
 
     /// The gradient in the order of the flat buffer. A stage's first step finds out what the loss reaches, makes the
     /// buffer of it, and returns the names of what is left out.
-    fn gradient(&mut self, total: &Tensor) -> Result<(Tensor, Option<Vec<String>>)> {
+    ///
+    /// `ended`: a term of this stage takes no part any more, so what only it reached has a gradient of zero.
+    fn gradient(&mut self, total: &Tensor, ended: bool) -> Result<(Tensor, Option<Vec<String>>)> {
         if let Some(running) = &self.running {
             let lost = |names: Vec<String>| {
                 Error::run(format!("the loss no longer reaches {}, which trained before", names.join(", ")))
             };
-            return Ok((running.flat.gradient(total).map_err(lost)?, None));
+            return Ok((running.flat.gradient(total, ended).map_err(lost)?, None));
         }
         let candidates = self.stage().map(|plan| self.candidates(plan)).unwrap_or_default();
         let (flat, gradient, unreached) = FlatParameters::first(total, candidates)
@@ -624,9 +644,14 @@ impl Lane {
         through
     }
 
-    /// The student's logits, in evaluation mode.
-    pub fn evaluate(&self, batch: &Batch) -> Result<Tensor> {
-        Ok(self.forward(batch, &Taps::none(), Mode::Eval)?.logits)
+    /// The student's logits and taps, in evaluation mode.
+    pub fn features(&self, batch: &Batch, want: &Taps) -> Result<Features> {
+        self.forward(batch, want, Mode::Eval)
+    }
+
+    /// What the student's network offers.
+    pub fn signature(&self) -> &Signature {
+        self.student.signature()
     }
 
     /// The three accuracies of the history.
@@ -655,8 +680,8 @@ impl Lane {
         })
     }
 
-    /// Writes a checkpoint; call only after a sound [`verdict`](Self::verdict).
-    pub fn save(&self, environment: &Environment) -> Result<PathBuf> {
+    /// Writes a checkpoint; call only after a sound [`verdict`](Self::verdict), and not before the first step.
+    pub fn save(&mut self, environment: &Environment, steps_per_epoch: u64, watch: &mut Watch<'_>) -> Result<()> {
         let mut tensors = self.variables();
         let (names, sums) = self.meter.state();
         tensors.push(("meter".to_owned(), sums.shallow_clone()));
@@ -675,7 +700,12 @@ impl Lane {
             tensors.extend(running.state());
         }
         tensors.extend(self.average.iter().map(|average| ("average".to_owned(), average.state())));
-        checkpoint::write(&self.info.folder, &saved, &tensors)
+        let path = checkpoint::write(&self.info.folder, &saved, &tensors)?;
+        self.checkpoint = Some(path.clone());
+        if let Some((plan, step)) = self.place(steps_per_epoch) {
+            watch.tell(&self.info, Event::Checkpoint { stage: plan.name.clone(), step, path });
+        }
+        Ok(())
     }
 
     /// Goes on where the newest checkpoint of the folder stands, if there is one.
@@ -702,9 +732,6 @@ impl Lane {
                 "{folder} was begun with libtorch {} and cannot go on exactly with {}: use that version, or another folder with --out",
                 saved.libtorch, environment.libtorch
             )));
-        }
-        if let Some(why) = loaded.passed_over {
-            watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
         }
         let damaged = |what: String| Error::data(&loaded.path, what);
         let mut tensors = loaded.tensors;
@@ -736,12 +763,12 @@ impl Lane {
             weights::copy_into(&running.state(), &state, &loaded.path)?;
             self.running = Some(running);
         }
-        if let Some(plan) = self.stage() {
-            let (stage, epochs, step) = (plan.name.clone(), plan.epochs, self.progress.step);
-            if step > 0 {
-                let unreached = Vec::new();
-                watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, step, unreached });
-            }
+        let (plan, step) = self.place(steps_per_epoch).ok_or_else(|| damaged("it has no step".to_owned()))?;
+        let (stage, epochs, path) = (plan.name.clone(), plan.epochs, loaded.path);
+        self.checkpoint = Some(path.clone());
+        watch.tell(&self.info, Event::Resumed { stage, epochs, steps_per_epoch, step, path });
+        if let Some(why) = loaded.passed_over {
+            watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
         }
         Ok(())
     }
@@ -753,12 +780,8 @@ impl Lane {
         }
     }
 
-    /// Writes the student's weights alone; its average's, if there is one.
-    pub fn export(&mut self) -> Result<PathBuf> {
-        let path = self.info.folder.join(super::STUDENT);
-        self.swap_average();
-        let saved = weights::save(&path, &weights::variables(&self.store), None);
-        self.swap_average();
-        saved.map(|()| path)
+    /// Writes the student's weights alone, as they are.
+    pub fn export(&self) -> Result<()> {
+        weights::save(&self.info.folder.join(super::STUDENT), &weights::variables(&self.store), None)
     }
 }

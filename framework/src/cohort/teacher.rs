@@ -4,11 +4,12 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
+use crate::dataset::Rows;
 use crate::error::Result;
 use crate::experiment::Precision;
 use crate::model::{Features, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
 use crate::seed::Seed;
-use crate::weights;
+use crate::weights::{self, StateDict};
 
 /// A teacher at work: in evaluation mode, without gradients.
 #[derive(Debug)]
@@ -21,10 +22,12 @@ pub struct Teacher {
     store: nn::VarStore,
     precision: Precision,
     fold_batch_norm: bool,
+    /// Whether the network brought its weights along.
+    complete: bool,
 }
 
 impl Teacher {
-    /// Builds the network; its weights are still random.
+    /// Builds the network; its weights are still random, unless it comes complete from a file.
     ///
     /// # Errors
     /// If the network cannot be built for that input, or the device does not have that precision.
@@ -42,15 +45,28 @@ impl Teacher {
         let _drawing = Seed::new(0).stream("teacher").seed_libtorch();
         let model = config.build(&store.root(), spec)?;
         weights::check_names(&store)?;
-        Ok(Teacher { name: name.to_owned(), view: view.to_owned(), model, store, precision, fold_batch_norm })
+        let (name, view, complete) = (name.to_owned(), view.to_owned(), config.file().is_some());
+        Ok(Teacher { name, view, model, store, precision, fold_batch_norm, complete })
     }
 
-    /// Loads the weights, folds BatchNorm if that is asked for, and casts them to the teacher's precision.
+    /// Loads the weights from a file: safetensors or a PyTorch checkpoint, see [`StateDict::read`]. Of a network that came
+    /// complete nothing is left to load.
     ///
     /// # Errors
     /// If the file is not this network's, or the network cannot fold.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        weights::load_into(&self.store, path)?;
+        if self.complete {
+            return Ok(());
+        }
+        self.adopt(&StateDict::read(path, None)?)
+    }
+
+    /// Takes the weights over, folds BatchNorm if that is asked for, and casts them to the teacher's precision.
+    ///
+    /// # Errors
+    /// If they are not this network's, or the network cannot fold.
+    pub fn adopt(&mut self, state: &StateDict) -> Result<()> {
+        state.copy_into(&weights::variables(&self.store))?;
         self.store.freeze();
         if self.fold_batch_norm {
             let _no_grad = no_grad_guard();
@@ -61,6 +77,16 @@ impl Teacher {
         Ok(())
     }
 
+    /// The network.
+    pub fn model(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.store.device()
+    }
+
     /// What the network offers.
     pub fn signature(&self) -> &Signature {
         self.model.signature()
@@ -68,10 +94,22 @@ impl Teacher {
 
     /// The number of its parameters; BatchNorm's running statistics are none.
     pub fn parameters(&self) -> i64 {
-        parameters(&self.store)
+        self.model.parameters().unwrap_or_else(|| parameters(&self.store))
     }
 
-    /// Logits and taps of a batch, float32, without gradients.
+    /// Logits and taps of training samples, float32, without gradients: those that the network gave beforehand to `rows` of
+    /// the training part, if it is known for that, and otherwise those of `input`, which shows the same samples.
+    ///
+    /// # Errors
+    /// If a tap does not exist.
+    pub fn teach(&self, input: &Tensor, rows: &Rows, want: &Taps) -> Result<Features> {
+        match self.model.outputs() {
+            Some(outputs) => outputs.of(rows, want),
+            None => self.forward(input, want),
+        }
+    }
+
+    /// Logits `[B, C]` and taps of a batch `[B, …]` of the teacher's view, float32, without gradients.
     ///
     /// # Errors
     /// If a tap does not exist.

@@ -7,7 +7,7 @@ use tch::{Device, nn};
 
 use crate::distiller::{Distiller, InitialStage, Site, TapPairs};
 use crate::error::{Error, Result};
-use crate::experiment::{MethodConfig, TermConfig};
+use crate::experiment::{MethodConfig, TermConfig, TermSchedule};
 use crate::model::Signature;
 use crate::seed::Seed;
 use crate::weights;
@@ -19,6 +19,8 @@ pub struct Term {
     pub label: String,
     /// What its loss is multiplied by.
     pub weight: f64,
+    /// When that applies; absent: always.
+    pub schedule: Option<TermSchedule>,
     /// The teacher's name.
     pub teacher: String,
     /// The features that it compares.
@@ -88,7 +90,8 @@ fn build_term(config: &TermConfig, site: &Site<'_>, label: String, seed: Seed) -
     if let Some(stage) = distiller.initial_stage() {
         check_initial_stage(&stage, site.student, &store)?;
     }
-    Ok(Term { label, weight: config.weight, teacher: site.teacher_name.to_owned(), taps, distiller, store })
+    let teacher = site.teacher_name.to_owned();
+    Ok(Term { label, weight: config.weight, schedule: config.schedule.clone(), teacher, taps, distiller, store })
 }
 
 /// An initial stage that names something that does not exist would silently not train it.
@@ -122,6 +125,12 @@ impl Term {
     /// The number of parameters that are trained beside the student.
     pub fn parameters(&self) -> i64 {
         super::teacher::parameters(&self.store)
+    }
+
+    /// The weight in an epoch of the main stage, from 1; `None` once the term has ended.
+    pub(super) fn weight_in(&self, epoch: u64, epochs: u64) -> Option<f64> {
+        let factor = self.schedule.as_ref().map_or(Some(1.0), |schedule| schedule.factor(epoch, epochs));
+        factor.map(|factor| self.weight * factor)
     }
 
     /// The stage before the main one, if the method has one.

@@ -57,7 +57,7 @@ impl FlatParameters {
 
     /// The first step of a stage: one backward pass tells which candidates `loss` reaches; they move into one buffer.
     ///
-    /// Returns the buffer, its gradient, and the names of the candidates that are not reached; `None` if none is.
+    /// Returns the buffer, its gradient `[P]`, and the names of the candidates that are not reached; `None` if none is.
     pub fn first(loss: &Tensor, candidates: Vec<Variable>) -> Option<(Self, Tensor, Vec<String>)> {
         let inputs: Vec<&Tensor> = candidates.iter().map(|variable| &variable.tensor).collect();
         let gradients = Tensor::run_backward(&[loss], &inputs, false, false);
@@ -103,20 +103,22 @@ impl FlatParameters {
         &self.variables
     }
 
-    /// The gradient of `loss` as one tensor `[P]`, in the order of the buffer.
+    /// The gradient of `loss` as one tensor `[P]`, in the order of the buffer; 0 for a variable that `loss` does not reach,
+    /// if there may be one.
     ///
     /// # Errors
-    /// With the names of the variables that `loss` does not reach.
-    pub fn gradient(&self, loss: &Tensor) -> Result<Tensor, Vec<String>> {
+    /// With the names of the variables that `loss` does not reach, unless `may_miss`.
+    pub fn gradient(&self, loss: &Tensor, may_miss: bool) -> Result<Tensor, Vec<String>> {
         let inputs: Vec<&Tensor> = self.variables.iter().map(|variable| &variable.tensor).collect();
-        let gradients = Tensor::run_backward(&[loss], &inputs, false, false);
-        let unreached: Vec<String> = gradients
-            .iter()
-            .zip(&self.variables)
-            .filter(|(gradient, _)| !gradient.defined())
-            .map(|(_, variable)| variable.name.clone())
-            .collect();
-        if !unreached.is_empty() {
+        let mut gradients = Tensor::run_backward(&[loss], &inputs, false, false);
+        let mut unreached = Vec::new();
+        for (gradient, variable) in gradients.iter_mut().zip(&self.variables) {
+            if !gradient.defined() {
+                *gradient = variable.tensor.zeros_like();
+                unreached.push(variable.name.clone());
+            }
+        }
+        if !unreached.is_empty() && !may_miss {
             return Err(unreached);
         }
         Ok(concatenate(&gradients))
@@ -157,7 +159,7 @@ mod tests {
         for (name, value) in names.iter().zip(&before) {
             assert!(named[*name].equal(value), "{name} keeps its value");
         }
-        let gradient = flat.gradient(&loss()).unwrap();
+        let gradient = flat.gradient(&loss(), false).unwrap();
         let expected = Tensor::cat(&reference.iter().map(flatten).collect::<Vec<_>>(), 0);
         assert!((&gradient - &expected).abs().max().double_value(&[]) < 1e-6);
 
@@ -180,8 +182,10 @@ mod tests {
         let (flat, gradient, unreached) = FlatParameters::first(&loss(), variables()).unwrap();
         assert_eq!(unreached, ["unused"]);
         assert_eq!(Vec::<f32>::try_from(gradient).unwrap(), [2.0, 2.0]);
-        assert_eq!(Vec::<f32>::try_from(flat.gradient(&loss()).unwrap()).unwrap(), [2.0, 2.0]);
+        assert_eq!(Vec::<f32>::try_from(flat.gradient(&loss(), false).unwrap()).unwrap(), [2.0, 2.0]);
         assert!(FlatParameters::first(&loss(), variables().split_off(1)).is_none());
-        assert_eq!(FlatParameters::new(variables()).gradient(&loss()).unwrap_err(), ["unused"]);
+        let both = FlatParameters::new(variables());
+        assert_eq!(both.gradient(&loss(), false).unwrap_err(), ["unused"]);
+        assert_eq!(Vec::<f32>::try_from(both.gradient(&loss(), true).unwrap()).unwrap(), [2.0, 2.0, 0.0, 0.0]);
     }
 }

@@ -1,0 +1,103 @@
+//! What is known of the files of a data set: a digest of each, the size of its image, and whether it is sound.
+//!
+//! Finding that out reads and decodes every file once. It is kept in `.limbeck-index` in the data set's folder, where that
+//! can be written; a file with another size or time of change is read again.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use limbeck::prelude::*;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::picture::Picture;
+
+const FILE: &str = ".limbeck-index";
+/// Raised when entries mean something else, or decoding becomes another.
+const FORMAT: u32 = 1;
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    bytes: u64,
+    /// Time of change, in nanoseconds since 1970.
+    modified: u128,
+    /// BLAKE3, in hexadecimal digits.
+    pub digest: String,
+    /// `[H, W]` of the image; or what is wrong with it.
+    pub image: Result<[u32; 2], String>,
+}
+
+/// What a file is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Colour,
+    Grey,
+    Numbers,
+}
+
+impl Kind {
+    pub fn of_channels(channels: i64) -> Self {
+        if channels == 1 { Kind::Grey } else { Kind::Colour }
+    }
+
+    pub fn decode(self, file: &[u8]) -> Result<Picture, String> {
+        match self {
+            Kind::Colour => Picture::decode(file, 3),
+            Kind::Grey => Picture::decode(file, 1),
+            Kind::Numbers => Picture::decode_numbers(file),
+        }
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Index {
+    format: u32,
+    entries: HashMap<String, (Kind, Entry)>,
+}
+
+/// The entries of `files` (paths relative to `root`, and what they are read as), in their order.
+///
+/// # Errors
+/// If a file cannot be read. A file that cannot be decoded is no error here: its entry says so.
+pub(crate) fn index(root: &Path, files: &[(String, Kind)]) -> Result<Vec<Entry>> {
+    let path = root.join(FILE);
+    let known: Index = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let known = if known.format == FORMAT { known.entries } else { HashMap::new() };
+    let entry = |(name, kind): &(String, Kind)| {
+        let path = root.join(name);
+        let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
+        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = modified.unwrap_or_default().as_nanos();
+        let same = |entry: &Entry| entry.bytes == metadata.len() && entry.modified == modified;
+        match known.get(name) {
+            Some((as_kind, entry)) if as_kind == kind && same(entry) => Ok((false, entry.clone())),
+            _ => Ok((true, read(&path, *kind, modified)?)),
+        }
+    };
+    let found: Vec<(bool, Entry)> = files.par_iter().map(entry).collect::<Result<_>>()?;
+    if found.iter().any(|(new, _)| *new) {
+        let mut entries = known;
+        entries
+            .extend(files.iter().zip(&found).map(|((name, kind), (_, entry))| (name.clone(), (*kind, entry.clone()))));
+        // A folder that cannot be written costs time at the next start, and nothing else.
+        let _ = write(root, &path, &Index { format: FORMAT, entries });
+    }
+    Ok(found.into_iter().map(|(_, entry)| entry).collect())
+}
+
+fn read(path: &Path, kind: Kind, modified: u128) -> Result<Entry> {
+    let file = fs::read(path).map_err(Error::io("read", path))?;
+    let image = kind.decode(&file).map(|picture| [picture.height as u32, picture.width as u32]);
+    Ok(Entry { bytes: file.len() as u64, modified, digest: blake3::hash(&file).to_hex().to_string(), image })
+}
+
+fn write(root: &Path, path: &Path, index: &Index) -> std::io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(root)?;
+    file.write_all(&serde_json::to_vec(index)?)?;
+    file.persist(path)?;
+    Ok(())
+}

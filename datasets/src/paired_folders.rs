@@ -1,0 +1,383 @@
+//! Aligned images by file name: `rgb/NNNN.png`, `depth/NNNN.png` and `labels/NNNN.png` are one sample.
+//!
+//! ```toml
+//! [dataset]
+//! kind = "paired_folders"
+//! path = "data/nyu-depth-v2-small"
+//! size = [60, 80]
+//! ```
+//!
+//! Each modality is a folder, with the same file names in each (their extensions may differ), and has a view of its name;
+//! a crop and its mirroring are the same in all. A label map is an image whose grey values (or places in its palette) are
+//! classes: a sample's class is the one with the most pixels, apart from those in `ignore`.
+//!
+//! # Parts
+//! Neighbouring frames of a recording look alike, so a random split would test on what was trained on. The samples, in the
+//! order of their names, are split into blocks of `block`, and the last of every `test_every` blocks is tested on.
+//!
+//! # Normalisation
+//! The defaults are those of the training part of NYU-Depth V2 at 80×60, measured by `limbeck data stats`. Depth is a
+//! share of full scale, 8 bits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use limbeck::prelude::*;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::archive::relative_to;
+use crate::file_set::{Broken, FileSet, Sample, Storage, list_images};
+use crate::image_set::ImageSet;
+use crate::picture::Picture;
+use crate::views::{Modality, ViewConfigs};
+
+limbeck::plugin! {
+    dataset "paired_folders",
+    summary: "aligned images by file name, such as photographs and their depth, with label maps",
+    citation: "Silberman, Hoiem, Kohli and Fergus. Indoor Segmentation and Support Inference from RGBD Images. ECCV 2012 (NYU-Depth V2)",
+    settings: r#"
+path = "data/nyu-depth-v2-small"   # the folder that holds the folders below
+size = [60, 80]                    # height and width of what a network sees
+classes = 40                       # of the label maps: their pixels are 0 to classes − 1, or ignored
+ignore = []                        # pixels of the label maps that are no class
+labels = "labels"                  # the folder of the label maps
+block = 50                         # samples of a block, in the order of their names
+test_every = 5                     # the last of so many blocks is tested on
+flip = true                        # mirror half of the training images
+broken = "error"                   # images that cannot be decoded: "error", or "skip": leave them out and say how many
+storage = { kind = "device", crop_pad = 4 }   # or { kind = "stream", … } as for image_folder
+views = {}                         # besides one for each modality: see `limbeck_datasets::views`
+
+[modalities]                       # by name: folder, and mean and std of each channel (three: colour; one: grey)
+rgb = { folder = "rgb", mean = [0.4815, 0.4106, 0.3899], std = [0.2748, 0.2801, 0.2936] }
+depth = { folder = "depth", mean = [0.2763], std = [0.1380] }
+"#,
+}
+
+/// Aligned images in folders.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PairedFolders {
+    /// The folder that holds the folders of the modalities.
+    pub path: PathBuf,
+    /// `[H, W]` of what a network sees.
+    pub size: [i64; 2],
+    /// Classes of the label maps.
+    pub classes: u8,
+    /// Pixels of the label maps that are no class.
+    pub ignore: Vec<u8>,
+    /// The folder of the label maps.
+    pub labels: String,
+    /// Samples of a block.
+    pub block: usize,
+    /// The last of so many blocks is tested on.
+    pub test_every: usize,
+    /// Whether to mirror half of the training images.
+    pub flip: bool,
+    /// What to do about images that cannot be decoded.
+    pub broken: Broken,
+    /// Where the images are during training.
+    pub storage: Storage,
+    /// Views besides one for each modality.
+    pub views: ViewConfigs,
+    /// The modalities by name; the first is what a network sees that names no view.
+    pub modalities: IndexMap<String, Folder>,
+}
+
+/// The images of one modality.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// Its folder.
+    pub folder: String,
+    /// Mean of each channel, as a share of full scale: three for colour, one for grey.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel.
+    pub std: Vec<f64>,
+}
+
+impl Default for PairedFolders {
+    fn default() -> Self {
+        let folder = |name: &str, mean: &[f64], std: &[f64]| {
+            (name.to_owned(), Folder { folder: name.to_owned(), mean: mean.to_vec(), std: std.to_vec() })
+        };
+        PairedFolders {
+            path: PathBuf::from("data/nyu-depth-v2-small"),
+            size: [60, 80],
+            classes: 40,
+            ignore: Vec::new(),
+            labels: "labels".to_owned(),
+            block: 50,
+            test_every: 5,
+            flip: true,
+            broken: Broken::Error,
+            storage: Storage::device(),
+            views: ViewConfigs::new(),
+            modalities: IndexMap::from([
+                folder("rgb", &[0.4815, 0.4106, 0.3899], &[0.2748, 0.2801, 0.2936]),
+                folder("depth", &[0.2763], &[0.1380]),
+            ]),
+        }
+    }
+}
+
+#[typetag::serde(name = "paired_folders")]
+impl DatasetConfig for PairedFolders {
+    fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(self.load(device)?))
+    }
+}
+
+impl PairedFolders {
+    fn load(&self, device: Device) -> Result<ImageSet> {
+        let modalities = self.check()?;
+        let samples = self.samples()?;
+        let (mut train, mut test) = (Vec::new(), Vec::new());
+        for (i, sample) in samples.into_iter().enumerate() {
+            let is_test = i / self.block % self.test_every == self.test_every - 1;
+            if is_test { test.push(sample) } else { train.push(sample) }
+        }
+        if test.is_empty() {
+            return Err(Error::plan(format!(
+                "paired_folders: {} samples are fewer than test_every = {} blocks of {}: nothing is left to test on; choose a \
+                 smaller `block` or `test_every`",
+                train.len(),
+                self.test_every,
+                self.block
+            )));
+        }
+        let name = self.path.file_name().map_or_else(|| "pairs".into(), |name| name.to_string_lossy());
+        FileSet {
+            kind: "paired_folders",
+            name: &name,
+            root: &self.path,
+            modalities: &modalities,
+            class_names: (0..self.classes).map(|class| class.to_string()).collect(),
+            parts: [train, test],
+            storage: &self.storage,
+            flip: self.flip,
+            broken: self.broken,
+            views: &self.views,
+        }
+        .build(device)
+    }
+
+    fn check(&self) -> Result<Vec<Modality>> {
+        let wrong = |what: &str| Err(Error::plan(format!("paired_folders: {what}")));
+        if self.modalities.is_empty() {
+            return wrong("`modalities` names none");
+        }
+        if self.block == 0 || self.test_every < 2 {
+            return wrong("block must be at least 1, and test_every at least 2");
+        }
+        if self.classes == 0 {
+            return wrong("classes must be at least 1");
+        }
+        let modality = |(name, folder): (&String, &Folder)| {
+            if ![1, 3].contains(&folder.mean.len()) {
+                let found = folder.mean.len();
+                return Err(Error::plan(format!("paired_folders: {name}: mean must have 1 or 3 values, not {found}")));
+            }
+            let shape = [folder.mean.len() as i64, self.size[0], self.size[1]];
+            Ok(Modality { name: name.clone(), shape, mean: folder.mean.clone(), std: folder.std.clone() })
+        };
+        self.modalities.iter().map(modality).collect()
+    }
+
+    /// The samples in the order of their names, with the class of each.
+    fn samples(&self) -> Result<Vec<Sample>> {
+        let labels = self.by_stem(&self.labels)?;
+        let folders: Vec<BTreeMap<String, String>> =
+            self.modalities.values().map(|folder| self.by_stem(&folder.folder)).collect::<Result<_>>()?;
+        for (folder, files) in self.modalities.values().map(|folder| &folder.folder).zip(&folders) {
+            self.same_names((&self.labels, &labels), (folder, files))?;
+        }
+        let stems: Vec<(&String, &String)> = labels.iter().collect();
+        let sample = |(stem, map): &(&String, &String)| {
+            let file = |files: &BTreeMap<String, String>| files.get(*stem).cloned().unwrap_or_default();
+            Ok(Sample { files: folders.iter().map(file).collect(), label: self.class(&self.path.join(map))? })
+        };
+        stems.par_iter().map(sample).collect()
+    }
+
+    /// The files of a folder by their names without extension.
+    fn by_stem(&self, folder: &str) -> Result<BTreeMap<String, String>> {
+        let path = self.path.join(folder);
+        if !path.is_dir() {
+            let from = relative_to(&self.path);
+            return Err(Error::data(&self.path, format!("holds no folder `{folder}`{from}")));
+        }
+        let mut files = BTreeMap::new();
+        for name in list_images(&path)? {
+            let stem = Path::new(&name).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+            if let Some(other) = files.insert(stem, format!("{folder}/{name}")) {
+                return Err(Error::data(path.join(name), format!("{other} has the same name")));
+            }
+        }
+        Ok(files)
+    }
+
+    fn same_names(
+        &self,
+        (a, a_files): (&str, &BTreeMap<String, String>),
+        (b, b_files): (&str, &BTreeMap<String, String>),
+    ) -> Result<()> {
+        let (a_names, b_names): (BTreeSet<_>, BTreeSet<_>) = (a_files.keys().collect(), b_files.keys().collect());
+        match a_names.symmetric_difference(&b_names).next() {
+            None => Ok(()),
+            Some(name) if a_names.contains(name) => {
+                Err(Error::data(&self.path, format!("{} has no partner in {b}", a_files[*name])))
+            }
+            Some(name) => Err(Error::data(&self.path, format!("{} has no partner in {a}", b_files[*name]))),
+        }
+    }
+
+    /// The class with the most pixels of a label map; the lowest of several.
+    fn class(&self, map: &Path) -> Result<i64> {
+        let file = fs::read(map).map_err(Error::io("read", map))?;
+        let picture = Picture::decode_numbers(&file).map_err(|what| Error::data(map, what))?;
+        let mut counts = vec![0_u64; self.classes.into()];
+        for (i, pixel) in picture.bytes.iter().enumerate().filter(|(_, pixel)| !self.ignore.contains(pixel)) {
+            let Some(count) = counts.get_mut(usize::from(*pixel)) else {
+                let (x, y, last) = (i % picture.width, i / picture.width, self.classes - 1);
+                let what = format!("pixel ({x}, {y}) is {pixel}, expected 0 to {last} or one of `ignore`");
+                return Err(Error::data(map, what));
+            };
+            *count += 1;
+        }
+        let most = counts.iter().copied().max().unwrap_or_default();
+        match counts.iter().position(|count| *count == most) {
+            Some(class) if most > 0 => Ok(class as i64),
+            _ => Err(Error::data(map, "every pixel is one of `ignore`: the sample has no class")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{grey_png, png, rgb_png, smooth, write};
+    use crate::views::ViewConfig;
+
+    const SIZE: [usize; 2] = [12, 16];
+
+    /// Twelve frames; frame i is of class i modulo 3, with a border of class 3.
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..12 {
+            write(dir.path().join(format!("rgb/{i:04}.png")), rgb_png(SIZE, i));
+            write(dir.path().join(format!("depth/{i:04}.png")), grey_png(SIZE, i));
+            let map: Vec<u8> = (0..12 * 16).map(|p| if p < 16 { 3 } else { (i % 3) as u8 }).collect();
+            write(dir.path().join(format!("labels/{i:04}.png")), png(SIZE, png::ColorType::Grayscale, &map));
+        }
+        dir
+    }
+
+    fn config(path: &Path) -> PairedFolders {
+        PairedFolders { path: path.into(), size: [12, 16], classes: 4, block: 2, test_every: 3, ..Default::default() }
+    }
+
+    fn error(change: impl FnOnce(&Path, &mut PairedFolders)) -> String {
+        let dir = folder();
+        let mut config = config(dir.path());
+        change(dir.path(), &mut config);
+        config.load(Device::Cpu).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "")
+    }
+
+    #[test]
+    fn blocks_are_split_and_labels_are_what_most_pixels_are() {
+        let dir = folder();
+        let set = config(dir.path()).load(Device::Cpu).unwrap();
+        let info = set.info();
+        // Blocks of two, the last of every three for testing: frames 4, 5, 10 and 11.
+        assert_eq!(info.train_labels[..], [0, 1, 2, 0, 0, 1, 2, 0]);
+        assert_eq!(info.test_labels[..], [1, 2, 1, 2]);
+        let views: Vec<(&str, [i64; 3])> = info.views.iter().map(|view| (view.name.as_str(), view.shape)).collect();
+        assert_eq!(views, [("rgb", [3, 12, 16]), ("depth", [1, 12, 16])]);
+        let ignoring = PairedFolders { ignore: vec![0], ..config(dir.path()) }.load(Device::Cpu).unwrap();
+        assert_eq!(ignoring.info().train_labels[..], [3, 1, 2, 3, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn views_share_their_geometry_on_the_device_and_on_the_disk() {
+        // The depth of the fixture is the red channel of its photograph: whatever is cropped, it stays so.
+        let dir = folder();
+        for storage in [Storage::device(), Storage::stream()] {
+            let size = if storage == Storage::device() { [12, 16] } else { [8, 8] };
+            let mut config = PairedFolders { storage, size, ..config(dir.path()) };
+            for folder in config.modalities.values_mut() {
+                folder.mean.fill(0.0);
+                folder.std.fill(1.0);
+            }
+            let luminance = "from = 'rgb'\nsteps = [{ kind = 'luminance' }]";
+            config.views.insert("luminance".to_owned(), toml::from_str::<ViewConfig>(luminance).unwrap());
+            let set = config.load(Device::Cpu).unwrap();
+            let views: Views = ["rgb", "depth", "luminance"].into_iter().collect();
+            let rows = Rows::new(vec![3, 0, 7, 5], Device::Cpu);
+            let mut differ = 0;
+            for epoch in 0..4 {
+                let batch = set.batch(Split::Train, &rows, &views, Some(Seed::new(1).at(epoch))).unwrap();
+                assert_eq!(batch.views["rgb"].narrow(1, 0, 1), batch.views["depth"]);
+                assert_eq!(batch.views["luminance"].size()[1], 1);
+                let plain = set.batch(Split::Train, &rows, &views, None).unwrap();
+                differ += i32::from(plain.views["depth"] != batch.views["depth"]);
+            }
+            assert!(differ >= 3, "{differ} of 4 batches were augmented");
+        }
+        let plain = config(dir.path()).load(Device::Cpu).unwrap();
+        let views: Views = ["depth"].into_iter().collect();
+        let depth = plain.batch(Split::Test, &Rows::new(vec![1], Device::Cpu), &views, None).unwrap();
+        let exact = (f64::from(smooth(SIZE, 1, 5)[3 * 16 + 2]) / 255.0 - 0.2763) / 0.138;
+        approx::assert_abs_diff_eq!(depth.views["depth"].double_value(&[0, 0, 3, 2]), exact, epsilon = 1e-5);
+    }
+
+    #[test]
+    fn mismatched_pairs_are_named() {
+        let message = error(|dir, _| fs::remove_file(dir.join("depth/0007.png")).unwrap());
+        assert_eq!(message, ": labels/0007.png has no partner in depth");
+        let message = error(|dir, _| write(dir.join("rgb/0012.png"), rgb_png(SIZE, 0)));
+        assert_eq!(message, ": rgb/0012.png has no partner in labels");
+        let message = error(|dir, _| write(dir.join("rgb/0003.jpg"), rgb_png(SIZE, 0)));
+        assert_eq!(message, "/rgb/0003.png: rgb/0003.jpg has the same name");
+        let message = error(|dir, _| write(dir.join("depth/0003.png"), grey_png([10, 16], 0)));
+        assert_eq!(
+            message,
+            "/depth/0003.png: 16 × 10 pixels, but rgb/0003.png has 16 × 12; `broken = \"skip\"` leaves such samples out"
+        );
+        let message = error(|dir, _| write(dir.join("depth/0003.png"), rgb_png(SIZE, 0)));
+        assert_eq!(
+            message,
+            "/depth/0003.png: the file has colour, expected grey; `broken = \"skip\"` leaves such samples out"
+        );
+        let message = error(|dir, _| fs::remove_dir_all(dir.join("depth")).unwrap());
+        assert_eq!(message, ": holds no folder `depth`");
+    }
+
+    #[test]
+    fn wrong_labels_and_settings_are_named() {
+        let message = error(|_, config| config.classes = 3);
+        assert_eq!(message, "/labels/0000.png: pixel (0, 0) is 3, expected 0 to 2 or one of `ignore`");
+        let message = error(|_, config| config.ignore = vec![0, 1, 2, 3]);
+        assert_eq!(message, "/labels/0000.png: every pixel is one of `ignore`: the sample has no class");
+        let message = error(|_, config| config.block = 6);
+        assert_eq!(
+            message,
+            "paired_folders: 12 samples are fewer than test_every = 3 blocks of 6: nothing is left to test on; choose a \
+             smaller `block` or `test_every`"
+        );
+        let message = error(|_, config| config.modalities[0].mean = vec![0.5; 2]);
+        assert_eq!(message, "paired_folders: rgb: mean must have 1 or 3 values, not 2");
+        let message = error(|_, config| config.modalities.clear());
+        assert_eq!(message, "paired_folders: `modalities` names none");
+    }
+
+    #[test]
+    fn the_defaults_are_the_registered_settings() {
+        let plugin = limbeck::registry::find(limbeck::registry::Role::Dataset, "paired_folders").unwrap();
+        let config: Box<dyn DatasetConfig> = plugin.default_table().unwrap().try_into().unwrap();
+        assert_eq!(format!("{config:?}"), format!("{:?}", PairedFolders::default()));
+    }
+}

@@ -1,0 +1,125 @@
+//! `bilinear`: a trained bilinear form of both embeddings.
+//!
+//! Van den Oord, Li, Vinyals. *Representation Learning with Contrastive Predictive Coding*. arXiv:1807.03748, 2018,
+//! equation 3, whose density ratio is exp(zᵀ W c).
+//!
+//! With unit embeddings v1 of the student and v2 of the teacher,
+//!
+//! s = v1ᵀ W v2 / τ,
+//!
+//! one W `[D, D]` for the anchors of both sides. It begins as the identity, where this is the cosine of `nce` and
+//! `info_nce`. The loss on the scores is either's, with its bound on the mutual information.
+//!
+//! *Cost*: B · D² for Wᵀ times the anchors; after that a dot product, so that a whole bank is scored at once. *State*:
+//! `critic.weight`; with `loss = "nce"` that critic's Z.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Loss, LossKind, products};
+use crate::tensor::positive;
+
+limbeck::plugin! {
+    critic "bilinear",
+    summary: "a trained bilinear form of both embeddings",
+    citation: "van den Oord, Li, Vinyals. Representation Learning with Contrastive Predictive Coding. arXiv:1807.03748, 2018, equation 3",
+    settings: r#"
+loss = "info_nce"    # "info_nce" or "nce": the loss of the critic of that name
+temperature = 0.07   # τ: the form is divided by it
+"#,
+    page: include_str!("bilinear.rs"),
+}
+
+/// A bilinear form.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bilinear {
+    /// The loss on the scores.
+    pub loss: LossKind,
+    /// τ
+    pub temperature: f64,
+}
+
+impl Default for Bilinear {
+    fn default() -> Self {
+        Bilinear { loss: LossKind::default(), temperature: 0.07 }
+    }
+}
+
+#[typetag::serde(name = "bilinear")]
+impl CriticConfig for Bilinear {
+    fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
+        positive("bilinear", "temperature", self.temperature)?;
+        let weight = (params / "critic").zeros("weight", &[site.embedding_width; 2]);
+        limbeck::tch::no_grad(|| {
+            weight.shallow_clone().copy_(&Tensor::eye(site.embedding_width, (Kind::Float, Device::Cpu)))
+        });
+        Ok(Box::new(LiveBilinear { weight, loss: Loss::new(self.loss, site, params), temperature: self.temperature }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveBilinear {
+    weight: Tensor,
+    loss: Loss,
+    temperature: f64,
+}
+
+impl Critic for LiveBilinear {
+    fn factors(&self) -> bool {
+        true
+    }
+
+    fn needs_fair_negatives(&self) -> bool {
+        self.loss.needs_fair_negatives()
+    }
+
+    fn score(&self, side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor> {
+        let turned = match side {
+            Side::Student => anchors.matmul(&self.weight),
+            Side::Teacher => anchors.matmul(&self.weight.tr()),
+        };
+        Ok(products(&(turned / self.temperature), candidates))
+    }
+
+    fn loss(&mut self, side: Side, scores: &Scores) -> Result<Terms> {
+        Ok(self.loss.terms(side, scores))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::wave;
+
+    const SITE: CriticSite = CriticSite { embedding_width: 4, samples: 50 };
+
+    #[test]
+    fn the_form_is_one_for_both_sides_and_begins_as_the_cosine() {
+        let mut store = nn::VarStore::new(Device::Cpu);
+        let critic = Bilinear::default().build(&SITE, &store.root()).unwrap();
+        store.double();
+        let (v1, v2) = (wave(&[3, 4], 0.2), wave(&[5, 4], 1.1));
+        let score = |side, anchors, candidates| critic.score(side, anchors, candidates).unwrap();
+        let distance = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        assert!(distance(&score(Side::Student, &v1, &v2), &(v1.matmul(&v2.tr()) / 0.07)) < 1e-12);
+
+        let weight = wave(&[4, 4], 0.7);
+        limbeck::tch::no_grad(|| store.variables()["critic.weight"].shallow_clone().copy_(&weight));
+        let expected = v1.matmul(&weight).matmul(&v2.tr()) / 0.07;
+        assert!(distance(&score(Side::Student, &v1, &v2), &expected) < 1e-12);
+        assert!(
+            distance(&score(Side::Teacher, &v2, &v1), &expected.tr()) < 1e-12,
+            "the same pairs from the other side"
+        );
+        let each = v2.unsqueeze(0).expand([3, 5, 4], false).contiguous();
+        assert!(distance(&score(Side::Student, &v1, &each), &expected) < 1e-12, "gathered candidates");
+    }
+
+    #[test]
+    fn a_temperature_of_zero_is_refused() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let error = Bilinear { temperature: 0.0, ..Bilinear::default() }.build(&SITE, &store.root()).unwrap_err();
+        assert_eq!(error.to_string(), "bilinear: temperature must be positive, not 0");
+    }
+}

@@ -1,0 +1,76 @@
+//! `in_batch`: the other samples of the batch.
+//!
+//! Chen, Kornblith, Norouzi, Hinton. *A Simple Framework for Contrastive Learning of Visual Representations*. ICML 2020,
+//! section 2.1: no memory bank. An anchor is compared with the other side's embeddings of this very batch, its own
+//! partner's among them as the positive. They are as new as can be, and few: B − 1 at most. Both sides get gradients from
+//! every pair.
+//!
+//! `other_class` leaves out those of the anchor's class. An anchor may then have none left; it has only its positive.
+//!
+//! *Cost*: nothing to draw, and B² scores.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+limbeck::plugin! {
+    negatives "in_batch",
+    summary: "the other samples of the batch, without a memory bank",
+    citation: "Chen, Kornblith, Norouzi, Hinton. A Simple Framework for Contrastive Learning of Visual Representations. ICML 2020",
+    settings: r#"
+other_class = true   # only those of other classes
+"#,
+    page: include_str!("in_batch.rs"),
+}
+
+/// The other samples of the batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InBatch {
+    /// Only those of other classes.
+    pub other_class: bool,
+}
+
+impl Default for InBatch {
+    fn default() -> Self {
+        InBatch { other_class: true }
+    }
+}
+
+#[typetag::serde(name = "in_batch")]
+impl NegativeSamplerConfig for InBatch {
+    fn build(&self, _site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl NegativeSampler for InBatch {
+    fn wants_bank(&self) -> bool {
+        false
+    }
+
+    fn spares_class(&self) -> bool {
+        self.other_class
+    }
+
+    fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
+        let of = if self.other_class { draw.labels } else { draw.rows.device() };
+        Ok(Negatives::Batch(of.unsqueeze(1).ne_tensor(&of.unsqueeze(0)).to_device(draw.device)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everyone_else_or_everyone_of_another_class() {
+        let (rows, labels) = (Rows::new(vec![4, 9, 2], Device::Cpu), Tensor::from_slice(&[1_i64, 0, 1]));
+        let draw = Draw { rows: &rows, labels: &labels, scores: None, seed: Seed::new(0), device: Device::Cpu };
+        let mask = |other_class| match (InBatch { other_class }).draw(&draw).unwrap() {
+            Negatives::Batch(mask) => Vec::<bool>::try_from(mask.view([-1])).unwrap(),
+            other => panic!("the batch expected, not {other:?}"),
+        };
+        assert_eq!(mask(true), [false, true, false, true, false, true, false, true, false]);
+        assert_eq!(mask(false), [false, true, true, true, false, true, true, true, false]);
+    }
+}

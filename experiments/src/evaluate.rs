@@ -1,0 +1,209 @@
+//! `limbeck evaluate`: what given weights are worth on a data set.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use limbeck::cohort::Teacher;
+use limbeck::config;
+use limbeck::dataset::{Dataset, DatasetConfig, Rows, Split, Views};
+use limbeck::device::DeviceSpec;
+use limbeck::error::{Error, Result};
+use limbeck::experiment::Precision;
+use limbeck::metric::{AccuracyMeter, CALIBRATION_BINS, CalibrationMeter};
+use limbeck::model::{ModelConfig, ModelSpec, Taps};
+use limbeck::record::Accuracy;
+use limbeck::weights::Format;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::device_name;
+use crate::weights::{Names, recipe};
+
+/// What is evaluated, on what.
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// The network: a kind, or a table such as '{ kind = "resnet20" }'.
+    #[arg(long, value_name = "KIND")]
+    model: String,
+    /// Its weights: safetensors or a PyTorch checkpoint.
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// The data set: a kind, or a table.
+    #[arg(long, value_name = "KIND")]
+    dataset: String,
+    /// A setting of either: dotted key, TOML value. May be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    names: Names,
+    /// Which part of the data.
+    #[arg(long, default_value = "test")]
+    split: Part,
+    /// What the network sees; without it, the first view of the data set.
+    #[arg(long)]
+    view: Option<String>,
+    /// The arithmetic: float32, tf32, bfloat16 or mixed.
+    #[arg(long, value_name = "PRECISION", default_value = "float32", value_parser = precision)]
+    precision: Precision,
+    /// The images of a batch.
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Where to compute: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceSpec,
+    /// As one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Part {
+    Train,
+    Test,
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    let known = "give float32, tf32, bfloat16 or mixed";
+    serde_json::from_value(text.into()).map_err(|_| format!("\"{text}\" is no precision: {known}"))
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// The kind of network.
+    pub model: String,
+    /// Its parameters; BatchNorm's running statistics are none.
+    pub parameters: i64,
+    /// The file.
+    pub weights: PathBuf,
+    /// The file's format.
+    pub format: Format,
+    /// The data set's name.
+    pub dataset: String,
+    /// Which part of it.
+    pub split: Split,
+    /// What the network saw.
+    pub view: String,
+    /// How many there were.
+    pub images: usize,
+    /// `top1` and `top5` in percent, `loss` in nats.
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
+    /// Expected calibration error in percent, see [`CalibrationMeter`].
+    pub calibration_error: f64,
+    /// The bins of equal width that it is taken over.
+    pub calibration_bins: i64,
+    /// Over the whole pass, data included, after one batch to warm up.
+    pub images_per_second: f64,
+    /// The images of a batch.
+    pub batch: u32,
+    /// The arithmetic.
+    pub precision: Precision,
+    /// Where it was computed.
+    pub device: String,
+}
+
+/// What TOML says: the two recipes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subject {
+    model: Box<dyn ModelConfig>,
+    dataset: Box<dyn DatasetConfig>,
+}
+
+/// Evaluates without augmentation.
+///
+/// # Errors
+/// If a recipe is wrong, data or weights cannot be read, or the weights are not the network's: the message has the names
+/// that are missing or unexpected.
+pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
+    let text = format!("model = {}\ndataset = {}\n", recipe(&arguments.model), recipe(&arguments.dataset));
+    let subject: Subject = config::parse_as(&text, Path::new("--model and --dataset"), &arguments.set)?;
+    // The small file before the large ones.
+    let state = arguments.names.read(&arguments.weights)?;
+    let device = arguments.device.resolve()?;
+    let data = subject.dataset.build(device)?;
+    let info = data.info();
+    let view = info.view(arguments.view.as_deref())?;
+    let spec = ModelSpec { input: view.shape, classes: info.classes() };
+    let mut network = Teacher::new("", &view.name, &*subject.model, &spec, arguments.precision, false, device)?;
+    network.adopt(&state)?;
+    let split = match arguments.split {
+        Part::Train => Split::Train,
+        Part::Test => Split::Test,
+    };
+    let images = info.labels(split).len();
+    if images == 0 {
+        return Err(Error::plan(format!("{} has no images in that part", info.name)));
+    }
+    let (accuracy, calibration_error, seconds) = measure(&network, &*data, split, arguments.batch)?;
+    Ok(Evaluation {
+        model: subject.model.typetag_name().to_owned(),
+        parameters: network.parameters(),
+        weights: arguments.weights.clone(),
+        format: state.format,
+        dataset: info.name.clone(),
+        split,
+        view: network.view,
+        images,
+        accuracy,
+        calibration_error,
+        calibration_bins: CALIBRATION_BINS,
+        images_per_second: images as f64 / seconds,
+        batch: arguments.batch,
+        precision: arguments.precision,
+        device: device_name(device),
+    })
+}
+
+/// Accuracy, calibration error in percent, and the seconds of the whole pass.
+fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> Result<(Accuracy, f64, f64)> {
+    let info = data.info();
+    let rows: Vec<i64> = (0..info.labels(split).len() as i64).collect();
+    let views: Views = [network.view.as_str()].into_iter().collect();
+    let device = network.device();
+    let pass = |rows: &[i64]| {
+        let (mut accuracy, mut calibration) = (AccuracyMeter::new(device), CalibrationMeter::new(device));
+        for chunk in rows.chunks(batch as usize) {
+            let batch = data.batch(split, &Rows::new(chunk.to_vec(), device), &views, None)?;
+            let logits = network.forward(batch.view(&network.view)?, &Taps::none())?.logits;
+            accuracy.add(&logits, &batch.labels);
+            calibration.add(&logits, &batch.labels);
+        }
+        // Reading the sums waits for the device.
+        Ok::<_, Error>((accuracy.read()?, calibration.read()?))
+    };
+    pass(&rows[..rows.len().min(batch as usize)])?;
+    let start = Instant::now();
+    let (accuracy, calibration_error) = pass(&rows)?;
+    Ok((accuracy, calibration_error, start.elapsed().as_secs_f64()))
+}
+
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Accuracy { top1, top5, loss } = self.accuracy;
+        let part = match self.split {
+            Split::Train => "training part",
+            Split::Test => "test part",
+        };
+        writeln!(
+            f,
+            "{} ({} parameters) on {}, {part}: {} images",
+            self.model, self.parameters, self.dataset, self.images
+        )?;
+        writeln!(f, "top-1              {top1:8.2} %")?;
+        writeln!(f, "top-5              {top5:8.2} %")?;
+        writeln!(f, "loss               {loss:8.4} nats")?;
+        let bins = self.calibration_bins;
+        writeln!(f, "calibration error  {:8.2} % (expected, {bins} bins of equal width)", self.calibration_error)?;
+        writeln!(
+            f,
+            "images per second  {:8.0}   ({}, {}, batches of {}, data included)",
+            self.images_per_second,
+            self.device,
+            self.precision.name(),
+            self.batch
+        )
+    }
+}

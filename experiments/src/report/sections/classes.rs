@@ -1,0 +1,59 @@
+//! Which classes gained and which lost, against the baseline.
+
+use crate::report::Survey;
+use crate::report::document::{Block, Figure};
+use crate::report::picture;
+use crate::report::study::{Method, Study};
+
+/// A picture for each method with results beside the baseline's.
+pub fn blocks(survey: &Survey) -> Vec<Block> {
+    let mut figures = Vec::new();
+    for study in &survey.studies {
+        let Some(baseline) = study.method(&survey.baseline) else { continue };
+        for method in study.methods.iter().filter(|method| method.name != survey.baseline) {
+            let differences = differences(method, baseline);
+            if differences.is_empty() {
+                continue;
+            }
+            let place = if survey.single().is_some() { String::new() } else { format!("{}: ", study.label) };
+            let caption = format!("{place}{} minus {}", method.name, baseline.name);
+            let title = format!("Accuracy by class, {caption}");
+            let svg = picture::bars(&title, "points", &differences);
+            figures.push(Figure { caption, svg, legend: Vec::new(), numbers: survey.csv.then_some("classes.csv") });
+        }
+    }
+    if figures.is_empty() {
+        return Vec::new();
+    }
+    let text = format!(
+        "Test accuracy by class after the last epoch, minus that of `{}`: means over all seeds of each.",
+        survey.baseline
+    );
+    vec![Block::Text(text), Block::Figures(figures)]
+}
+
+/// The accuracy of every class in percent, mean over the seeds that were measured.
+pub fn accuracies(method: &Method) -> Vec<(String, f64)> {
+    let measured: Vec<_> = method.runs.iter().filter_map(|run| run.similarity.as_ref()).collect();
+    let Some(first) = measured.first() else { return Vec::new() };
+    let mean = |(at, class): (usize, &limbeck::record::ClassAccuracy)| {
+        let found = measured.iter().filter_map(|found| found.classes.get(at)).filter(|found| found.samples > 0);
+        let shares: Vec<f64> = found.map(|found| 100.0 * found.right as f64 / found.samples as f64).collect();
+        (class.name.clone(), shares.iter().sum::<f64>() / shares.len().max(1) as f64)
+    };
+    first.classes.iter().enumerate().map(mean).collect()
+}
+
+fn differences(method: &Method, baseline: &Method) -> Vec<(String, f64)> {
+    let theirs = accuracies(baseline);
+    if theirs.is_empty() {
+        return Vec::new();
+    }
+    accuracies(method).into_iter().zip(theirs).map(|((name, ours), (_, theirs))| (name, ours - theirs)).collect()
+}
+
+/// Every study and method with its classes.
+pub fn all(survey: &Survey) -> impl Iterator<Item = (&Study, &Method, Vec<(String, f64)>)> {
+    let methods = survey.studies.iter().flat_map(|study| study.methods.iter().map(move |method| (study, method)));
+    methods.map(|(study, method)| (study, method, accuracies(method)))
+}

@@ -1,0 +1,235 @@
+//! The comparison: accuracy by method and pair, differences to the baseline, published numbers beside them.
+
+use crate::progress::plural;
+use crate::report::document::Block;
+use crate::report::numbers::{signed, signed_spread, spread};
+use crate::report::published::{Pair, Source};
+use crate::report::statistics::{Spread, differences};
+use crate::report::study::{Method, Study};
+use crate::report::table::{Cell, Mark, NONE, Table};
+use crate::report::{ENOUGH_SEEDS, Survey};
+
+/// Everything.
+pub fn blocks(survey: &Survey) -> Vec<Block> {
+    let mut blocks = vec![Block::Text(reading(survey))];
+    match survey.single() {
+        Some(study) => blocks.push(Block::Table(detail(survey, study))),
+        None => {
+            blocks.extend(overview(survey));
+            for study in &survey.studies {
+                blocks.push(Block::Heading(study.label.clone()));
+                blocks.push(Block::Table(detail(survey, study)));
+            }
+        }
+    }
+    blocks.extend(notes(survey));
+    blocks
+}
+
+/// The tables that say most, the protocol, and what must be known to believe them.
+pub fn summary(survey: &Survey) -> Vec<Block> {
+    let mut blocks = vec![Block::List(survey.studies.iter().map(protocol).collect()), Block::Text(reading(survey))];
+    match survey.single() {
+        Some(study) => blocks.push(Block::Table(detail(survey, study))),
+        None => blocks.extend(overview(survey)),
+    }
+    blocks.extend(notes(survey));
+    blocks
+}
+
+/// A line: what was trained on what, for how long, with which seeds.
+fn protocol(study: &Study) -> String {
+    let train = &study.experiment.train;
+    let seeds: Vec<String> = study.experiment.compare.seeds.iter().map(u64::to_string).collect();
+    let dataset = study.summaries().next().map(|summary| format!(" on {}", summary.dataset)).unwrap_or_default();
+    let word = if seeds.len() == 1 { "seed" } else { "seeds" };
+    let (epochs, batch) = (plural(train.epochs, "epoch"), train.batch);
+    format!("{}{dataset}: {epochs}, batches of {batch}, {word} {}", study.label, seeds.join(", "))
+}
+
+fn reading(survey: &Survey) -> String {
+    let baseline = &survey.baseline;
+    format!(
+        "Shown: {}, in percent. Mean ± sample deviation (n − 1) over seeds; a single seed has no deviation. The difference \
+         to `{baseline}` is the mean of the differences seed by seed ± their sample deviation; `common` is the number of \
+         seeds that both have.{}",
+        survey.accuracy.describe(),
+        if survey.csv { " The other recorded accuracies are in runs.csv." } else { "" }
+    )
+}
+
+/// Methods by pairs: accuracies, then differences.
+fn overview(survey: &Survey) -> [Block; 2] {
+    let header = || std::iter::once("method".to_owned()).chain(survey.studies.iter().map(|study| study.label.clone()));
+    let any = survey.studies.iter().any(|study| survey.published.of(study).is_some());
+    let title = if any { "Top-1 accuracy; published in parentheses" } else { "Top-1 accuracy" };
+    let mut accuracies = Table::new(header()).caption(title);
+    accuracies.row(std::iter::once("teacher".into()).chain(survey.studies.iter().map(|study| {
+        let teacher = study.best_teacher().and_then(|teacher| teacher.test).map(|test| test.top1);
+        let published = survey.published.of(study).map(|(_, pair)| pair.teacher());
+        Cell::number(with_published(teacher.map_or(NONE.to_owned(), |top1| format!("{top1:.2}")), published), teacher)
+    })));
+    let mut table = Table::new(header()).caption(format!("Difference to `{}` in points", survey.baseline));
+    for name in &survey.methods {
+        let cell = |study: &Study| {
+            let top1 = study.method(name).and_then(|method| method.top1);
+            let text = with_published(spread(top1), published(survey, study, name));
+            Cell::number(text, top1.map(|top1| top1.mean)).marked(place(study, top1))
+        };
+        accuracies.row(std::iter::once(name.into()).chain(survey.studies.iter().map(cell)));
+        if *name != survey.baseline {
+            let cell = |study: &Study| difference(study.method(name).and_then(|method| method.difference));
+            table.row(std::iter::once(name.into()).chain(survey.studies.iter().map(cell)));
+        }
+    }
+    [Block::Table(accuracies), Block::Table(table)]
+}
+
+fn with_published(text: String, published: Option<f64>) -> String {
+    published.map_or(text.clone(), |published| format!("{text} ({published:.2})"))
+}
+
+fn published(survey: &Survey, study: &Study, method: &str) -> Option<f64> {
+    let (_, pair): (&Source, &Pair) = survey.published.of(study)?;
+    pair.accuracy(method, study.scratch().is_some_and(|scratch| scratch.name == method))
+}
+
+/// The mean of the differences, coloured by its sign.
+fn difference(difference: Option<Spread>) -> Cell {
+    let mean = difference.map(|difference| difference.mean);
+    let mark = mean.and_then(|mean| match signed(mean).as_bytes() {
+        [b'+', ..] => Some(Mark::Above),
+        [b'-', ..] => Some(Mark::Below),
+        _ => None,
+    });
+    Cell::number(signed_spread(difference), mean).marked(mark)
+}
+
+/// Whether a mean, as it is shown, is the highest or the second highest of a study with several.
+fn place(study: &Study, top1: Option<Spread>) -> Option<Mark> {
+    let shown = |top1: Spread| format!("{:.2}", top1.mean);
+    let mut means: Vec<Spread> = study.methods.iter().filter_map(|method| method.top1).collect();
+    if means.len() < 2 {
+        return None;
+    }
+    means.sort_by(|a, b| b.mean.total_cmp(&a.mean));
+    let mut shown_means: Vec<String> = means.into_iter().map(shown).collect();
+    shown_means.dedup();
+    match shown_means.iter().position(|mean| Some(mean) == top1.map(shown).as_ref())? {
+        0 => Some(Mark::Best),
+        1 => Some(Mark::Second),
+        _ => None,
+    }
+}
+
+/// One study in full.
+fn detail(survey: &Survey, study: &Study) -> Table {
+    let has_published = survey.published.of(study).is_some();
+    let best_teacher = study.best_teacher();
+    let mut header: Vec<String> = ["method", "seeds", "top-1", "top-5"].map(str::to_owned).into();
+    header.extend(has_published.then(|| "published".to_owned()));
+    header.extend([format!("to {}", survey.baseline), "common".to_owned()]);
+    header.extend(best_teacher.map(|teacher| format!("to teacher {}", teacher.name)));
+    let mut table = Table::new(header);
+    for method in &study.methods {
+        let mark = place(study, method.top1);
+        let number = |spread: Option<Spread>, text: String| Cell::number(text, spread.map(|spread| spread.mean));
+        let mut row: Vec<Cell> = vec![method.name.as_str().into(), seeds(method).into()];
+        row.extend([number(method.top1, spread(method.top1)).marked(mark), number(method.top5, spread(method.top5))]);
+        if has_published {
+            let value = published(survey, study, &method.name);
+            row.push(Cell::number(value.map_or(NONE.to_owned(), |value| format!("{value:.2}")), value));
+        }
+        row.extend(if method.name == survey.baseline {
+            ["baseline".into(), NONE.into()]
+        } else {
+            let common = method.difference.map_or_else(|| NONE.to_owned(), |difference| difference.count.to_string());
+            [difference(method.difference), common.into()]
+        });
+        if best_teacher.is_some() {
+            let value = study.to_teacher(method);
+            row.push(Cell::number(value.map_or_else(|| NONE.to_owned(), signed), value));
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// `2`, or `1 of 2` where runs are missing.
+fn seeds(method: &Method) -> String {
+    match (method.results.len(), method.runs.len()) {
+        (done, planned) if done == planned => done.to_string(),
+        (done, planned) => format!("{done} of {planned}"),
+    }
+}
+
+/// What a reader must know before believing the table.
+fn notes(survey: &Survey) -> Option<Block> {
+    let mut notes: Vec<String> = Vec::new();
+    if survey.studies.iter().any(|study| study.methods.iter().filter(|method| method.top1.is_some()).count() > 1) {
+        let leads = survey.studies.iter().filter_map(|study| lead(survey, study));
+        notes.push("Bold: the highest mean; italic or underlined: the second.".to_owned());
+        notes.extend(leads);
+    }
+    for study in &survey.studies {
+        let about = |text: String| if survey.single().is_some() { text } else { format!("{}: {text}", study.label) };
+        notes.extend(study_notes(survey, study).into_iter().map(about));
+    }
+    (!notes.is_empty()).then_some(Block::List(notes))
+}
+
+fn study_notes(survey: &Survey, study: &Study) -> Vec<String> {
+    let mut notes = Vec::new();
+    let with_result = || study.methods.iter().filter(|method| method.top1.is_some());
+    if let Some(fewest) = with_result().map(|method| method.results.len()).min()
+        && fewest < ENOUGH_SEEDS
+        && with_result().count() > 1
+    {
+        let seeds = if fewest == 1 { "a single seed".to_owned() } else { plural(fewest as u64, "seed") };
+        notes.push(format!(
+            "With {seeds} the order of the methods is not established; {ENOUGH_SEEDS} or more are needed to say anything about it."
+        ));
+    }
+    if study.methods.iter().any(|method| method.results.len() < method.runs.len()) {
+        notes.push("Runs without a result are left out of the means; the report lists them. Means over different seeds are not paired: compare by the differences.".to_owned());
+    }
+    if study.mean(&survey.baseline).is_none() && with_result().next().is_some() {
+        notes.push(format!("The baseline `{}` has no result, so there are no differences to it.", survey.baseline));
+    }
+    if study.teachers.len() > 1
+        && let Some(teacher) = study.best_teacher()
+    {
+        notes.push(format!("The difference to the teacher is to `{}`, the most accurate one.", teacher.name));
+    }
+    if let Some((source, pair)) = survey.published.of(study) {
+        let deviations = source.deviations(study);
+        let differs = if deviations.is_empty() {
+            String::new()
+        } else {
+            format!(" These runs differ ({}): the two are not comparable.", deviations.join(", "))
+        };
+        notes.push(format!("Published: table {} of {} ({}).{differs}", pair.table, source.source, source.protocol));
+    }
+    notes
+}
+
+/// How far the best method is ahead of the next, and whether that is more than the seeds scatter.
+fn lead(survey: &Survey, study: &Study) -> Option<String> {
+    let mut ranked: Vec<(&Method, f64)> =
+        study.methods.iter().filter_map(|method| Some((method, method.top1?.mean))).collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let [(first, _), (second, _), ..] = &ranked[..] else { return None };
+    let lead = Spread::of(differences(&first.top1s(), &second.top1s()))?;
+    let verdict = match lead.deviation {
+        Some(deviation) if lead.mean.abs() <= deviation => ": within the deviation, so their order is not established",
+        _ => "",
+    };
+    let place = if survey.single().is_some() { String::new() } else { format!("{}: ", study.label) };
+    Some(format!(
+        "{place}The paired difference of `{}` to `{}`, the next, is {} over {}{verdict}.",
+        first.name,
+        second.name,
+        signed_spread(Some(lead)),
+        if lead.count == 1 { "one seed".to_owned() } else { format!("{} common seeds", lead.count) },
+    ))
+}

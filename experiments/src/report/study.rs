@@ -1,0 +1,301 @@
+//! What a run folder holds: an experiment, its cells, and what became of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use limbeck::error::{Error, Result};
+use limbeck::experiment::{AccuracyChoice, Experiment};
+use limbeck::record::{
+    Accuracies, Accuracy, Outcome, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity, Summary, TeacherRecord,
+    TeacherSimilarity,
+};
+use limbeck::{cohort, config, weights};
+use tch::{Kind, Tensor};
+
+use crate::store::{self, CellEntry, PlanFile};
+
+use super::statistics::{Spread, differences};
+
+/// The version of `plan.json` that reports read.
+const PLAN_FORMAT: u32 = 1;
+
+/// A cell and what became of it.
+#[derive(Debug)]
+pub struct Run {
+    pub cell: CellEntry,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it says of itself; absent if it has not ended or cannot be read.
+    pub summary: Option<Summary>,
+    /// What it has in common with its teachers; absent if that was not measured.
+    pub similarity: Option<Similarity>,
+    /// `finished`, `failed` or `missing`.
+    pub status: &'static str,
+    /// Why it has no result; empty if it has one.
+    pub reason: String,
+    /// The three accuracies, if it has a result.
+    pub accuracies: Option<Accuracies>,
+}
+
+impl Run {
+    fn missing(cell: CellEntry, path: PathBuf, reason: String) -> Run {
+        Run { cell, path, summary: None, similarity: None, status: "missing", reason, accuracies: None }
+    }
+
+    fn read(dir: &Path, cell: CellEntry) -> Run {
+        let path = dir.join(&cell.folder);
+        let missing = |cell, reason| Run::missing(cell, path.clone(), reason);
+        let text = match fs::read_to_string(path.join(cohort::SUMMARY)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return missing(cell, "it has not ended; run the experiment again and it goes on".to_owned());
+            }
+            Err(error) => return missing(cell, format!("its summary.json cannot be read: {error}")),
+        };
+        match serde_json::from_str::<Summary>(&text) {
+            Err(error) => missing(cell, format!("its summary.json is damaged: {error}")),
+            Ok(summary) if summary.format != SUMMARY_FORMAT => {
+                let found = summary.format;
+                missing(
+                    cell,
+                    format!("its summary.json has format {found}; this version reads format {SUMMARY_FORMAT}"),
+                )
+            }
+            Ok(summary) if (&summary.method, summary.seed) != (&cell.method, cell.seed) => {
+                missing(cell, format!("its summary.json is of {}, seed {}", summary.method, summary.seed))
+            }
+            Ok(summary) => match (&summary.outcome, summary.accuracy.clone()) {
+                (Outcome::Failed { reason, .. }, _) => {
+                    let reason = reason.clone();
+                    let status = "failed";
+                    Run { cell, path, summary: Some(summary), similarity: None, status, reason, accuracies: None }
+                }
+                (Outcome::Finished, None) => missing(cell, "its summary.json has no accuracy".to_owned()),
+                (Outcome::Finished, accuracies) => {
+                    let similarity = store::read_json(&path.join(cohort::SIMILARITY)).ok();
+                    let similarity = similarity.filter(|found: &Similarity| found.format == SIMILARITY_FORMAT);
+                    let (status, reason) = ("finished", String::new());
+                    Run { cell, path, summary: Some(summary), similarity, status, reason, accuracies }
+                }
+            },
+        }
+    }
+
+    /// What it has in common with a teacher, provided that it was measured with these weights.
+    pub fn beside(&self, teacher: &TeacherRecord) -> Option<&TeacherSimilarity> {
+        let same = |found: &&TeacherSimilarity| (&found.name, &found.digest) == (&teacher.name, &teacher.digest);
+        self.similarity.as_ref()?.teachers.iter().find(same)
+    }
+
+    /// The absolute difference of the correlations of the classes' logits, student's and teacher's: `[C, C]`, float64.
+    pub fn correlation_difference(&self, teacher: &TeacherRecord) -> Option<Tensor> {
+        self.beside(teacher)?;
+        let tensors = weights::read(&self.path.join(cohort::CORRELATIONS)).ok()?.tensors;
+        let (student, theirs) = (tensors.get("student")?, tensors.get(&format!("teacher.{}", teacher.name))?);
+        let same = student.size() == theirs.size() && student.dim() == 2;
+        same.then(|| (theirs.to_kind(Kind::Double) - student.to_kind(Kind::Double)).abs())
+    }
+}
+
+/// One experiment: usually a pair of networks.
+#[derive(Debug)]
+pub struct Study {
+    pub experiment: Experiment,
+    /// The pair, or the experiment's name where that says more: distinct within a report.
+    pub label: String,
+    /// The methods in the order of `compare.methods`.
+    pub methods: Vec<Method>,
+    /// The teachers of all runs, each once.
+    pub teachers: Vec<TeacherRecord>,
+}
+
+/// The runs of one method.
+#[derive(Debug)]
+pub struct Method {
+    pub name: String,
+    /// In the order of `compare.seeds`.
+    pub runs: Vec<Run>,
+    /// (seed, accuracy) of the runs that have a result.
+    pub results: Vec<(u64, Accuracy)>,
+    /// Top-1 over seeds.
+    pub top1: Option<Spread>,
+    /// Top-5 over seeds.
+    pub top5: Option<Spread>,
+    /// Top-1 minus the baseline's, of the seeds that both have; empty for the baseline itself.
+    pub differences: Vec<f64>,
+    /// Their spread.
+    pub difference: Option<Spread>,
+}
+
+impl Method {
+    pub fn top1s(&self) -> Vec<(u64, f64)> {
+        self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.top1)).collect()
+    }
+
+    /// The summaries of runs with a result.
+    pub fn finished(&self) -> impl Iterator<Item = &Summary> {
+        self.runs.iter().filter(|run| run.accuracies.is_some()).filter_map(|run| run.summary.as_ref())
+    }
+}
+
+impl Study {
+    /// Reads a folder that `limbeck run` wrote; missing, failed and damaged runs are part of it, with their reason.
+    ///
+    /// # Errors
+    /// If it holds no experiment, or its plan cannot be read.
+    pub fn read(dir: &Path) -> Result<Study> {
+        let path = dir.join(store::EXPERIMENT);
+        if !path.is_file() {
+            return Err(Error::plan(format!(
+                "{} holds no experiment (there is no experiment.toml in it): give the folder that `limbeck run` wrote, runs/NAME",
+                dir.display()
+            )));
+        }
+        let experiment = config::load(&path, &[])?;
+        let methods = group(&experiment, read_cells(dir)?, dir);
+        let teachers = teachers(&experiment, &methods);
+        let label = experiment.name.clone();
+        Ok(Study { experiment, label, methods, teachers })
+    }
+
+    /// The networks: `resnet56 → resnet20`; absent where no run has ended.
+    pub fn pair(&self) -> Option<String> {
+        let student = &self.summaries().next()?.student;
+        let mut models: Vec<&str> = self.teachers.iter().map(|teacher| teacher.model.as_str()).collect();
+        models.dedup();
+        Some(if models.is_empty() { student.clone() } else { format!("{} → {student}", models.join(" + ")) })
+    }
+
+    /// Chooses the accuracy that is shown and the method that others are compared with.
+    ///
+    /// # Errors
+    /// If the experiment has no such accuracy.
+    pub fn choose(&mut self, accuracy: AccuracyChoice, baseline: &str) -> Result<()> {
+        if accuracy == AccuracyChoice::BestOnValidation && self.experiment.validation == 0 {
+            return Err(Error::plan(
+                "the accuracy best_on_validation needs samples that were held out, and this experiment has `validation = 0`",
+            ));
+        }
+        for method in &mut self.methods {
+            for run in &mut method.runs {
+                match run.accuracies.as_ref().map(|accuracies| pick(accuracy, accuracies)) {
+                    Some(Some(accuracy)) => method.results.push((run.cell.seed, accuracy)),
+                    Some(None) => run.reason = format!("it has no {}", accuracy.describe()),
+                    None => {}
+                }
+            }
+            method.top1 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top1));
+            method.top5 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top5));
+        }
+        let theirs = self.method(baseline).map(Method::top1s).unwrap_or_default();
+        for method in self.methods.iter_mut().filter(|method| method.name != baseline) {
+            method.differences = differences(&method.top1s(), &theirs);
+            method.difference = Spread::of(method.differences.iter().copied());
+        }
+        Ok(())
+    }
+
+    /// The method of that name.
+    pub fn method(&self, name: &str) -> Option<&Method> {
+        self.methods.iter().find(|method| method.name == name)
+    }
+
+    /// The mean accuracy of a method.
+    pub fn mean(&self, name: &str) -> Option<f64> {
+        Some(self.method(name)?.top1?.mean)
+    }
+
+    /// The student trained by the labels alone: a method that has no term.
+    pub fn scratch(&self) -> Option<&Method> {
+        let alone = |method: &&Method| self.experiment.method(&method.name).is_ok_and(|config| config.terms.is_empty());
+        self.methods.iter().find(alone)
+    }
+
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.methods.iter().flat_map(|method| &method.runs)
+    }
+
+    pub fn summaries(&self) -> impl Iterator<Item = &Summary> {
+        self.runs().filter_map(|run| run.summary.as_ref())
+    }
+
+    /// The teacher that differences are taken to: the most accurate of those that could be measured.
+    pub fn best_teacher(&self) -> Option<&TeacherRecord> {
+        let top1 = |teacher: &TeacherRecord| teacher.test.map(|test| test.top1);
+        let measured = self.teachers.iter().filter(|teacher| teacher.test.is_some());
+        measured.reduce(|best, teacher| if top1(teacher) > top1(best) { teacher } else { best })
+    }
+
+    /// A method's mean minus the best teacher's accuracy.
+    pub fn to_teacher(&self, method: &Method) -> Option<f64> {
+        Some(method.top1?.mean - self.best_teacher()?.test?.top1)
+    }
+}
+
+/// The teachers of all runs, each once, in the order of the experiment.
+fn teachers(experiment: &Experiment, methods: &[Method]) -> Vec<TeacherRecord> {
+    let mut teachers: Vec<TeacherRecord> = Vec::new();
+    let summaries = methods.iter().flat_map(|method| &method.runs).filter_map(|run| run.summary.as_ref());
+    for teacher in summaries.flat_map(|summary| &summary.teachers) {
+        if !teachers.iter().any(|known| (&known.name, &known.digest) == (&teacher.name, &teacher.digest)) {
+            teachers.push(teacher.clone());
+        }
+    }
+    teachers.sort_by_key(|teacher| experiment.teacher.get_index_of(&teacher.name));
+    teachers
+}
+
+fn read_cells(dir: &Path) -> Result<Vec<CellEntry>> {
+    let path = dir.join(store::PLAN);
+    let plan: PlanFile = store::read_json(&path)?;
+    if plan.format != PLAN_FORMAT {
+        return Err(Error::data(
+            &path,
+            format!("format {} is not known; this version reads format {PLAN_FORMAT}", plan.format),
+        ));
+    }
+    Ok(plan.cells)
+}
+
+/// The cells by method, in the order of `compare`; cells that `compare` does not name come last, those that the plan
+/// lacks are there as missing.
+fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path) -> Vec<Method> {
+    let compare = &experiment.compare;
+    let new = |name: &str| Method {
+        name: name.to_owned(),
+        runs: Vec::new(),
+        results: Vec::new(),
+        top1: None,
+        top5: None,
+        differences: Vec::new(),
+        difference: None,
+    };
+    let mut methods: Vec<Method> = compare.methods.iter().map(|name| new(name)).collect();
+    for cell in cells {
+        let at = methods.iter().position(|method| method.name == cell.method).unwrap_or_else(|| {
+            methods.push(new(&cell.method));
+            methods.len() - 1
+        });
+        methods[at].runs.push(Run::read(dir, cell));
+    }
+    for method in &mut methods {
+        for seed in &compare.seeds {
+            if !method.runs.iter().any(|run| run.cell.seed == *seed) {
+                let cell = CellEntry { method: method.name.clone(), seed: *seed, folder: PathBuf::new() };
+                let reason = "plan.json has no such cell".to_owned();
+                method.runs.push(Run::missing(cell, PathBuf::new(), reason));
+            }
+        }
+        let place = |seed| compare.seeds.iter().position(|known| *known == seed).unwrap_or(usize::MAX);
+        method.runs.sort_by_key(|run| (place(run.cell.seed), run.cell.seed));
+    }
+    methods
+}
+
+fn pick(choice: AccuracyChoice, accuracies: &Accuracies) -> Option<Accuracy> {
+    match choice {
+        AccuracyChoice::Last => Some(accuracies.last),
+        AccuracyChoice::BestOnValidation => accuracies.best_on_validation.map(|best| best.test),
+        AccuracyChoice::BestOnTest => Some(accuracies.best_on_test.test),
+    }
+}

@@ -1,0 +1,85 @@
+//! `my_dataset`: gratings of four directions, drawn and not downloaded.
+//!
+//! *Authors*. *Title*. Venue, year, and where to get it: cite what this is. Classes: the directions. One view, `image`,
+//! `[3, 32, 32]`. Images live on the device as bytes; `ImageSet` crops, mirrors and normalises them there.
+//!
+//! This is a working data set to begin with. `limbeck plugins show my_dataset` prints this page.
+
+use limbeck::prelude::*;
+use limbeck_datasets::image_set::{IMAGE, ImageSet, Part};
+use limbeck_datasets::resident::{Augmentation, Images, Resident};
+use limbeck_datasets::views::Modality;
+use serde::{Deserialize, Serialize};
+
+const SIDE: usize = 32;
+const CLASSES: [&str; 4] = ["horizontal", "rising", "vertical", "falling"];
+/// Mean and standard deviation of the pixels of each channel, as shares of full scale.
+const MEAN: [f64; 3] = [0.5, 0.5, 0.5];
+const STD: [f64; 3] = [0.3, 0.3, 0.3];
+
+// What an experiment file calls `[dataset] kind = "my_dataset"`.
+limbeck::plugin! {
+    dataset "my_dataset",
+    summary: "gratings of four directions, 32×32 in grey; nothing to download",
+    citation: "",
+    settings: r#"
+train = 800   # training images
+test = 200    # test images
+"#,
+    page: include_str!("dataset.rs"),
+}
+
+/// The recipe: what the file says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MyDataset {
+    /// Training images.
+    pub train: usize,
+    /// Test images.
+    pub test: usize,
+}
+
+impl Default for MyDataset {
+    fn default() -> Self {
+        MyDataset { train: 800, test: 200 }
+    }
+}
+
+#[typetag::serde(name = "my_dataset")]
+impl DatasetConfig for MyDataset {
+    fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        // Mirrored, a rising grating would be a falling one.
+        let augmentation = Augmentation { crop_pad: 4, flip: false };
+        let part = |name: &str, count: usize| {
+            if count == 0 {
+                return Err(Error::plan(format!("my_dataset: {name} must be at least 1 image")));
+            }
+            let mut images = Images::black(count, [3, SIDE as i64, SIDE as i64], augmentation.crop_pad, device);
+            let labels: Vec<i64> = (0..count).map(|row| (row % CLASSES.len()) as i64).collect();
+            for (row, label) in labels.iter().enumerate() {
+                images.write(row, &draw(*label, Seed::new(0).stream(name).at(row as u64)));
+            }
+            Ok(Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels })
+        };
+        let names = CLASSES.map(str::to_owned).to_vec();
+        let parts = [part("train", self.train)?, part("test", self.test)?];
+        let shape = [3, SIDE as i64, SIDE as i64];
+        let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
+        // No views of the file's own: give the recipe a field `views` to take them.
+        Ok(Box::new(ImageSet::new("MyDataset", names, &[image], &Default::default(), parts, device)?))
+    }
+}
+
+/// An image as planes, `[3, 32, 32]`: a wave of random length, phase and noise in the direction of its class.
+fn draw(class: i64, seed: Seed) -> Vec<u8> {
+    let mut rng = seed.rng();
+    let (sin, cos) = (class as f64 * std::f64::consts::FRAC_PI_4).sin_cos();
+    let (length, phase) = (rng.range(5.0, 12.0), rng.range(0.0, std::f64::consts::TAU));
+    let mut pixel = |place: usize| {
+        let (x, y) = ((place % SIDE) as f64, (place / SIDE) as f64);
+        let wave = ((x * sin + y * cos) / length * std::f64::consts::TAU + phase).sin();
+        (255.0 * (0.5 + 0.3 * wave + rng.range(-0.2, 0.2))) as u8
+    };
+    let plane: Vec<u8> = (0..SIDE * SIDE).map(&mut pixel).collect();
+    plane.repeat(3)
+}

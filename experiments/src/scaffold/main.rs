@@ -1,0 +1,7 @@
+//! The `limbeck` command with everything built in, and this crate.
+
+use my_plugin as _; // a crate that is never named registers nothing
+
+fn main() -> std::process::ExitCode {
+    limbeck_experiments::main()
+}

@@ -1,0 +1,122 @@
+//! `my_model`: a stem and two stages of one convolution each.
+//!
+//! *Authors*. *Title*. Venue, year, table: cite what this is. Taps: `stem`, `stage1`, `stage2` with their pre-activations,
+//! and `pooled`. Parameters are named as PyTorch's `state_dict` of the original names them, so that its weights load.
+//!
+//! This is a working network to begin with. `limbeck plugins show my_model` prints this page.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+// What an experiment file calls `model = { kind = "my_model" }`.
+limbeck::plugin! {
+    model "my_model",
+    summary: "three convolutions",
+    citation: "",
+    settings: r#"
+width = 8   # channels of the stem and the first stage; the second has twice as many
+"#,
+    page: include_str!("model.rs"),
+}
+
+/// The recipe: what the file says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MyModel {
+    /// Channels of the stem and the first stage.
+    pub width: i64,
+}
+
+impl Default for MyModel {
+    fn default() -> Self {
+        MyModel { width: 8 }
+    }
+}
+
+#[typetag::serde(name = "my_model")]
+impl ModelConfig for MyModel {
+    fn build(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Box<dyn Model>> {
+        let [channels, height, width] = spec.input;
+        if channels < 1 || height < 2 || width < 2 || spec.classes < 1 || self.width < 1 {
+            return Err(Error::plan(format!(
+                "my_model: it needs a positive width, at least 1 class, and 1 channel of 2×2 pixels; width is {}, the view has \
+                 {channels} channels of {height}×{width} pixels and {} classes",
+                self.width, spec.classes
+            )));
+        }
+        let layer = |name: &'static str, from: i64, to: i64, stride: i64| Layer {
+            name,
+            conv: {
+                let config = nn::ConvConfig { stride, padding: 1, bias: false, ..Default::default() };
+                nn::conv2d(&(path / name) / "conv", from, to, 3, config)
+            },
+            norm: {
+                // tch's own default draws the weights.
+                let config = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
+                nn::batch_norm2d(&(path / name) / "bn", to, config)
+            },
+        };
+        let wide = 2 * self.width;
+        let map = |name: &str, channels: i64, stride: i64| TapInfo {
+            name: name.to_owned(),
+            shape: vec![channels, (height + stride - 1) / stride, (width + stride - 1) / stride],
+            pre_activation: true,
+        };
+        let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
+        Ok(Box::new(Live {
+            layers: [
+                layer("stem", channels, self.width, 1),
+                layer("stage1", self.width, self.width, 1),
+                layer("stage2", self.width, wide, 2),
+            ],
+            fc: nn::linear(path / "fc", wide, spec.classes, Default::default()),
+            signature: Signature {
+                input: spec.input,
+                classes: spec.classes,
+                taps: vec![
+                    map("stem", self.width, 1),
+                    map("stage1", self.width, 1),
+                    map("stage2", wide, 2),
+                    TapInfo { name: "pooled".to_owned(), shape: vec![wide], pre_activation: false },
+                ],
+                groups: vec![group("stem", true), group("stage1", true), group("stage2", true), group("fc", false)],
+            },
+        }))
+    }
+}
+
+/// The network at work.
+#[derive(Debug)]
+struct Live {
+    layers: [Layer; 3],
+    fc: nn::Linear,
+    signature: Signature,
+}
+
+#[derive(Debug)]
+struct Layer {
+    /// Of its tap, and of its group.
+    name: &'static str,
+    conv: nn::Conv2D,
+    norm: nn::BatchNorm,
+}
+
+impl Model for Live {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn forward(&self, input: &Tensor, want: &Taps, mode: Mode<'_>) -> Result<Features> {
+        let mut record = Recorder::new(want);
+        let mut x = input.shallow_clone();
+        for Layer { name, conv, norm } in &self.layers {
+            let sum = x.apply(conv).apply_t(norm, mode.trains(name));
+            record.pre_activation(name, &sum);
+            x = sum.relu();
+            record.output(name, &x);
+        }
+        let pooled = x.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
+        record.output("pooled", &pooled);
+        record.finish(pooled.apply(&self.fc))
+    }
+}

@@ -1,0 +1,182 @@
+//! The last look at finished students: one pass over the test split with them and their teachers.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use super::evaluate::batches;
+use super::lane::Lane;
+use super::{CohortConfig, Teacher, catch};
+use crate::dataset::{Batch, Split, Views};
+use crate::error::{Error, Result};
+use crate::metric::calibration_error;
+use crate::model::{Features, Signature, TapRef, Taps};
+use crate::record::{ClassAccuracy, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity};
+use crate::similarity::{Alignment, Kernels, agreement, class_correlation, correlation_difference, divergence};
+use crate::weights;
+
+/// What was found, with the matrices that are too large for JSON.
+pub(super) struct Findings {
+    similarity: Similarity,
+    /// Correlations of the classes' logits, `[C, C]`, float32: `student`, `teacher.NAME`.
+    correlations: Vec<(String, Tensor)>,
+}
+
+impl Findings {
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(super::SIMILARITY);
+        let text = serde_json::to_string_pretty(&self.similarity).map_err(|e| Error::data(&path, e.to_string()))?;
+        weights::save(&folder.join(super::CORRELATIONS), &self.correlations, None)?;
+        weights::write_atomically(&path, format!("{text}\n").as_bytes())
+    }
+}
+
+/// The teachers that can be asked about the test split: not those that are known by their outputs alone.
+fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (Teacher, TeacherRecord)> {
+    config.teachers.iter().filter(|(teacher, _)| teacher.model().outputs().is_none())
+}
+
+/// Looks at each student beside each teacher. A student that fails or panics fails alone.
+///
+/// # Errors
+/// If a batch cannot be read or a teacher fails.
+pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<Vec<Result<Findings>>> {
+    let _no_grad = no_grad_guard();
+    let info = config.data.dataset.info();
+    let views: Views = students
+        .iter()
+        .map(|lane| lane.view.clone())
+        .chain(asked(config).map(|(teacher, _)| teacher.view.clone()))
+        .collect();
+    let rows: Vec<i64> = (0..info.test_labels.len() as i64).collect();
+    let mut taught: Vec<Logits> = asked(config).map(|_| Logits::default()).collect();
+    let mut seen: Vec<Result<Seen>> = students.iter().map(|_| Ok(Seen::new(config))).collect();
+    for batch in batches(config.data, Split::Test, &rows, &views, config.device) {
+        let batch = batch?;
+        let mut kernels = Vec::new();
+        for ((teacher, _), logits) in asked(config).zip(&mut taught) {
+            let (theirs, of_taps) =
+                catch(|| look(teacher, &batch)).map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
+            logits.add(&theirs);
+            kernels.push(of_taps);
+        }
+        for (student, state) in students.iter().zip(&mut seen) {
+            if let Ok(seen) = state
+                && let Err(error) = catch(|| seen.add(student, &batch, &kernels))
+            {
+                *state = Err(error);
+            }
+        }
+    }
+    let taught: Vec<Tensor> = taught.into_iter().map(Logits::all).collect();
+    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught));
+    Ok(students.iter().zip(seen).map(findings).collect())
+}
+
+/// Logits of a whole split, gathered on the host: `[N, classes]`.
+#[derive(Default)]
+struct Logits(Vec<Tensor>);
+
+impl Logits {
+    fn add(&mut self, logits: &Tensor) {
+        self.0.push(logits.to_device(Device::Cpu));
+    }
+
+    fn all(self) -> Tensor {
+        Tensor::cat(&self.0, 0)
+    }
+}
+
+/// A teacher's logits and the kernels of its taps.
+fn look(teacher: &Teacher, batch: &Batch) -> Result<(Tensor, Kernels)> {
+    let wanted = outputs(teacher.signature());
+    let features = teacher.forward(batch.view(&teacher.view)?, &wanted)?;
+    let kernels = kernels(&features, &wanted)?;
+    Ok((features.logits, kernels))
+}
+
+/// The output of every tap.
+fn outputs(signature: &Signature) -> Taps {
+    signature.taps.iter().map(|tap| TapRef::output(&tap.name)).collect()
+}
+
+fn kernels(features: &Features, wanted: &Taps) -> Result<Kernels> {
+    Ok(Kernels::of(&wanted.iter().map(|tap| features.tap(tap)).collect::<Result<Vec<_>>>()?))
+}
+
+/// What was seen of one student.
+struct Seen {
+    logits: Logits,
+    /// With each teacher.
+    alignments: Vec<Alignment>,
+}
+
+impl Seen {
+    fn new(config: &CohortConfig<'_>) -> Self {
+        let alignments = asked(config).map(|_| Alignment::new(config.device)).collect();
+        Seen { logits: Logits::default(), alignments }
+    }
+
+    fn add(&mut self, student: &Lane, batch: &Batch, teachers: &[Kernels]) -> Result<()> {
+        let wanted = if teachers.is_empty() { Taps::none() } else { outputs(student.signature()) };
+        let features = student.features(batch, &wanted)?;
+        self.logits.add(&features.logits);
+        if !teachers.is_empty() {
+            let own = kernels(&features, &wanted)?;
+            self.alignments.iter_mut().zip(teachers).for_each(|(sums, teacher)| sums.add(&own, teacher));
+        }
+        Ok(())
+    }
+
+    fn findings(self, config: &CohortConfig<'_>, student: &Lane, taught: &[Tensor]) -> Result<Findings> {
+        let info = config.data.dataset.info();
+        let labels = Tensor::from_slice(&info.test_labels);
+        let logits = self.logits.all();
+        let correlation = class_correlation(&logits);
+        let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
+        let mut teachers = Vec::new();
+        for (((teacher, record), theirs), alignment) in asked(config).zip(taught).zip(&self.alignments) {
+            let their_correlation = class_correlation(theirs);
+            teachers.push(TeacherSimilarity {
+                name: teacher.name.clone(),
+                digest: record.digest.clone(),
+                calibration_error: calibration_error(theirs, &labels)?,
+                agreement: agreement(&logits, theirs)?,
+                divergence: divergence(&logits, theirs)?,
+                correlation_difference: correlation_difference(&correlation, &their_correlation)?,
+                taps: taps(student.signature(), teacher.signature(), alignment)?,
+            });
+            correlations.push((format!("teacher.{}", teacher.name), their_correlation.to_kind(Kind::Float)));
+        }
+        let similarity = Similarity {
+            format: SIMILARITY_FORMAT,
+            calibration_error: calibration_error(&logits, &labels)?,
+            classes: classes(&info.class_names, &info.test_labels, &logits)?,
+            teachers,
+        };
+        Ok(Findings { similarity, correlations })
+    }
+}
+
+fn taps(student: &Signature, teacher: &Signature, alignment: &Alignment) -> Result<Vec<TapSimilarity>> {
+    let rows = student.taps.iter().zip(alignment.read()?);
+    let pairs = rows.flat_map(|(student, row)| {
+        teacher.taps.iter().zip(row).map(|(teacher, alignment)| TapSimilarity {
+            student: student.name.clone(),
+            teacher: teacher.name.clone(),
+            alignment,
+        })
+    });
+    Ok(pairs.collect())
+}
+
+fn classes(names: &[String], labels: &[i64], logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
+    let guesses: Vec<i64> = Vec::try_from(logits.argmax(1, false))?;
+    let class = |(label, name): (i64, &String)| {
+        let of_class = labels.iter().zip(&guesses).filter(|(known, _)| **known == label);
+        let (samples, right) =
+            of_class.fold((0, 0), |(samples, right), (_, guess)| (samples + 1, right + usize::from(*guess == label)));
+        ClassAccuracy { name: name.clone(), samples, right }
+    };
+    Ok((0..).zip(names).map(class).collect())
+}

@@ -1,0 +1,185 @@
+//! The tensors of a network by name, from a file of any format that people keep them in.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use tch::Tensor;
+
+use super::pickle::Fault;
+use super::torch::{self, Checkpoint};
+use super::{from_bytes, write_atomically};
+use crate::error::{Error, Result};
+use crate::registry::nearest;
+
+/// The formats of files with weights, told apart by how they begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// <https://github.com/huggingface/safetensors>: names, kinds, shapes and bytes, and nothing else.
+    Safetensors,
+    /// What `torch.save` writes since PyTorch 1.6: a zip archive.
+    TorchZip,
+    /// What `torch.save` wrote before.
+    TorchLegacy,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Safetensors => "safetensors",
+            Format::TorchZip => "PyTorch, zip",
+            Format::TorchLegacy => "PyTorch before 1.6",
+        })
+    }
+}
+
+/// The tensors of a network by name.
+#[derive(Debug)]
+pub struct StateDict {
+    /// On the CPU, in the order of the file, with the kinds of the file. They may have any strides and share storage.
+    pub tensors: IndexMap<String, Tensor>,
+    /// The file's format.
+    pub format: Format,
+    /// Where the state dict stood in the file: absent if it is the whole.
+    pub key: Option<String>,
+    path: PathBuf,
+}
+
+/// How long a tensor's name may be, in bytes.
+const NAME: usize = 1000;
+/// How much of what a file says of itself is shown, in characters.
+const SHOWN: usize = 2000;
+
+/// A message with words of the file, which might otherwise command the terminal or fill it.
+fn printable(message: &str) -> String {
+    let escaped = message.chars().flat_map(|c| {
+        let control = c.is_control();
+        std::iter::once(c).filter(move |_| !control).chain(c.escape_default().filter(move |_| control))
+    });
+    escaped.take(SHOWN).collect()
+}
+
+/// What PyTorch's BatchNorm counts, and nothing here reads.
+const COUNTER: &str = "num_batches_tracked";
+
+impl StateDict {
+    /// Reads safetensors or a PyTorch checkpoint. In the latter the state dict is looked for under `key` (`state_dict`,
+    /// `model`, …, dotted where it lies deeper); without one it is the whole file or its only entry that is one.
+    ///
+    /// Nothing of the file is executed: see the errors.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged or of another format; if its pickle asks for anything that is neither a
+    /// tensor nor a plain container; if there is no such state dict, or several.
+    pub fn read(path: &Path, key: Option<&str>) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::parse(&bytes, path, key)
+    }
+
+    /// [`StateDict::read`] for bytes in memory; `path` is only named in errors.
+    ///
+    /// # Errors
+    /// As for [`StateDict::read`], without those of reading.
+    pub fn parse(bytes: &[u8], path: &Path, key: Option<&str>) -> Result<Self> {
+        let fault = |fault: Fault| Error::data(path, printable(&fault));
+        let checkpoint = Checkpoint::open(bytes).map_err(fault)?;
+        let (format, (key, tensors)) = match (&checkpoint, key) {
+            (Some(checkpoint), key) => (checkpoint.format, checkpoint.state_dict(key).map_err(fault)?),
+            (None, None) => (Format::Safetensors, (None, from_bytes(bytes, path)?.tensors)),
+            (None, Some(_)) => return Err(Error::data(path, "safetensors nest nothing: leave out `--key`")),
+        };
+        match tensors.keys().find(|name| name.len() > NAME || name.contains(char::is_control)) {
+            Some(name) => {
+                let begin: String = name.chars().take(100).collect();
+                Err(fault(format!("`{begin}` is no name of a tensor")))
+            }
+            None => Ok(StateDict { tensors, format, key, path: path.to_owned() }),
+        }
+    }
+
+    /// Takes `prefix` from the names that begin with it: `module.`, which `DataParallel` puts before every name.
+    ///
+    /// # Errors
+    /// If no name does, or two become one.
+    pub fn strip(&mut self, prefix: &str) -> Result<()> {
+        self.rewrite(&format!("--strip {prefix}"), prefix, |name| name.strip_prefix(prefix).map(str::to_owned))
+    }
+
+    /// Renames `from`, a whole name or the modules that it begins with: `linear` to `fc` makes `linear.weight` to
+    /// `fc.weight`.
+    ///
+    /// # Errors
+    /// If there is none, or two become one.
+    pub fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        self.rewrite(&format!("--rename {from}={to}"), from, |name| {
+            let rest = name.strip_prefix(from)?;
+            (rest.is_empty() || rest.starts_with('.')).then(|| format!("{to}{rest}"))
+        })
+    }
+
+    fn rewrite(&mut self, what: &str, part: &str, new: impl Fn(&str) -> Option<String>) -> Result<()> {
+        if !self.tensors.keys().any(|name| new(name).is_some()) {
+            let near = nearest(part, self.tensors.keys().map(String::as_str));
+            let shown: Vec<String> = near
+                .into_iter()
+                .chain(self.tensors.keys().map(String::as_str))
+                .take(1)
+                .map(|n| format!(", such as `{n}`"))
+                .collect();
+            return Err(Error::data(&self.path, format!("`{what}` fits none of its names{}", shown.concat())));
+        }
+        let mut renamed = IndexMap::with_capacity(self.tensors.len());
+        for (name, tensor) in std::mem::take(&mut self.tensors) {
+            let name = new(&name).unwrap_or(name);
+            if renamed.contains_key(&name) {
+                return Err(Error::data(&self.path, format!("`{what}` makes two names `{name}`")));
+            }
+            renamed.insert(name, tensor);
+        }
+        self.tensors = renamed;
+        Ok(())
+    }
+
+    /// Sorts by the places of `names`, other names last; BatchNorm's counters follow the variance of their layer, as in
+    /// PyTorch's state dicts.
+    pub fn sort_like(&mut self, names: &[String]) {
+        let place = |name: &str| names.iter().position(|known| known == name).unwrap_or(names.len());
+        let counted = |name: &str| name.strip_suffix(COUNTER).map(|module| format!("{module}running_var"));
+        self.tensors.sort_by_cached_key(|name, _| match counted(name) {
+            Some(variance) => (place(&variance), true),
+            None => (place(name), false),
+        });
+    }
+
+    /// Writes a file that `torch.load(weights_only=True)` reads: an ordered dictionary of tensors, in this order.
+    ///
+    /// # Errors
+    /// If a tensor is of a kind that PyTorch's checkpoints do not have, the tensors are beyond 4 GiB, or the file
+    /// cannot be written.
+    pub fn write_torch(&self, path: &Path) -> Result<()> {
+        write_atomically(path, &torch::write(&self.tensors).map_err(|fault| Error::data(path, fault))?)
+    }
+
+    /// Writes a safetensors file.
+    ///
+    /// # Errors
+    /// If a tensor is of a kind that the format does not have, or the file cannot be written.
+    pub fn write_safetensors(&self, path: &Path) -> Result<()> {
+        let tensors: Vec<(String, Tensor)> =
+            self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        super::save(path, &tensors, None)
+    }
+
+    /// Copies the tensors into variables, in place; BatchNorm's counters are passed over.
+    ///
+    /// # Errors
+    /// If they are not the variables' by name and shape: all differences are named, and nothing is copied.
+    pub fn copy_into(&self, variables: &[(String, Tensor)]) -> Result<()> {
+        let counts = |name: &str| name.rsplit('.').next() == Some(COUNTER);
+        let read = self.tensors.iter().filter(|(name, _)| !counts(name));
+        let tensors = read.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        super::copy_into(variables, &tensors, &self.path)
+    }
+}

@@ -1,0 +1,192 @@
+//! `reviewkd`: knowledge review. A student's shallow stages learn from the teacher's with the help of its deeper ones.
+//!
+//! Chen, Liu, Zhao, Jia. *Distilling Knowledge via Knowledge Review*. CVPR 2021, arXiv:2104.09044, sections 3.2 to 3.4.
+//!
+//! Stages are gone through from the deepest, n, to the shallowest. Each has a **fusion** (figure 3a): with the student's map
+//! sᵢ and the fused map rᵢ₊₁ of the stage below, enlarged to the size of sᵢ by its nearest neighbours,
+//!
+//! xᵢ = BN(conv₁ₓ₁(sᵢ)),
+//! (a, b) = σ(conv₁ₓ₁([xᵢ, rᵢ₊₁])),
+//! rᵢ = a · xᵢ + b · rᵢ₊₁,   rₙ = xₙ,
+//! fᵢ = BN(conv₃ₓ₃(rᵢ)),
+//!
+//! where a and b are maps of one channel, rᵢ takes the teacher's size, and fᵢ has the teacher's channels too. It is compared
+//! with the teacher's map tᵢ at several sizes (figure 3b): D(f, t) is the mean of the squared differences of both, plus ½, ¼
+//! and ⅛ of those of their averages over 4×4, 2×2 and 1×1 cells (only those smaller than the map; each that is taken halves
+//! the factor), over the sum of the factors. The loss is Σᵢ D(fᵢ, tᵢ).
+//!
+//! *Taps*: the stages and the pooled vector, as a map of one pixel; the student's outputs, the teacher's pre-activations.
+//! From the shallowest to the deepest where the experiment file names them. *State*: the fusions `abfs.N`, in training mode
+//! throughout. *Published weight*: 1 to 8 by pair of networks, rising over the first 20 epochs, which is the term's schedule;
+//! beside a cross-entropy of 1: the method `reviewkd`.
+
+use limbeck::prelude::*;
+use limbeck::tch::Reduction;
+use serde::{Deserialize, Serialize};
+
+limbeck::plugin! {
+    method "reviewkd",
+    summary: "cross-entropy and knowledge review",
+    citation: "Chen, Liu, Zhao, Jia. Distilling Knowledge via Knowledge Review. CVPR 2021, arXiv:2104.09044",
+    settings: r#"
+cross_entropy = 1.0   # the weight of the cross-entropy with the labels
+terms = [{ weight = 1.0, schedule = { warmup_epochs = 20 }, distiller = { kind = "reviewkd", width = 512 } }]
+"#,
+    page: include_str!("lib.rs"),
+}
+
+limbeck::plugin! {
+    distiller "reviewkd",
+    summary: "knowledge review: every stage of the student, fused with the deeper ones, against the teacher's",
+    citation: "Chen, Liu, Zhao, Jia. Distilling Knowledge via Knowledge Review. CVPR 2021, arXiv:2104.09044, sections 3.2 to 3.4",
+    settings: r#"
+width = 512   # channels of the fused maps, at most; no more than the student's deepest map has
+"#,
+    page: include_str!("lib.rs"),
+}
+
+/// Knowledge review.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReviewKd {
+    /// Channels of the fused maps, at most.
+    pub width: i64,
+}
+
+impl Default for ReviewKd {
+    fn default() -> Self {
+        ReviewKd { width: 512 }
+    }
+}
+
+#[typetag::serde(name = "reviewkd")]
+impl DistillerConfig for ReviewKd {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        let taps = |network: &Signature, form: Form| -> Vec<TapRef> {
+            let stages = network.stages().iter().map(|tap| TapRef { name: tap.name.clone(), form });
+            stages.chain(network.taps.last().map(|pooled| TapRef::output(&pooled.name))).collect()
+        };
+        let pairs = site.pair_taps(&taps(site.student, Form::Output), &taps(site.teacher, Form::PreActivation))?;
+        match pairs.pairs.is_empty() {
+            true => Err(Error::plan("reviewkd needs at least one pair of taps")),
+            false => Ok(pairs),
+        }
+    }
+
+    fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        if self.width < 1 {
+            return Err(Error::plan(format!("reviewkd: width must be at least 1, not {}", self.width)));
+        }
+        let pairs = self.taps(site)?.pairs;
+        let deepest = pairs.len() - 1;
+        let width = self.width.min(pairs[deepest].student_shape[0]);
+        let fusion = |(i, pair): (usize, &TapPair)| {
+            let path = &(params / "abfs") / i;
+            Fusion::new(&path, pair.student_shape[0], width, pair.teacher_shape[0], i < deepest)
+        };
+        Ok(Box::new(Live { fusions: pairs.iter().enumerate().map(fusion).collect() }))
+    }
+}
+
+/// The method at work.
+#[derive(Debug)]
+struct Live {
+    /// From the shallowest stage to the deepest.
+    fusions: Vec<Fusion>,
+}
+
+impl Distiller for Live {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let mut terms = Terms::new();
+        let mut deeper: Option<Tensor> = None;
+        for ((fusion, pair), (student, teacher)) in self.fusions.iter().zip(&step.taps.pairs).zip(step.pairs()?).rev() {
+            let teacher = as_map(teacher);
+            let (output, fused) = fusion.forward(&as_map(student), deeper.as_ref(), &teacher.size()[2..]);
+            terms = terms.loss(&pair.student.to_string(), distance(&output, &teacher));
+            deeper = Some(fused);
+        }
+        Ok(terms)
+    }
+}
+
+/// `[B, D]` → `[B, D, 1, 1]`; maps stay as they are.
+fn as_map(tap: &Tensor) -> Tensor {
+    match tap.dim() {
+        2 => tap.unsqueeze(-1).unsqueeze(-1),
+        _ => tap.shallow_clone(),
+    }
+}
+
+/// D: both `[B, C, H, W]` → a scalar
+fn distance(f: &Tensor, t: &Tensor) -> Tensor {
+    let mut sum = f.mse_loss(t, Reduction::Mean);
+    let (mut factor, mut factors) = (1.0, 1.0);
+    for cells in [4, 2, 1].into_iter().filter(|cells| *cells < f.size()[2]) {
+        let [f, t] = [f, t].map(|map| map.adaptive_avg_pool2d([cells, cells]));
+        factor /= 2.0;
+        factors += factor;
+        sum += f.mse_loss(&t, Reduction::Mean) * factor;
+    }
+    sum / factors
+}
+
+/// One stage's fusion with the deeper ones.
+#[derive(Debug)]
+struct Fusion {
+    own: (nn::Conv2D, nn::BatchNorm),
+    /// Absent at the deepest stage.
+    attention: Option<nn::Conv2D>,
+    output: (nn::Conv2D, nn::BatchNorm),
+}
+
+impl Fusion {
+    fn new(path: &nn::Path<'_>, student: i64, width: i64, teacher: i64, has_deeper: bool) -> Self {
+        Fusion {
+            own: conv_bn(&(path / "conv1"), student, width, 1),
+            attention: has_deeper.then(|| {
+                let init = uniform(1.0 / (2 * width) as f64);
+                let config = nn::ConvConfig { ws_init: init, bs_init: init, ..Default::default() };
+                nn::conv2d(&(path / "att_conv") / 0, 2 * width, 2, 1, config)
+            }),
+            output: conv_bn(&(path / "conv2"), width, teacher, 3),
+        }
+    }
+
+    /// f and r of a stage with the student's map `[B, C, H, W]` and r of the deeper one; both have `size`.
+    fn forward(&self, student: &Tensor, deeper: Option<&Tensor>, size: &[i64]) -> (Tensor, Tensor) {
+        let own = student.apply(&self.own.0).apply_t(&self.own.1, true);
+        let fused = match (&self.attention, deeper) {
+            (Some(attention), Some(deeper)) => {
+                let deeper = enlarge(deeper, &own.size()[2..]);
+                let weights = Tensor::cat(&[&own, &deeper], 1).apply(attention).sigmoid();
+                own * weights.narrow(1, 0, 1) + deeper * weights.narrow(1, 1, 1)
+            }
+            _ => own,
+        };
+        let fused = enlarge(&fused, size);
+        (fused.apply(&self.output.0).apply_t(&self.output.1, true), fused)
+    }
+}
+
+/// To another height and width, by nearest neighbours.
+fn enlarge(map: &Tensor, size: &[i64]) -> Tensor {
+    match &map.size()[2..] == size {
+        true => map.shallow_clone(),
+        false => map.upsample_nearest2d(size, None, None),
+    }
+}
+
+/// A convolution without bias that keeps the size, and a BatchNorm; initialised as the authors do, uniform with variance
+/// 1 / fan-in.
+fn conv_bn(path: &nn::Path<'_>, from: i64, to: i64, kernel: i64) -> (nn::Conv2D, nn::BatchNorm) {
+    let ws_init = uniform(3.0 / (from * kernel * kernel) as f64);
+    let config = nn::ConvConfig { padding: kernel / 2, bias: false, ws_init, ..Default::default() };
+    // tch's own default draws BatchNorm's weights.
+    let norm = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
+    (nn::conv2d(path / 0, from, to, kernel, config), nn::batch_norm2d(path / 1, to, norm))
+}
+
+/// Uniform in ±√`square`.
+fn uniform(square: f64) -> nn::Init {
+    nn::Init::Uniform { lo: -square.sqrt(), up: square.sqrt() }
+}

@@ -1,0 +1,228 @@
+//! Every built-in method, and CRD's whole family, for a few steps on the embedded data: the student moves, the teacher does
+//! not, and what is resumed in the middle ends with the same bytes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use limbeck::cohort::{self, Limit, Stop};
+use limbeck::config;
+use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::prelude::*;
+use limbeck::record::{EpochRecord, Outcome};
+use limbeck::registry::{Role, plugins_of};
+use limbeck::weights;
+use limbeck_experiments::plan::Plan;
+use limbeck_experiments::run;
+use limbeck_tests as _;
+use serde::{Deserialize, Serialize};
+
+/// Remembers the teacher's logits of every sample, and fails if they are others when it meets the sample again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Witness {}
+
+static SEEN: Mutex<Option<HashMap<i64, Tensor>>> = Mutex::new(None);
+static MET_AGAIN: Mutex<usize> = Mutex::new(0);
+
+#[typetag::serde(name = "test_witness")]
+impl DistillerConfig for Witness {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        site.logits_only()
+    }
+
+    fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Distiller for Witness {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let mut seen = SEEN.lock().unwrap();
+        for (i, row) in step.rows.host().iter().enumerate() {
+            let logits = step.teacher.logits.get(i as i64);
+            assert!(!logits.requires_grad());
+            match seen.get_or_insert_default().get(row) {
+                Some(before) => {
+                    let change = (&logits - before).abs().max().double_value(&[]);
+                    assert!(change < 1e-5, "the teacher's logits of sample {row} moved by {change}");
+                    *MET_AGAIN.lock().unwrap() += 1;
+                }
+                None => drop(seen.get_or_insert_default().insert(*row, logits)),
+            }
+        }
+        Ok(Terms::of("nothing", step.student.logits.sum(Kind::Float) * 0.0))
+    }
+}
+
+/// Each setting of CRD that the default has not, and combinations of terms.
+const TABLES: &str = r#"
+[method.ab]
+terms = [{ weight = 1.0, distiller = { kind = "ab", initial_epochs = 1 } }]
+[method.ft]
+terms = [{ weight = 200.0, distiller = { kind = "ft", initial_epochs = 1 } }]
+[method.fsp]
+terms = [{ weight = 50.0, distiller = { kind = "fsp", initial_epochs = 1 } }]
+[method.bilinear]
+terms = [{ weight = 0.8, distiller = { kind = "crd", critic = { kind = "bilinear" }, negatives = { kind = "other_class", count = 64 } } }]
+[method.bilinear-nce]
+terms = [{ weight = 0.8, distiller = { kind = "crd", critic = { kind = "bilinear", loss = "nce" }, negatives = { kind = "whole_bank" } } }]
+[method.mlp]
+terms = [{ weight = 0.8, distiller = { kind = "crd", critic = { kind = "mlp" }, negatives = { kind = "other_class", count = 16 } } }]
+[method.mlp-nce]
+terms = [{ weight = 0.8, distiller = { kind = "crd", critic = { kind = "mlp", loss = "nce", hidden = 32 }, negatives = { kind = "in_batch" } } }]
+[method.in-batch]
+terms = [{ weight = 0.8, distiller = { kind = "crd", critic = { kind = "info_nce" }, negatives = { kind = "in_batch", other_class = false } } }]
+[method.in-batch-nce]
+terms = [{ weight = 0.8, distiller = { kind = "crd", negatives = { kind = "in_batch" } } }]
+[method.hardest]
+terms = [{ weight = 0.8, distiller = { kind = "crd", critic = { kind = "info_nce" }, negatives = { kind = "hardest", count = 16 } } }]
+[method.hardest-bilinear]
+terms = [{ weight = 0.8, distiller = { kind = "crd", critic = { kind = "bilinear" }, negatives = { kind = "hardest", count = 16, other_class = false } } }]
+[method.other-instance]
+terms = [{ weight = 0.8, distiller = { kind = "crd", negatives = { kind = "other_instance", count = 64 } } }]
+[method.relaxed]
+terms = [{ weight = 0.8, distiller = { kind = "crd", positives = "relaxed", negatives = { kind = "other_class", count = 64 } } }]
+[method.mlp-head]
+terms = [{ weight = 0.8, distiller = { kind = "crd", head = "mlp", embedding_width = 32, negatives = { kind = "other_class", count = 64 } } }]
+[method.bank-bfloat16]
+terms = [{ weight = 0.8, distiller = { kind = "crd", bank_precision = "bfloat16", bank_momentum = 0.9 } }]
+[method.bank-float16]
+terms = [{ weight = 0.8, distiller = { kind = "crd", bank_precision = "float16" } }]
+[method.many]
+cross_entropy = 0.5
+terms = [
+  { weight = 0.9, schedule = { to = 1 }, distiller = { kind = "kd" } },
+  { weight = 100.0, schedule = { from = 2 }, distiller = { kind = "fitnet" } },
+  { weight = 0.8, schedule = { warmup_epochs = 2 }, distiller = { kind = "crd", negatives = { kind = "other_class", count = 64 } } },
+  { weight = 1.0, schedule = { cooldown_epochs = 2 }, distiller = { kind = "rkd" } },
+  { weight = 1.0, distiller = { kind = "vid" }, taps = [["stage2", "stage1"]] },
+]
+[method.later]
+terms = [{ weight = 0.9, schedule = { from = 2 }, distiller = { kind = "kd" } }]
+[method.witness]
+terms = [{ distiller = { kind = "test_witness" } }]
+"#;
+
+/// Two epochs of five steps, on images that are the same whenever they are seen.
+fn experiment(tables: &str, methods: &[&str]) -> String {
+    format!(
+        r#"
+format = 1
+name = "methods"
+device = "cpu"
+threads = 1
+[dataset]
+kind = "shapes"
+train = 160
+test = 40
+crop_pad = 0
+flip = false
+[teacher.big]
+model = {{ kind = "resnet14" }}
+train = {{ epochs = 1 }}
+[student]
+model = {{ kind = "resnet8" }}
+[train]
+epochs = 2
+batch = 32
+schedule = {{ kind = "constant" }}
+learning_rate = 0.02
+checkpoint_steps = 5
+{tables}
+[compare]
+methods = {methods:?}
+"#
+    )
+}
+
+/// The main stage's epochs and the warnings, by lane.
+#[derive(Default)]
+struct Said {
+    epochs: HashMap<String, Vec<EpochRecord>>,
+    first_checkpoint: HashMap<String, Vec<(String, Tensor)>>,
+    bad: Vec<String>,
+}
+
+impl Observer for Said {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
+        match event {
+            Event::Epoch(record) if record.stage == "main" => {
+                self.epochs.entry(lane.name.clone()).or_default().push(record.clone());
+            }
+            Event::Checkpoint { path, .. } => {
+                let read = || weights::read(path).unwrap().tensors.into_iter().collect();
+                self.first_checkpoint.entry(lane.name.clone()).or_insert_with(read);
+            }
+            Event::Warning { message } => self.bad.push(format!("{}: {message}", lane.name)),
+            Event::Ended(Outcome::Failed { reason, .. }) => self.bad.push(format!("{}: {reason}", lane.name)),
+            _ => {}
+        }
+    }
+}
+
+fn plan(text: &str, out: &Path) -> Plan {
+    let file = out.join("methods.toml");
+    Plan::new(config::parse(text, &file, &[]).unwrap(), &file, out).unwrap()
+}
+
+#[test]
+fn every_method_trains_its_student_and_resumes_to_the_same_bytes() {
+    tch::set_num_threads(1);
+    let own: toml::Table = TABLES.parse().unwrap();
+    let built_in: Vec<&str> = plugins_of(Role::Method).iter().map(|plugin| plugin.name).collect();
+    let custom = own["method"].as_table().unwrap().keys().map(String::as_str);
+    let mut methods = built_in.clone();
+    methods.extend(custom.filter(|name| !built_in.contains(name)));
+    assert_eq!(methods.len(), built_in.len() + 16, "{methods:?}");
+    let text = experiment(TABLES, &methods);
+
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    fs::create_dir_all(&whole).unwrap();
+    fs::create_dir_all(&parts).unwrap();
+    let undisturbed = plan(&text, &whole);
+    let mut said = Said::default();
+    let finished = run::execute(&undisturbed, &Stop::default(), &mut said).unwrap();
+    assert!(finished.failed.is_empty(), "{:?}", finished.failed);
+    assert!(said.bad.is_empty(), "{:?}", said.bad);
+    assert!(*MET_AGAIN.lock().unwrap() >= 160, "every sample was seen in both epochs");
+
+    // Stopped within an epoch, in the main stage of some and the initial stage of others.
+    let mut rounds = 0;
+    while run::execute(&plan(&text, &parts), &Stop::new(Some(Limit::Steps(3))), &mut Said::default()).unwrap().stopped {
+        rounds += 1;
+    }
+    assert!(rounds >= 3, "{rounds}");
+
+    for (cell, resumed) in undisturbed.cells.iter().zip(&plan(&text, &parts).cells) {
+        let student = |folder: &Path| fs::read(folder.join(cohort::STUDENT)).unwrap();
+        assert_eq!(student(&cell.folder), student(&resumed.folder), "{} after resuming", cell.method);
+        let end = weights::read(&cell.folder.join(cohort::STUDENT)).unwrap().tensors;
+        let first = &said.first_checkpoint[&format!("{}, seed 0", cell.method)];
+        for layer in ["conv1.weight", "layer3.0.conv2.weight"] {
+            let (_, early) = first.iter().find(|(name, _)| *name == format!("student.{layer}")).unwrap();
+            let moved = ((&end[layer] - early).norm() / early.norm()).double_value(&[]);
+            assert!(moved > 1e-6 && moved.is_finite(), "{}: {layer} moved by {moved}", cell.method);
+        }
+    }
+
+    let epochs = |method: &str| &said.epochs[&format!("{method}, seed 0")];
+    for (method, bound) in [("crd", true), ("mlp-nce", true), ("in-batch", true), ("hardest", false)] {
+        let told = epochs(method)[0].train.keys().any(|name| name.ends_with("mutual_information"));
+        assert_eq!(told, bound, "{method}");
+    }
+
+    // Before its first epoch a term changes nothing; after its last it is not computed.
+    let (vanilla, later, many) = (epochs("vanilla"), epochs("later"), epochs("many"));
+    assert_eq!(later[0].train["cross_entropy"], vanilla[0].train["cross_entropy"]);
+    assert_eq!(later[0].test, vanilla[0].test);
+    assert_ne!(later[1].train["cross_entropy"], vanilla[1].train["cross_entropy"]);
+    let names = |epoch: usize| many[epoch].train.keys().map(String::as_str).collect::<Vec<_>>();
+    assert!(names(0).contains(&"kd.kl") || names(0).iter().any(|name| name.starts_with("kd.")), "{:?}", names(0));
+    assert!(!names(1).iter().any(|name| name.starts_with("kd.")), "{:?}", names(1));
+    assert!(names(0).iter().any(|name| name.starts_with("fitnet.")), "{:?}", names(0));
+}

@@ -1,0 +1,239 @@
+//! `limbeck weights`, `limbeck evaluate` and `weights = "….pth"` in an experiment.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use limbeck::dataset::{DatasetConfig, Rows, Split};
+use limbeck::model::{Mode, Model, ModelConfig, ModelSpec, Taps};
+use limbeck::weights::{self, StateDict};
+use limbeck_experiments::plan::Plan;
+use tch::{CModule, Device, Kind, Tensor, nn};
+
+/// Says to this program, started anew, to be the command with these arguments, one a line.
+const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
+
+#[test]
+fn the_command_itself() {
+    let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
+    let arguments = std::iter::once("limbeck").chain(arguments.split('\n')).map(Into::into);
+    let code = limbeck_experiments::cli::main(arguments);
+    // The test harness has codes of its own.
+    std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS) * 2);
+}
+
+/// Runs the command; what it printed, or its error.
+fn limbeck(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_command_itself", "--nocapture", "--quiet"]);
+    command.env(ARGUMENTS, arguments.join("\n")).env("OMP_NUM_THREADS", "1").current_dir(folder);
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_start_matches("\nrunning 1 test\n").trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/weights").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+/// A ResNet-8 with its own random weights, which are in the folder as `resnet8.pth`.
+fn network(folder: &Path, classes: i64) -> (Box<dyn Model>, nn::VarStore, PathBuf) {
+    tch::manual_seed(5);
+    let config: Box<dyn ModelConfig> = serde_json::from_str(r#"{"kind": "resnet8"}"#).unwrap();
+    let mut store = nn::VarStore::new(Device::Cpu);
+    let model = config.build(&store.root(), &ModelSpec { input: [3, 32, 32], classes }).unwrap();
+    store.freeze();
+    let between = folder.join("between.safetensors");
+    weights::save(&between, &weights::variables(&store), None).unwrap();
+    let path = folder.join("resnet8.pth");
+    StateDict::read(&between, None).unwrap().write_torch(&path).unwrap();
+    (model, store, path)
+}
+
+#[test]
+fn a_checkpoint_is_imported_shown_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = limbeck(
+        folder.path(),
+        &["weights", "import", &fixture("checkpoint-legacy.pth"), "w.safetensors", "--strip", "module."],
+    );
+    let source = fixture("checkpoint-legacy.pth");
+    let expected = format!("w.safetensors: 22 tensors, 98 elements of {source} (PyTorch before 1.6, under `model`)");
+    assert_eq!(said.unwrap(), expected);
+    let shown = limbeck(folder.path(), &["weights", "show", "w.safetensors"]).unwrap();
+    for line in [
+        "conv.weight             float32   [2, 3, 1, 2]",
+        "kind.BFloat16           bfloat16  [4]",
+        "bn.num_batches_tracked  int64     []",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{shown}");
+    }
+    assert_eq!(shown.lines().last(), Some("22 tensors, 98 elements (safetensors)"));
+    let json = limbeck(folder.path(), &["weights", "show", &fixture("two.pth"), "--key", "ema", "--json"]).unwrap();
+    let expected =
+        r#"{"format": "torch_zip", "key": "ema", "tensors": [{"name": "w", "kind": "float32", "shape": [2]}]}"#;
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(value(&json), value(expected));
+
+    limbeck(folder.path(), &["weights", "export", &fixture("legacy.pth"), "w.pth"]).unwrap();
+    assert!(fs::read(folder.path().join("w.pth")).unwrap() == fs::read(fixture("export.pth")).unwrap());
+    let said = limbeck(folder.path(), &["weights", "import", &fixture("namespace.pth"), "no.safetensors"]).unwrap_err();
+    assert!(said.contains("it asks for `argparse.Namespace`, and nothing but tensors"), "{said}");
+    let said = limbeck(folder.path(), &["weights", "import", "a.pth", "b.pth", "--rename", "x"]).unwrap_err();
+    assert!(said.contains("give FROM=TO, such as linear=fc"), "{said}");
+    assert_eq!(
+        limbeck(folder.path(), &["weights", "show", "absent.pth"]).unwrap_err().lines().next(),
+        Some("error: cannot read absent.pth")
+    );
+}
+
+#[test]
+fn an_import_is_checked_against_a_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, store, path) = network(folder.path(), 10);
+    let import = |model: &[&str]| {
+        let all = [&["weights", "import", path.to_str().unwrap(), "out.safetensors", "--model"], model].concat();
+        limbeck(folder.path(), &all)
+    };
+    import(&["resnet8", "--classes", "10"]).unwrap();
+    let read = StateDict::read(&folder.path().join("out.safetensors"), None).unwrap();
+    for (name, variable) in weights::variables(&store) {
+        assert_eq!(read.tensors[&name], variable, "{name}");
+    }
+    let said = import(&["resnet8"]).unwrap_err();
+    assert!(said.ends_with("resnet8.pth: these are not the weights of this network: `fc.weight` has shape [10, 64], expected [100, 64]; `fc.bias` has shape [10], expected [100]")
+        || said.ends_with("resnet8.pth: these are not the weights of this network: `fc.bias` has shape [10], expected [100]; `fc.weight` has shape [10, 64], expected [100, 64]"), "{said}");
+    let said = import(&["resnet14", "--classes", "10"]).unwrap_err();
+    assert!(
+        said.contains("`layer1.1.bn1.bias` is missing") || said.contains("`layer1.1.conv1.weight` is missing"),
+        "{said}"
+    );
+    let said = import(&["resnet7"]).unwrap_err();
+    assert!(said.contains("unknown model `resnet7`: did you mean `resnet"), "{said}");
+    let said = import(&["resnet8", "--input", "3x32"]).unwrap_err();
+    assert!(said.contains("\"3x32\" is no input: give 3x32x32, for example"), "{said}");
+
+    // As DataParallel names them.
+    let mut wrapped = StateDict::read(&path, None).unwrap();
+    wrapped.tensors = wrapped.tensors.into_iter().map(|(name, tensor)| (format!("module.{name}"), tensor)).collect();
+    wrapped.write_torch(&path).unwrap();
+    let said = import(&["resnet8", "--classes", "10"]).unwrap_err();
+    let hint = "every name begins with `module.`: `limbeck weights import --strip module.` takes it off";
+    assert!(said.ends_with(hint), "{said}");
+    import(&["resnet8", "--classes", "10", "--strip", "module."]).unwrap();
+}
+
+#[test]
+fn a_torchscript_program_computes_what_the_network_computes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, _, path) = network(folder.path(), 10);
+    let export = ["weights", "export", path.to_str().unwrap(), "student.pt", "--torchscript"];
+    let said = limbeck(folder.path(), &export).unwrap_err();
+    assert!(said.contains("--model <KIND>"), "{said}");
+    let said = limbeck(folder.path(), &[&export[..], &["--model", "resnet8", "--classes", "10"]].concat()).unwrap();
+    assert_eq!(said, format!("student.pt: 47 tensors, 78714 elements of {} (PyTorch, zip)", path.display()));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+    let program = CModule::load(folder.path().join("student.pt")).unwrap();
+    for batch in [1, 7] {
+        let input = Tensor::randn([batch, 3, 32, 32], (Kind::Float, Device::Cpu));
+        let expected = model.forward(&input, &Taps::none(), Mode::Eval).unwrap().logits;
+        let found = program.forward_ts(&[input]).unwrap();
+        assert_eq!(found.size(), [batch, 10]);
+        assert!((found - expected).abs().max().double_value(&[]) < 1e-5);
+    }
+}
+
+#[test]
+fn an_evaluation_is_what_its_definitions_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = r#"{"kind": "shapes", "train": 40, "test": 70}"#;
+    let dataset: Box<dyn DatasetConfig> = serde_json::from_str(settings).unwrap();
+    let data = dataset.build(Device::Cpu).unwrap();
+    let (model, _, path) = network(folder.path(), 20);
+    let view = data.info().view(None).unwrap().name.clone();
+    let rows = Rows::new((0..70).collect(), Device::Cpu);
+    let batch = data.batch(Split::Test, &rows, &[&*view].into_iter().collect(), None).unwrap();
+    let logits = model.forward(batch.view(&view).unwrap(), &Taps::none(), Mode::Eval).unwrap().logits;
+    let logits: Vec<Vec<f64>> = logits.to_kind(Kind::Double).try_into().unwrap();
+    let labels: Vec<i64> = batch.labels.try_into().unwrap();
+
+    let (mut first, mut five, mut loss, mut bins) = (0.0, 0.0, 0.0, [[0.0; 2]; 15]);
+    for (row, label) in logits.iter().zip(labels) {
+        let own = row[label as usize];
+        let above = row.iter().filter(|other| **other > own).count();
+        let total: f64 = row.iter().map(|x| x.exp()).sum();
+        let confidence = row.iter().fold(0.0_f64, |most, x| most.max(x.exp() / total));
+        let right = f64::from(above == 0);
+        first += right;
+        five += f64::from(above < 5);
+        loss += total.ln() - own;
+        let bin = &mut bins[(confidence * 15.0).ceil() as usize - 1];
+        *bin = [bin[0] + right, bin[1] + confidence];
+    }
+    let calibration: f64 = bins.iter().map(|[right, confidence]| (right - confidence).abs()).sum();
+
+    let evaluate = |more: &[&str]| {
+        let file = path.to_str().unwrap();
+        let fixed = ["evaluate", "--model", "resnet8", "--weights", file, "--dataset", "shapes", "--device", "cpu"];
+        let set = ["--set", "dataset.train=40", "--set", "dataset.test=70"];
+        limbeck(folder.path(), &[&fixed[..], &set, more].concat())
+    };
+    let json: serde_json::Value = serde_json::from_str(&evaluate(&["--json", "--batch", "32"]).unwrap()).unwrap();
+    for (key, expected) in [
+        ("top1", 100.0 * first / 70.0),
+        ("top5", 100.0 * five / 70.0),
+        ("loss", loss / 70.0),
+        ("calibration_error", 100.0 * calibration / 70.0),
+    ] {
+        approx::assert_relative_eq!(json[key].as_f64().unwrap(), expected, max_relative = 1e-5);
+    }
+    assert!(json["images_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        (&json["images"], &json["calibration_bins"], &json["format"]),
+        (&70.into(), &15.into(), &"torch_zip".into())
+    );
+    assert_eq!(
+        (&json["split"], &json["precision"], &json["device"]),
+        (&"test".into(), &"float32".into(), &"cpu".into())
+    );
+    let text = evaluate(&["--split", "train"]).unwrap();
+    assert!(text.starts_with("resnet8 (78692 parameters) on Shapes, training part: 40 images\ntop-1  "), "{text}");
+    assert!(text.contains("% (expected, 15 bins of equal width)"), "{text}");
+
+    let said = evaluate(&["--set", "dataset.tset=3"]).unwrap_err();
+    assert!(said.contains("unknown key `tset`: did you mean `test`?\n  --> --set dataset.tset=3"), "{said}");
+    let said = evaluate(&["--set", "model.kind=resnet14"]).unwrap_err();
+    assert!(said.contains("resnet8.pth: these are not the weights of this network: "), "{said}");
+    let said = evaluate(&["--precision", "float16"]).unwrap_err();
+    assert!(said.contains("\"float16\" is no precision: give float32, tf32, bfloat16 or mixed"), "{said}");
+}
+
+#[test]
+fn a_teacher_may_be_a_pytorch_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    network(folder.path(), 20);
+    let text = r#"
+format = 1
+name = "foreign"
+[dataset]
+kind = "shapes"
+train = 40
+test = 40
+[teacher.big]
+model = { kind = "resnet8" }
+weights = "resnet8.pth"
+[student]
+model = { kind = "resnet8" }
+[train]
+epochs = 1
+[compare]
+methods = ["kd"]
+"#;
+    let path = folder.path().join("foreign.toml");
+    let experiment = limbeck::config::parse(text, &path, &[]).unwrap();
+    let plan = Plan::new(experiment, &path, &folder.path().join("runs")).unwrap();
+    assert!(plan.to_string().contains("resnet8.pth"), "{plan}");
+}
