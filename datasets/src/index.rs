@@ -101,3 +101,32 @@ fn write(root: &Path, path: &Path, index: &Index) -> std::io::Result<()> {
     file.persist(path)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::fixture::grey_png;
+
+    #[test]
+    fn a_file_is_read_again_when_its_size_or_time_of_change_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.png");
+        let files = [("a.png".to_owned(), Kind::Grey), ("b.png".to_owned(), Kind::Grey)];
+        fs::write(&path, grey_png([4, 5], 1)).unwrap();
+        fs::write(dir.path().join("b.png"), "no image").unwrap();
+        let first = index(dir.path(), &files).unwrap();
+        assert_eq!(first[0].image, Ok([4, 5]));
+        assert_eq!(first[1].image, Err("neither a JPEG nor a PNG file".to_owned()));
+        // Other bytes under the same size and time are not noticed: the index is at work.
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, vec![0; first[0].bytes as usize]).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert_eq!(index(dir.path(), &files).unwrap(), first);
+        // Another way to read it, and another time, are.
+        assert!(index(dir.path(), &[("a.png".to_owned(), Kind::Colour)]).unwrap()[0].image.is_err());
+        fs::write(&path, grey_png([6, 5], 1)).unwrap();
+        assert_eq!(index(dir.path(), &files).unwrap()[0].image, Ok([6, 5]));
+    }
+}

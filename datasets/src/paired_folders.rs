@@ -52,8 +52,8 @@ storage = { kind = "device", crop_pad = 4 }   # or { kind = "stream", … } as f
 views = {}                         # besides one for each modality: see `limbeck_datasets::views`
 
 [modalities]                       # by name: folder, and mean and std of each channel (three: colour; one: grey)
-rgb = { folder = "rgb", mean = [0.4815, 0.4106, 0.3899], std = [0.2748, 0.2801, 0.2936] }
-depth = { folder = "depth", mean = [0.2763], std = [0.1380] }
+rgb = { folder = "rgb", mean = [0.4815, 0.4106, 0.3899], std = [0.2748, 0.2801, 0.2936] }   # photographs
+depth = { folder = "depth", mean = [0.2763], std = [0.1380] }   # their depth, 8 bits
 "#,
 }
 
