@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use limbeck::cohort::{self, Limit, Stop};
-use limbeck::config;
+use limbeck::config::grid::Filter;
 use limbeck::device::{DeviceError, DeviceSpec};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;
@@ -20,10 +20,12 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::evaluate::{EvaluateArgs, evaluate};
 use crate::new::{self, New};
-use crate::plan::Plan;
+use crate::plan::Pool;
 use crate::progress::{Progress, Stderr};
+use crate::sweep::{Options, Sweep};
 use crate::weights::WeightsVerb;
-use crate::{check, data, doctor, listing, report, run, weights};
+use crate::worker::Crew;
+use crate::{check, data, doctor, listing, plan, report, run, weights, worker};
 
 /// The variable with the log filter: `LIMBECK_LOG=debug`, `LIMBECK_LOG=limbeck::cohort=trace`.
 const LOG_VARIABLE: &str = "LIMBECK_LOG";
@@ -112,10 +114,13 @@ Examples:
   limbeck run experiment.toml
   limbeck run experiment.toml --device cuda:0 --out /data/runs
   limbeck run experiment.toml --set train.epochs=3 --set 'compare.methods=[\"vanilla\", \"kd\"]'
-  limbeck run experiment.toml --set 'method.kd.terms[0].distiller.temperature=2.0'")]
+  limbeck run experiment.toml --set 'method.kd.terms[0].distiller.temperature=2.0'
+  limbeck run sweep.toml --only pair=vgg13-vgg8 --only seed=0 --devices cuda:0,cuda:1")]
     Run {
         #[command(flatten)]
         experiment: ExperimentArgs,
+        #[command(flatten)]
+        crew: CrewArgs,
         /// Show what `limbeck plan` shows, and stop: nothing is trained or written.
         #[arg(long)]
         dry_run: bool,
@@ -130,7 +135,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   limbeck plan experiment.toml
-  limbeck plan experiment.toml --set student.model.kind=resnet20")]
+  limbeck plan experiment.toml --set student.model.kind=resnet20
+  limbeck plan sweep.toml --only pair=vgg13-vgg8 --only method=crd --only method=kd")]
     Plan {
         #[command(flatten)]
         experiment: ExperimentArgs,
@@ -232,7 +238,7 @@ Examples:
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct ExperimentArgs {
     /// The experiment file (TOML).
     file: PathBuf,
@@ -242,6 +248,13 @@ struct ExperimentArgs {
     /// Where to train: auto, cpu, cuda or cuda:N. The same as --set device=DEVICE.
     #[arg(long)]
     device: Option<String>,
+    /// Only cells of this method or seed, or with this value of an axis of the grid. May be given several times: values
+    /// of one key are alternatives.
+    #[arg(long, value_name = "KEY=VALUE")]
+    only: Vec<String>,
+    /// The most students that are trained side by side, in place of the experiment's `lanes`.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    lanes: Option<usize>,
     /// The folder of all runs.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
@@ -260,6 +273,25 @@ struct NewArgs {
     /// Limbeck's sources, a checkout or a git URL. Without it: the checkout that built this command.
     #[arg(long, value_name = "PATH|URL")]
     limbeck: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CrewArgs {
+    /// Spread the cohorts over so many processes; their threads on the CPU are shared out. As many as devices by default.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    jobs: Option<usize>,
+    /// Spread the cohorts over these devices, as in cuda:0,cuda:1.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "device")]
+    devices: Vec<DeviceSpec>,
+    /// Work for another process of this program, which says what on the standard input stream.
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+impl CrewArgs {
+    fn jobs(&self) -> usize {
+        self.jobs.unwrap_or(self.devices.len()).max(1)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -426,12 +458,16 @@ fn code(code: i32) -> ExitCode {
 
 fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Run { experiment, dry_run: false, stop_after, json } => {
-            run_experiment(&experiment, stop_after, json, arguments)
+        Verb::Run { experiment, crew, dry_run: false, stop_after, json } => {
+            run_experiment(&experiment, &crew, stop_after, json, arguments)
         }
-        Verb::Plan { experiment, json } | Verb::Run { experiment, dry_run: true, json, .. } => {
-            let plan = plan(&experiment)?;
-            print(&if json { listing::json(&plan.outline())? } else { plan.to_string() })?;
+        Verb::Run { experiment, crew, dry_run: true, stop_after, json } => {
+            let crew = self::crew(&experiment, &crew, stop_after, arguments)?;
+            print_plan(&plan_for(&experiment, crew.as_ref()).map_err(Failure::of_configuration)?, json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Plan { experiment, json } => {
+            print_plan(&plan_for(&experiment, None).map_err(Failure::of_configuration)?, json)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Report(mut arguments) => {
@@ -515,35 +551,37 @@ fn check_device(device: DeviceSpec, json: bool) -> Result<ExitCode, Failure> {
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn plan(arguments: &ExperimentArgs) -> Result<Plan, Failure> {
+fn plan(arguments: &ExperimentArgs, options: Options) -> Result<Sweep> {
     let device = arguments.device.iter().map(|device| format!("device={device}"));
     let overrides: Vec<String> = arguments.set.iter().cloned().chain(device).collect();
-    config::load(&arguments.file, &overrides)
-        .and_then(|experiment| Plan::new(experiment, &arguments.file, &arguments.out))
-        .map_err(Failure::of_configuration)
+    let only = Filter::new(arguments.only.iter().map(String::as_str))?;
+    let grid = config::load_grid(&arguments.file, &overrides, &only)?;
+    let options = Options { lanes: arguments.lanes, ..options };
+    Sweep::new(grid, &arguments.file, &arguments.out, &options, &mut Pool::default())
 }
 
 fn run_experiment(
     experiment: &ExperimentArgs,
+    crew: &CrewArgs,
     limit: Option<Limit>,
     json: bool,
     arguments: &[OsString],
 ) -> Result<ExitCode, Failure> {
-    let plan = plan(experiment)?;
+    if crew.worker {
+        return work(experiment).map_err(Failure::from);
+    }
+    let crew = self::crew(experiment, crew, limit, arguments)?;
+    let sweep = plan_for(experiment, crew.as_ref()).map_err(Failure::of_configuration)?;
     let stop = Arc::new(Stop::new(limit));
-    let watched = Arc::clone(&stop);
-    // Within a test there is a handler already, from the run before.
-    let _ = ctrlc::set_handler(move || {
-        if watched.request() {
-            // SAFETY: it takes any number and does not return. Plain `exit` would run libtorch's destructors while it works.
-            unsafe { libc::_exit(INTERRUPTED) };
-        }
-        let _ = writeln!(Stderr, "stopping: the step is finished and checkpoints are written; once more stops at once");
-    });
+    watch_signals(&stop, "stopping: the step is finished and checkpoints are written; once more stops at once");
     let mut progress = Progress::new();
-    let finished = run::execute(&plan, &stop, &mut progress)?;
+    let finished = run::execute_sweep(&sweep, crew.as_ref(), &stop, &mut progress)?;
     drop(progress);
     finished.failed.iter().for_each(|failed| complain(&format!("a run failed: {failed}")));
+    finished.errors.iter().for_each(print_error);
+    if let Some(error) = finished.errors.first() {
+        return Ok(ExitCode::from(if error.is_usage() { 2 } else { 1 }));
+    }
     if finished.stopped {
         let _ = writeln!(
             anstream::stderr(),
@@ -552,12 +590,83 @@ fn run_experiment(
             command_line(arguments)
         );
         if json {
-            print(&listing::json(&report::Outline::read(&finished.folder, &report::Options::default(), None)?)?)?;
+            print_outlines(&[finished.folder], &report::Options::default(), None)?;
         }
         return Ok(ExitCode::from(STOPPED));
     }
     write_report(&[finished.folder], &report::Options::default(), json)?;
     Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Plans for this process, or for those of a crew.
+fn plan_for(experiment: &ExperimentArgs, crew: Option<&Crew>) -> Result<Sweep> {
+    let device = crew.and_then(|crew| crew.devices.first().cloned()).or_else(|| experiment.device.clone());
+    let threads = crew.map(|crew| crew.threads);
+    plan(&ExperimentArgs { device, ..experiment.clone() }, Options { threads, ..Options::default() })
+}
+
+/// A first request stops in order, a second one at once.
+fn watch_signals(stop: &Arc<Stop>, message: &'static str) {
+    let watched = Arc::clone(stop);
+    // Within a test there is a handler already, from the run before.
+    let _ = ctrlc::set_handler(move || {
+        if watched.request() {
+            // SAFETY: it takes any number and does not return. Plain `exit` would run libtorch's destructors while it works.
+            unsafe { libc::_exit(INTERRUPTED) };
+        }
+        if !message.is_empty() {
+            let _ = writeln!(Stderr, "{message}");
+        }
+    });
+}
+
+/// How the work is spread over processes, if it is.
+fn crew(
+    experiment: &ExperimentArgs,
+    crew: &CrewArgs,
+    limit: Option<Limit>,
+    arguments: &[OsString],
+) -> Result<Option<Crew>, Failure> {
+    let jobs = crew.jobs();
+    if jobs == 1 && crew.devices.is_empty() {
+        return Ok(None);
+    }
+    if let Some(Limit::Steps(_) | Limit::Epochs(_)) = limit {
+        let message =
+            "--stop-after counts steps and epochs in one process only: give a time, or leave --jobs and --devices out";
+        return Err(Error::plan(message).into());
+    }
+    // The program itself, unless it was called by its whole path.
+    let program = match arguments.first().map(Path::new) {
+        Some(path) if path.is_absolute() => path.to_owned(),
+        _ => std::env::current_exe().map_err(Error::io("find", "the program"))?,
+    };
+    let mut arguments: Vec<OsString> = vec!["--out".into(), experiment.out.clone().into()];
+    let pairs = |option: &'static str, values: &[String]| {
+        values.iter().map(|value| format!("--{option}={value}").into()).collect::<Vec<OsString>>()
+    };
+    arguments.extend(pairs("set", &experiment.set));
+    arguments.extend(pairs("only", &experiment.only));
+    arguments.extend(pairs("lanes", &experiment.lanes.iter().map(usize::to_string).collect::<Vec<_>>()));
+    arguments.extend([OsString::from("--"), experiment.file.clone().into()]);
+    let devices = match &crew.devices[..] {
+        [] => experiment.device.iter().cloned().collect(),
+        devices => devices.iter().map(DeviceSpec::to_string).collect(),
+    };
+    Ok(Some(Crew { program, arguments, devices, jobs, threads: (plan::cores() / jobs).max(1) }))
+}
+
+/// Works for another process.
+fn work(experiment: &ExperimentArgs) -> Result<ExitCode> {
+    let stop = Arc::new(Stop::default());
+    watch_signals(&stop, "");
+    let mut progress = Progress::new();
+    worker::serve(&stop, &mut progress, |order| {
+        let options =
+            Options { threads: Some(order.threads), points: Some(order.points.clone()), ..Options::default() };
+        plan(experiment, options)
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The exit code of a run that was stopped in order.
@@ -591,13 +700,23 @@ fn manual(out: Option<&Path>) -> Result<()> {
 fn write_report(folders: &[PathBuf], options: &report::Options, json: bool) -> Result<()> {
     let report = report::write(folders, options)?;
     if json {
-        let outline = |folder: &PathBuf| report::Outline::read(folder, options, Some(report.path.clone()));
-        return match folders {
-            [folder] => print(&listing::json(&outline(folder)?)?),
-            _ => print(&listing::json(&folders.iter().map(outline).collect::<Result<Vec<_>>>()?)?),
-        };
+        return print_outlines(folders, options, Some(&report.path));
     }
     print(&format!("{}\nreport: {}\n", report.comparison, report.path.display()))
+}
+
+/// Prints what became of an experiment, or of several, for programs.
+fn print_outlines(folders: &[PathBuf], options: &report::Options, report: Option<&Path>) -> Result<()> {
+    let outlines = report::Outline::read(folders, options, report)?;
+    print(&match &outlines[..] {
+        [outline] => listing::json(outline)?,
+        outlines => listing::json(&outlines)?,
+    })
+}
+
+/// Prints what would run.
+fn print_plan(sweep: &Sweep, json: bool) -> Result<()> {
+    print(&if json { listing::json(&sweep.outline()?)? } else { sweep.text()? })
 }
 
 /// Prints to the standard output stream. A reader that has seen enough (`| head`) is no error.
@@ -619,13 +738,18 @@ fn complain(message: &str) {
 }
 
 fn print_error(error: &Error) {
+    complain(&full_message(error));
+}
+
+/// An error with what caused it.
+pub(crate) fn full_message(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text += &format!("\n  caused by: {cause}");
         source = cause.source();
     }
-    complain(&text);
+    text
 }
 
 /// Starts the log on the standard error stream, above the progress bars.
@@ -697,7 +821,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(cli.log.verbose, 2);
-        let Verb::Run { experiment: arguments, dry_run: false, stop_after: None, json: false } = cli.verb else {
+        let Verb::Run { experiment: arguments, dry_run: false, stop_after: None, json: false, .. } = cli.verb else {
             panic!("{:?}", cli.verb)
         };
         assert_eq!((arguments.file, arguments.out), ("a.toml".into(), "r".into()));

@@ -16,7 +16,10 @@
 //! |---|---|
 //! | [`cli`] | verbs, options, exit codes |
 //! | [`plan`] | what would run, checked before the first batch |
+//! | [`sweep`] | all experiments of a file with a grid |
+//! | [`cohorts`] | who is trained side by side |
 //! | [`run`] | running what is planned, teachers first |
+//! | [`worker`] | the same, spread over processes |
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`report`] | the comparison of runs, as a page, Markdown, LaTeX and CSV |
@@ -34,6 +37,7 @@ use limbeck_models as _;
 
 pub mod check;
 pub mod cli;
+pub mod cohorts;
 pub mod data;
 pub mod doctor;
 pub mod evaluate;
@@ -46,8 +50,11 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod sweep;
+mod tasks;
 pub mod tensorboard;
 pub mod weights;
+pub mod worker;
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.
 ///

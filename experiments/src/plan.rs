@@ -2,8 +2,10 @@
 //!
 //! The data are read, every network and every term is built against the real signatures, and the cells are laid out.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -23,16 +25,20 @@ use crate::store::{self, CellEntry, PlanFile, Progress};
 pub struct Plan {
     /// The resolved experiment.
     pub experiment: Experiment,
+    /// Its name among the points of a grid; empty if it is none.
+    pub label: String,
     /// The experiment's folder.
     pub folder: PathBuf,
+    /// Where its cells are: other experiments may have some of them too.
+    pub cell_folder: PathBuf,
     /// Where trained teachers are kept.
     pub teacher_folder: PathBuf,
     /// The device.
     pub device: Device,
     /// libtorch's threads.
     pub threads: usize,
-    /// The data.
-    pub data: Data,
+    /// The data, shared with other plans.
+    pub data: Rc<Data>,
     /// The teachers.
     pub teachers: Vec<PlannedTeacher>,
     /// The student's network.
@@ -92,6 +98,16 @@ pub struct PlannedTeacher {
     pub notes: Vec<String>,
 }
 
+impl PlannedTeacher {
+    /// Whether its weights are not there yet.
+    pub fn is_to_be_trained(&self) -> bool {
+        match &self.weights {
+            TeacherWeights::File(_) => false,
+            TeacherWeights::Trained { folder, .. } => store::progress(folder) != Progress::Finished,
+        }
+    }
+}
+
 /// Where a teacher's weights come from.
 #[derive(Debug)]
 pub enum TeacherWeights {
@@ -146,6 +162,8 @@ pub struct PlannedTerm {
     pub parameters: i64,
     /// The epochs of its initial stage, if it has one.
     pub initial_epochs: Option<u64>,
+    /// The last epoch of the main stage in which it has a loss; absent: the last of all. 0: it has none there.
+    pub last_epoch: Option<u64>,
 }
 
 impl From<&Term> for PlannedTerm {
@@ -158,6 +176,10 @@ impl From<&Term> for PlannedTerm {
             taps: term.taps.clone(),
             parameters: term.parameters(),
             initial_epochs: term.initial_stage().map(|stage| stage.epochs),
+            last_epoch: match term.initial_stage() {
+                Some(stage) if !stage.then_loss => Some(0),
+                _ => term.schedule.as_ref().and_then(|schedule| schedule.to),
+            },
         }
     }
 }
@@ -165,6 +187,8 @@ impl From<&Term> for PlannedTerm {
 /// One student to be trained.
 #[derive(Clone, Debug)]
 pub struct Cell {
+    /// For people: `crd, seed 0`, after the label of the point if there is a grid.
+    pub name: String,
     /// The method's name.
     pub method: String,
     /// The seed.
@@ -206,24 +230,82 @@ fn decisive(train: &TrainConfig) -> TrainConfig {
     }
 }
 
+/// Where an experiment has its files.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// Weights in the file are relative to this folder.
+    pub base: &'a Path,
+    /// The experiment's name among the points of a grid; empty if it is none.
+    pub label: &'a str,
+    /// The experiment's folder.
+    pub folder: PathBuf,
+    /// The folder of its cells.
+    pub cells: PathBuf,
+    /// The folder of trained teachers.
+    pub teachers: PathBuf,
+}
+
+impl<'a> Place<'a> {
+    /// That of an experiment by itself. `file` is where it was read, `out` the folder of all runs.
+    pub fn alone(name: &str, file: &'a Path, out: &Path) -> Self {
+        let folder = out.join(name);
+        let base = file.parent().unwrap_or(Path::new("."));
+        Place { base, label: "", cells: folder.join(store::CELLS), folder, teachers: out.join(store::TEACHERS) }
+    }
+}
+
+/// Data sets that were read already.
+#[derive(Debug, Default)]
+pub struct Pool(HashMap<String, Rc<Data>>);
+
+impl Pool {
+    /// The data of an experiment, read once for all experiments that say the same.
+    fn data(&mut self, experiment: &Experiment, device: Device) -> Result<Rc<Data>> {
+        let key = store::digest(&(&experiment.dataset, experiment.validation, device_name(device)))?;
+        if let Some(data) = self.0.get(&key) {
+            return Ok(Rc::clone(data));
+        }
+        let dataset = experiment.dataset.build(device).map_err(|e| e.within("dataset"))?;
+        let data = Rc::new(Data::new(dataset, experiment.validation)?);
+        self.0.insert(key, Rc::clone(&data));
+        Ok(data)
+    }
+}
+
 impl Plan {
     /// Plans an experiment. `file` is where it was read (weights are relative to its folder), `out` the folder of all runs.
     ///
     /// # Errors
     /// If anything in the experiment cannot be run; the message names the key and the remedy.
-    pub fn new(mut experiment: Experiment, file: &Path, out: &Path) -> Result<Self> {
-        resolve(&mut experiment, file.parent().unwrap_or(Path::new(".")))?;
+    pub fn new(experiment: Experiment, file: &Path, out: &Path) -> Result<Self> {
+        let place = Place::alone(&experiment.name, file, out);
+        Plan::at(experiment, place, &mut Pool::default(), |_, _| true)
+    }
+
+    /// The teachers that any of its students asks.
+    pub fn asked_teachers(&self) -> impl Iterator<Item = &PlannedTeacher> {
+        let asked =
+            |teacher: &&PlannedTeacher| self.cells.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name));
+        self.teachers.iter().filter(asked)
+    }
+
+    /// Plans an experiment at a place, with the cells that `has` has, by method and seed.
+    pub(crate) fn at(
+        mut experiment: Experiment,
+        place: Place<'_>,
+        pool: &mut Pool,
+        has: impl Fn(&str, u64) -> bool,
+    ) -> Result<Self> {
+        resolve(&mut experiment, place.base)?;
         let device = experiment.device.resolve()?;
-        let threads = experiment.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let threads = experiment.threads.unwrap_or_else(cores);
         tch::set_num_threads(threads as i32);
-        let data =
-            Data::new(experiment.dataset.build(device).map_err(|e| e.within("dataset"))?, experiment.validation)?;
-        let teacher_folder = out.join("teachers");
+        let data = pool.data(&experiment, device)?;
         let teachers = experiment
             .teacher
             .iter()
             .map(|(name, config)| {
-                plan_teacher(&experiment, name, config, &data, &teacher_folder, device)
+                plan_teacher(&experiment, name, config, &data, &place.teachers, device)
                     .map_err(|e| e.within(&format!("teacher.{name}")))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -238,8 +320,10 @@ impl Plan {
             .map(|name| plan_method(&experiment, name, &student, &teachers, &data))
             .collect::<Result<Vec<_>>>()?;
         let mut plan = Plan {
-            folder: out.join(&experiment.name),
-            teacher_folder,
+            label: place.label.to_owned(),
+            folder: place.folder,
+            cell_folder: place.cells,
+            teacher_folder: place.teachers,
             experiment,
             device,
             threads,
@@ -249,14 +333,14 @@ impl Plan {
             methods,
             cells: Vec::new(),
         };
-        plan.cells = plan.lay_out()?;
+        plan.cells = plan.lay_out(has)?;
         Ok(plan)
     }
 
-    fn lay_out(&self) -> Result<Vec<Cell>> {
+    fn lay_out(&self, has: impl Fn(&str, u64) -> bool) -> Result<Vec<Cell>> {
         let mut cells = Vec::new();
         for method in &self.methods {
-            for &seed in &self.experiment.compare.seeds {
+            for &seed in self.experiment.compare.seeds.iter().filter(|seed| has(&method.name, **seed)) {
                 let cell = self.cell(method, seed)?;
                 if let Some(same) = cells.iter().find(|other: &&Cell| other.folder == cell.folder) {
                     let (one, other) = (&same.method, &cell.method);
@@ -286,7 +370,7 @@ impl Plan {
             seed,
         })?;
         let name = format!("{}-seed{seed}-{}", store::folder_name(&method.name), store::short(&identity));
-        let folder = self.folder.join("cells").join(name);
+        let folder = self.cell_folder.join(name);
         let mut resolved = self.experiment.clone();
         resolved.threads = Some(self.threads);
         resolved.teacher.retain(|name, _| asked(name));
@@ -294,7 +378,8 @@ impl Plan {
         resolved.compare =
             CompareConfig { methods: vec![method.name.clone()], seeds: vec![seed], baseline: None, ..resolved.compare };
         let progress = store::progress(&folder);
-        Ok(Cell { method: method.name.clone(), seed, folder, identity, progress, resolved })
+        let name = join_label(&self.label, &format!("{}, seed {seed}", method.name));
+        Ok(Cell { name, method: method.name.clone(), seed, folder, identity, progress, resolved })
     }
 
     /// The cells as `plan.json` has them.
@@ -302,10 +387,20 @@ impl Plan {
         let entry = |cell: &Cell| CellEntry {
             method: cell.method.clone(),
             seed: cell.seed,
-            folder: cell.folder.strip_prefix(&self.folder).unwrap_or(&cell.folder).to_owned(),
+            folder: store::relative(&cell.folder, &self.folder),
         };
         PlanFile { format: 1, cells: self.cells.iter().map(entry).collect() }
     }
+}
+
+/// The label of a point before what is meant there.
+pub(crate) fn join_label(label: &str, what: &str) -> String {
+    if label.is_empty() { what.to_owned() } else { format!("{label}, {what}") }
+}
+
+/// The cores of this machine.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Makes the experiment say all that it means: built-in methods are written out, and weights no longer depend on where
@@ -628,23 +723,32 @@ impl fmt::Display for Network {
     }
 }
 
-/// The text of `limbeck plan`.
-impl fmt::Display for Plan {
+impl Plan {
+    /// What distinguishes it from other points of a grid, in a few lines.
+    pub(crate) fn brief(&self) -> String {
+        let methods: Vec<&str> = self.methods.iter().map(|method| method.name.as_str()).collect();
+        format!("point {}\n{}methods    {}\n", self.label, Setting(self), methods.join(", "))
+    }
+}
+
+/// Data, networks and training of a plan.
+struct Setting<'a>(&'a Plan);
+
+impl fmt::Display for Setting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Experiment { name, train, compare, .. } = &self.experiment;
-        let info = self.data.dataset.info();
-        writeln!(f, "experiment {name}, in {}", self.folder.display())?;
+        let plan = self.0;
+        let (info, train) = (plan.data.dataset.info(), &plan.experiment.train);
         writeln!(
             f,
             "data       {}: {} to train on, {} held out, {} to test on, {} classes",
             info.name,
-            self.data.train_rows.len(),
-            self.data.validation_rows.len(),
+            plan.data.train_rows.len(),
+            plan.data.validation_rows.len(),
             info.test_labels.len(),
             info.classes()
         )?;
         info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
-        for teacher in &self.teachers {
+        for teacher in &plan.teachers {
             write!(f, "teacher    {}: {}, {}, ", teacher.name, teacher.network, arithmetic(&teacher.config))?;
             match &teacher.weights {
                 TeacherWeights::File(path) => writeln!(f, "weights {}", path.display())?,
@@ -658,18 +762,26 @@ impl fmt::Display for Plan {
                 writeln!(f, "           {note}")?;
             }
         }
-        writeln!(f, "student    {}, {}", self.student, self.experiment.student.precision.name())?;
-        writeln!(f, "           {}", taps(&self.student.signature))?;
+        writeln!(f, "student    {}, {}", plan.student, plan.experiment.student.precision.name())?;
+        writeln!(f, "           {}", taps(&plan.student.signature))?;
         writeln!(
             f,
             "training   {} epochs of {} steps, batch {}, learning rate {}, {} threads on {}",
             train.epochs,
-            self.data.steps_per_epoch(train.batch),
+            plan.data.steps_per_epoch(train.batch),
             train.batch,
             train.learning_rate,
-            self.threads,
-            device_name(self.device)
-        )?;
+            plan.threads,
+            device_name(plan.device)
+        )
+    }
+}
+
+/// What `limbeck plan` says of an experiment before it lists the cells.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "experiment {}, in {}", self.experiment.name, self.folder.display())?;
+        write!(f, "{}", Setting(self))?;
         for method in &self.methods {
             writeln!(f, "\nmethod {}: {} × cross-entropy", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
@@ -695,20 +807,6 @@ impl fmt::Display for Plan {
                     writeln!(f, "      warning: without a partner, hence unused: {}", term.taps.dropped.join(", "))?;
                 }
             }
-        }
-        writeln!(f, "\ncells ({}), one cohort for each seed:", self.cells.len())?;
-        for cell in &self.cells {
-            writeln!(f, "  {:<8} {}, seed {}: {}", cell.progress, cell.method, cell.seed, cell.folder.display())?;
-        }
-        let (epochs, lanes) = (train.epochs as usize, self.methods.iter().filter(|m| !m.terms.is_empty()).count());
-        if lanes > 1 {
-            let steps = epochs * self.data.steps_per_epoch(train.batch) as usize * compare.seeds.len();
-            let saved = steps * (lanes - 1) * self.teachers.len();
-            write!(
-                f,
-                "lanes of a cohort share their teachers' forward passes: up to {} saved",
-                thousands(saved as i64)
-            )?;
         }
         Ok(())
     }

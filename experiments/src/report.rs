@@ -3,6 +3,7 @@
 //! A report is a function of the experiments' folders and of nothing else: no date, no host, no order of the file system.
 //! Made twice, it is the same byte for byte. Of each folder it reads
 //!
+//! - `sweep.json`, if it is a sweep: the folders of its points, which are experiments,
 //! - `experiment.toml`, the resolved experiment,
 //! - `plan.json`, the cells (one run for each method and seed) and their folders,
 //! - each cell's `summary.json`, and what the student has in common with its teachers (`similarity.json`,
@@ -119,12 +120,13 @@ pub struct CellOutline {
 }
 
 impl Outline {
-    /// Reads what is there of the experiment in `dir` (`runs/NAME`), which may be under way; `report` is passed on.
+    /// Reads what is there of the experiments in `dirs` (`runs/NAME` each, the points of a sweep one by one), which may be
+    /// under way; `report` is passed on.
     ///
     /// # Errors
-    /// If `dir` holds no experiment, or an option asks for what the experiment does not have.
-    pub fn read(dir: &Path, options: &Options, report: Option<PathBuf>) -> Result<Outline> {
-        let Survey { studies, accuracy, baseline, .. } = Survey::read(&[dir.to_owned()], options)?;
+    /// If a folder holds no experiment, or an option asks for what the experiments do not have.
+    pub fn read(dirs: &[PathBuf], options: &Options, report: Option<&Path>) -> Result<Vec<Outline>> {
+        let Survey { studies, accuracy, baseline, .. } = Survey::read(dirs, options)?;
         let cell = |method: &Method, run: &Run| CellOutline {
             method: method.name.clone(),
             seed: run.cell.seed,
@@ -133,10 +135,15 @@ impl Outline {
             reason: (!run.reason.is_empty()).then(|| run.reason.clone()),
             accuracy: method.results.iter().find(|(seed, _)| *seed == run.cell.seed).map(|(_, accuracy)| *accuracy),
         };
-        let methods = studies.iter().flat_map(|study| &study.methods);
-        let cells = methods.flat_map(|method| method.runs.iter().map(move |run| cell(method, run))).collect();
-        let experiment = studies.first().map(|study| study.experiment.name.clone()).unwrap_or_default();
-        Ok(Outline { experiment, folder: dir.to_owned(), report, accuracy, baseline, cells })
+        let outline = |study: &Study| Outline {
+            experiment: study.experiment.name.clone(),
+            folder: study.folder.clone(),
+            report: report.map(Path::to_owned),
+            accuracy,
+            baseline: baseline.clone(),
+            cells: study.methods.iter().flat_map(|method| method.runs.iter().map(|run| cell(method, run))).collect(),
+        };
+        Ok(studies.iter().map(outline).collect())
     }
 }
 
@@ -151,7 +158,7 @@ pub struct Report {
     pub comparison: String,
 }
 
-/// Writes the report of the experiments in `dirs` (`runs/NAME` each).
+/// Writes the report of the experiments in `dirs` (`runs/NAME` each). The points of a sweep are experiments side by side.
 ///
 /// Runs that are missing, failed or unreadable are listed with their reason; they are no error.
 ///
@@ -206,7 +213,10 @@ struct Survey {
 
 impl Survey {
     fn read(dirs: &[PathBuf], options: &Options) -> Result<Survey> {
-        let mut studies = dirs.iter().map(|dir| Study::read(dir)).collect::<Result<Vec<_>>>()?;
+        let mut studies = Vec::new();
+        for dir in dirs {
+            studies.extend(Study::read(dir)?);
+        }
         let Some(first) = studies.first() else {
             return Err(Error::plan("there is nothing to report: give the folder that `limbeck run` wrote, runs/NAME"));
         };
@@ -220,11 +230,10 @@ impl Survey {
             }
         }
         let baseline = choose_baseline(options.baseline.as_deref(), usual, &methods)?;
+        let several = studies.len() > 1;
         for study in &mut studies {
-            study.choose(accuracy, &baseline).map_err(|error| match dirs.len() {
-                1 => error,
-                _ => error.within(&study.experiment.name),
-            })?;
+            let name = study.experiment.name.clone();
+            study.choose(accuracy, &baseline).map_err(|error| if several { error.within(&name) } else { error })?;
         }
         label(&mut studies);
         let csv = options.formats.contains(&Format::Csv);
@@ -239,9 +248,11 @@ impl Survey {
         }
     }
 
-    /// What stands at the top: the experiments' names.
+    /// What stands at the top: the names of experiments and sweeps.
     fn title(&self) -> String {
-        self.studies.iter().map(|study| study.experiment.name.as_str()).collect::<Vec<_>>().join(", ")
+        let mut names: Vec<&str> = self.studies.iter().map(Study::title).collect();
+        names.dedup();
+        names.join(", ")
     }
 
     /// Writes an event file for each run that has a log, below the experiment's name where there are several.
@@ -259,12 +270,15 @@ impl Survey {
     }
 }
 
-/// Names every study by its pair of networks where that tells them apart, else by the experiment's name.
+/// Names every study by its pair of networks where that tells them apart, else by its point of a sweep, else by the
+/// experiment's name.
 fn label(studies: &mut [Study]) {
     let pairs: Vec<Option<String>> = studies.iter().map(Study::pair).collect();
     let distinct = pairs.iter().enumerate().all(|(at, pair)| pair.is_some() && !pairs[..at].contains(pair));
     for (study, pair) in studies.iter_mut().zip(pairs) {
-        study.label = pair.filter(|_| distinct).unwrap_or_else(|| study.experiment.name.clone());
+        let pair = pair.filter(|_| distinct);
+        let point = study.point.as_ref().map(|point| point.label.clone());
+        study.label = pair.or(point).unwrap_or_else(|| study.experiment.name.clone());
     }
 }
 

@@ -1,6 +1,6 @@
-//! Running a plan: teachers first, then one cohort for each seed.
+//! Running what is planned: teachers first, then the cohorts that ask them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -15,12 +15,16 @@ use limbeck::precision::Precision;
 use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
 use tch::Device;
 
+use crate::cohorts::{self, Cohort, Seat};
 use crate::log::EventLog;
 use crate::plan::{self, Cell, Plan, PlannedTeacher, TeacherWeights};
 use crate::store::{self, Progress};
+use crate::sweep::Sweep;
+use crate::tasks::{Board, End, Task};
+use crate::worker::{self, Crew};
 
 /// What a run came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Finished {
     /// The experiment's folder.
     pub folder: PathBuf,
@@ -28,6 +32,8 @@ pub struct Finished {
     pub failed: Vec<String>,
     /// Whether it was stopped before its end: the same call goes on.
     pub stopped: bool,
+    /// What ended more than one student: a teacher, a disk, the data.
+    pub errors: Vec<Error>,
 }
 
 /// Trains what is not finished yet.
@@ -35,127 +41,177 @@ pub struct Finished {
 /// # Errors
 /// If something fails that concerns more than one student: a teacher, a disk, the data.
 pub fn execute(plan: &Plan, stop: &Stop, observer: &mut dyn Observer) -> Result<Finished> {
-    let mut observer = Both(EventLog::default(), observer);
+    let _alone = begin(&plan.folder)?;
+    describe(plan)?;
+    let open = cohorts::seats([plan], |_, cell| is_open(cell));
+    let mut finished = work(Board::new(cohorts::form(&open)?), &plan.folder, stop, observer);
+    if finished.errors.is_empty() { Ok(finished) } else { Err(finished.errors.remove(0)) }
+}
+
+/// Trains what is not finished yet of a sweep: in this process, or in those of a crew.
+///
+/// # Errors
+/// If the sweep's folder cannot be written, or another process is at work there. What concerns only a part of the sweep is
+/// among the errors of [`Finished`].
+pub fn execute_sweep(sweep: &Sweep, crew: Option<&Crew>, stop: &Stop, observer: &mut dyn Observer) -> Result<Finished> {
+    let _alone = begin(&sweep.folder)?;
+    sweep.describe()?;
+    sweep.plans().try_for_each(describe)?;
+    let board = Board::new(cohorts::form(&sweep.open())?);
+    Ok(match crew {
+        None => work(board, &sweep.folder, stop, observer),
+        Some(crew) => worker::spread(board, &sweep.folder, crew, stop),
+    })
+}
+
+/// Takes a folder for this process and its workers.
+fn begin(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let alone = cohort::lock(folder)?;
+    worker::wait_for_orphans(folder)?;
+    Ok(alone)
+}
+
+/// Writes what an experiment is into its folder.
+fn describe(plan: &Plan) -> Result<()> {
     fs::create_dir_all(&plan.folder).map_err(Error::io("create", &plan.folder))?;
-    let _alone = cohort::lock(&plan.folder)?;
     store::write_toml(&plan.folder.join(store::EXPERIMENT), &plan.experiment)?;
-    store::write_json(&plan.folder.join(store::PLAN), &plan.file())?;
-    let environment = environment(plan.device, plan.threads);
-    let open: Vec<&Cell> =
-        plan.cells.iter().filter(|cell| store::progress(&cell.folder) != Progress::Finished).collect();
-    let mut finished = Finished { folder: plan.folder.clone(), failed: Vec::new(), stopped: false };
-    if open.is_empty() {
-        return Ok(finished);
-    }
-    let asked: Vec<&PlannedTeacher> = plan
-        .teachers
-        .iter()
-        // Those of finished cells too: a student that asks no teacher is compared with those of the others.
-        .filter(|teacher| plan.cells.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name)))
-        .collect();
-    for teacher in &asked {
-        let trained = train_teacher(plan, teacher, &environment, stop, &mut observer)
-            .map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
-        if !trained {
-            return Ok(Finished { stopped: true, ..finished });
-        }
-    }
-    let teachers = asked.iter().map(|teacher| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
-    for &seed in &plan.experiment.compare.seeds {
-        let cells: Vec<&Cell> = open.iter().copied().filter(|cell| cell.seed == seed).collect();
-        let cohort = train_cohort(plan, &cells, seed, &teachers, &environment, stop, &mut observer)?;
-        finished.failed.extend(cohort.failed);
-        finished.stopped |= cohort.stopped;
-    }
-    Ok(finished)
+    store::write_json(&plan.folder.join(store::PLAN), &plan.file())
 }
 
-/// What became of a cohort.
-struct CohortEnd {
-    failed: Vec<String>,
-    stopped: bool,
+/// Whether a cell is not finished.
+pub(crate) fn is_open(cell: &Cell) -> bool {
+    store::progress(&cell.folder) != Progress::Finished
 }
 
-fn train_cohort(
-    plan: &Plan,
-    cells: &[&Cell],
-    seed: u64,
-    teachers: &[(Teacher, TeacherRecord)],
-    environment: &Environment,
-    stop: &Stop,
-    observer: &mut dyn Observer,
-) -> Result<CohortEnd> {
-    let mut lanes = Vec::new();
-    for cell in cells {
-        fs::create_dir_all(&cell.folder).map_err(Error::io("create", &cell.folder))?;
-        store::write_toml(&cell.folder.join(store::CELL), &cell.resolved)?;
-        lanes.push(LaneConfig {
-            name: format!("{}, seed {}", cell.method, cell.seed),
-            folder: cell.folder.clone(),
-            identity: cell.identity.clone(),
-            student: Arc::clone(&plan.experiment.student.model),
-            precision: plan.experiment.student.precision,
-            view: plan.student.view.clone(),
-            method_name: cell.method.clone(),
-            method: plan.experiment.method(&cell.method)?,
-        });
+/// Does one task after the other in this process.
+fn work(mut board: Board<'_>, folder: &Path, stop: &Stop, observer: &mut dyn Observer) -> Finished {
+    let mut runner = Runner::new(stop, observer);
+    while let Some((index, task)) = board.take() {
+        let end = runner.perform(&task);
+        let is_over = end.as_ref().is_ok_and(|end| end.stopped);
+        board.close(index, end);
+        if is_over || board.is_refused() {
+            break;
+        }
     }
-    let config = CohortConfig {
-        data: &plan.data,
-        teachers,
-        train: &plan.experiment.train,
-        seed,
-        device: plan.device,
-        environment,
-        stop,
-    };
-    let outcomes = cohort::run(&config, &lanes, observer)?;
-    let failure = |(lane, outcome): (&LaneConfig, Outcome)| match outcome {
-        Outcome::Finished => None,
-        Outcome::Failed { reason, checkpoint: None } => {
-            Some(format!("{}: {reason}; it has no good checkpoint", lane.name))
-        }
-        Outcome::Failed { reason, checkpoint: Some(path) } => {
-            Some(format!("{}: {reason}; its last good checkpoint is {}", lane.name, path.display()))
-        }
-    };
-    let stopped = outcomes.iter().any(Option::is_none);
-    let ended = lanes.iter().zip(outcomes).filter_map(|(lane, outcome)| Some((lane, outcome?)));
-    Ok(CohortEnd { failed: ended.filter_map(failure).collect(), stopped })
+    board.finish(folder)
 }
 
-/// Trains a teacher that has no weights: a cohort of one, by the labels alone. Returns whether it is there now.
-fn train_teacher(
-    plan: &Plan,
-    teacher: &PlannedTeacher,
-    environment: &Environment,
-    stop: &Stop,
-    observer: &mut dyn Observer,
-) -> Result<bool> {
-    let (TeacherWeights::Trained { folder, recipe, .. }, Some(train)) = (&teacher.weights, &teacher.config.train)
-    else {
-        return Ok(true);
-    };
-    if store::progress(folder) == Progress::Finished {
-        return Ok(true);
+/// Performs tasks in this process.
+pub(crate) struct Runner<'a> {
+    stop: &'a Stop,
+    observer: Both<'a>,
+    /// Those of earlier tasks.
+    environments: Vec<Environment>,
+}
+
+impl<'a> Runner<'a> {
+    pub fn new(stop: &'a Stop, observer: &'a mut dyn Observer) -> Self {
+        Runner { stop, observer: Both(EventLog::default(), observer), environments: Vec::new() }
     }
-    let lane = LaneConfig {
-        name: format!("teacher {}", teacher.name),
-        folder: folder.clone(),
-        identity: recipe.clone(),
-        student: Arc::clone(&teacher.config.model),
-        precision: Precision::Float32,
-        view: teacher.network.view.clone(),
-        method_name: "teacher".to_owned(),
-        method: plan::vanilla(),
-    };
-    let seed = teacher.config.seed;
-    let config = CohortConfig { data: &plan.data, teachers: &[], train, seed, device: plan.device, environment, stop };
-    match cohort::run(&config, &[lane], observer)?.into_iter().flatten().next() {
-        Some(Outcome::Failed { reason, .. }) => Err(Error::run(reason)),
-        Some(Outcome::Finished) => Ok(true),
-        None => Ok(false),
+
+    /// Performs a task; its error says what it is of.
+    pub fn perform(&mut self, task: &Task<'_>) -> Result<End> {
+        match task {
+            Task::Teacher(plan, teacher) => self.train_teacher(plan, teacher).map_err(|e| e.within(&task.name())),
+            Task::Cohort(cohort) if cohort.plan().label.is_empty() => self.train_cohort(cohort),
+            Task::Cohort(cohort) => self.train_cohort(cohort).map_err(|e| e.within(&task.name())),
+        }
     }
+
+    /// Sets libtorch's threads, and says what the surroundings are.
+    fn surroundings(&mut self, plan: &Plan) -> Environment {
+        tch::set_num_threads(plan.threads as i32);
+        let device = plan::device_name(plan.device);
+        let known = |environment: &&Environment| environment.device == device && environment.threads == plan.threads;
+        if let Some(known) = self.environments.iter().find(known) {
+            return known.clone();
+        }
+        let new = environment(plan.device, plan.threads);
+        self.environments.push(new.clone());
+        new
+    }
+
+    fn train_cohort(&mut self, cohort: &Cohort<'_>) -> Result<End> {
+        let plan = cohort.plan();
+        let environment = self.surroundings(plan);
+        let lanes = cohort.seats.iter().map(lane).collect::<Result<Vec<_>>>()?;
+        let teachers = cohort.teachers();
+        let teachers =
+            teachers.iter().map(|(plan, teacher)| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
+        let config = CohortConfig {
+            data: &plan.data,
+            teachers: &teachers,
+            train: &plan.experiment.train,
+            seed: cohort.seed(),
+            device: plan.device,
+            environment: &environment,
+            stop: self.stop,
+        };
+        let outcomes = cohort::run(&config, &lanes, &mut self.observer)?;
+        let failure = |(lane, outcome): (&LaneConfig, Outcome)| match outcome {
+            Outcome::Finished => None,
+            Outcome::Failed { reason, checkpoint: None } => {
+                Some(format!("{}: {reason}; it has no good checkpoint", lane.name))
+            }
+            Outcome::Failed { reason, checkpoint: Some(path) } => {
+                Some(format!("{}: {reason}; its last good checkpoint is {}", lane.name, path.display()))
+            }
+        };
+        let stopped = outcomes.iter().any(Option::is_none);
+        let ended = lanes.iter().zip(outcomes).filter_map(|(lane, outcome)| Some((lane, outcome?)));
+        Ok(End { failed: ended.filter_map(failure).collect(), stopped })
+    }
+
+    /// Trains a teacher that has no weights: a cohort of one, by the labels alone.
+    fn train_teacher(&mut self, plan: &Plan, teacher: &PlannedTeacher) -> Result<End> {
+        let (TeacherWeights::Trained { folder, recipe, .. }, Some(train)) = (&teacher.weights, &teacher.config.train)
+        else {
+            return Ok(End::default());
+        };
+        let environment = self.surroundings(plan);
+        let lane = LaneConfig {
+            name: plan::join_label(&plan.label, &format!("teacher {}", teacher.name)),
+            folder: folder.clone(),
+            identity: recipe.clone(),
+            student: Arc::clone(&teacher.config.model),
+            precision: Precision::Float32,
+            view: teacher.network.view.clone(),
+            method_name: "teacher".to_owned(),
+            method: plan::vanilla(),
+        };
+        let config = CohortConfig {
+            data: &plan.data,
+            teachers: &[],
+            train,
+            seed: teacher.config.seed,
+            device: plan.device,
+            environment: &environment,
+            stop: self.stop,
+        };
+        match cohort::run(&config, &[lane], &mut self.observer)?.into_iter().flatten().next() {
+            Some(Outcome::Failed { reason, .. }) => Err(Error::run(reason)),
+            outcome => Ok(End { failed: Vec::new(), stopped: outcome.is_none() }),
+        }
+    }
+}
+
+/// A student on its way: its folder says how it would be trained alone.
+fn lane(seat: &Seat<'_>) -> Result<LaneConfig> {
+    let Seat { plan, cell } = seat;
+    fs::create_dir_all(&cell.folder).map_err(Error::io("create", &cell.folder))?;
+    store::write_toml(&cell.folder.join(store::CELL), &cell.resolved)?;
+    Ok(LaneConfig {
+        name: cell.name.clone(),
+        folder: cell.folder.clone(),
+        identity: cell.identity.clone(),
+        student: Arc::clone(&plan.experiment.student.model),
+        precision: plan.experiment.student.precision,
+        view: plan.student.view.clone(),
+        method_name: cell.method.clone(),
+        method: plan.experiment.method(&cell.method)?,
+    })
 }
 
 /// Loads a teacher and measures it on the test split, once for each file, network, view, precision and data set.

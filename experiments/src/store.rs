@@ -12,10 +12,24 @@
 //!       similarity.json  correlations.safetensors
 //!     report/
 //! ```
+//!
+//! A sweep, that is an experiment with a `[grid]`, has one set of cells for all of its points: a cell that several points
+//! have, since an axis does not concern it, is trained once.
+//!
+//! ```text
+//!   NAME/                     one sweep
+//!     sweep.json              its points: label, axes, folder
+//!     cells/METHOD-seedN-DIGEST/
+//!     points/LABEL/           an experiment like any other, but for its cells
+//!       experiment.toml
+//!       plan.json             its cells, in ../../cells
+//!       report/
+//! ```
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use limbeck::cohort;
 use limbeck::error::{Error, Result};
 use limbeck::record::{Outcome, Summary};
@@ -29,6 +43,14 @@ pub const EXPERIMENT: &str = "experiment.toml";
 pub const PLAN: &str = "plan.json";
 /// The resolved configuration in a cell's folder.
 pub const CELL: &str = "cell.toml";
+/// The folder of the cells in an experiment's or a sweep's folder.
+pub const CELLS: &str = "cells";
+/// The list of points in a sweep's folder.
+pub const SWEEP: &str = "sweep.json";
+/// The folder of the points in a sweep's folder.
+pub const POINTS: &str = "points";
+/// The folder of trained teachers in the folder of all runs.
+pub const TEACHERS: &str = "teachers";
 
 /// `plan.json`: which cells an experiment has, for reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +69,30 @@ pub struct CellEntry {
     /// The seed.
     pub seed: u64,
     /// The run folder, relative to the experiment's folder.
+    pub folder: PathBuf,
+}
+
+/// `sweep.json`: which experiments a sweep consists of, for reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepFile {
+    /// The version of this format: 1.
+    pub format: u32,
+    /// The sweep's name.
+    pub name: String,
+    /// The axes with the names of their values.
+    pub axes: IndexMap<String, Vec<String>>,
+    /// The points in the order of the grid, the last axis fastest.
+    pub points: Vec<PointEntry>,
+}
+
+/// One point of `sweep.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointEntry {
+    /// A name for people.
+    pub label: String,
+    /// The value of each axis.
+    pub at: IndexMap<String, String>,
+    /// The folder of the experiment, relative to the sweep's; not there before something of it was run.
     pub folder: PathBuf,
 }
 
@@ -135,5 +181,28 @@ pub fn short(digest: &str) -> &str {
 
 /// A name as it stands in the name of a folder.
 pub fn folder_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_+.".contains(c) { c } else { '_' }).collect()
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_+.=,".contains(c) { c } else { '_' }).collect()
+}
+
+/// A path as seen from a folder, both absolute or both relative to the same place.
+pub fn relative(path: &Path, folder: &Path) -> PathBuf {
+    let below = |(up, above): (usize, &Path)| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(std::iter::repeat_n(Path::new(".."), up).chain([rest]).collect())
+    };
+    folder.ancestors().enumerate().find_map(below).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_seen_from_a_folder() {
+        let seen = |path: &str, folder: &str| relative(Path::new(path), Path::new(folder));
+        assert_eq!(seen("runs/a/cells/kd", "runs/a"), Path::new("cells/kd"));
+        assert_eq!(seen("runs/a/cells/kd", "runs/a/points/x"), Path::new("../../cells/kd"));
+        assert_eq!(seen("/r/a/cells/kd", "/r/a/points/x"), Path::new("../../cells/kd"));
+        assert_eq!(seen("/elsewhere", "runs"), Path::new("/elsewhere"));
+    }
 }

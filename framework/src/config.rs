@@ -1,16 +1,17 @@
 //! Reading experiment files: TOML with overrides, and errors that name file, line, key and remedy.
 
+pub mod grid;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
-use crate::experiment::{Experiment, Fault};
+use crate::experiment::Experiment;
 use crate::registry::{self, Role};
 
 /// An error in an experiment file or an override.
@@ -79,13 +80,12 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment> {
 /// # Errors
 /// As for [`load`].
 pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment> {
-    let (experiment, source, set): (Experiment, _, _) = read(text, path, overrides)?;
-    let at = |fault: Fault| {
-        let origin = source.locate(&fault.key, &set);
-        Box::new(Diagnostic { message: fault.message, key: fault.key, origin })
-    };
-    experiment.check().map_err(at)?;
-    Ok(experiment)
+    let source = Source::new(text, path)?;
+    let draft = Draft::new(&source, overrides)?;
+    if draft.table.contains_key(grid::KEY) {
+        return Err(draft.fault(grid::KEY, "a file with a [grid] is several experiments, and one is wanted here"));
+    }
+    draft.experiment()
 }
 
 /// Reads anything else that is written as an experiment file is, with overrides and the same errors.
@@ -93,29 +93,75 @@ pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Experiment
 /// # Errors
 /// If the text is not TOML, or does not describe a `T`.
 pub fn parse_as<T: DeserializeOwned>(text: &str, path: &Path, overrides: &[String]) -> Result<T> {
-    read(text, path, overrides).map(|(value, _, _)| value)
+    let source = Source::new(text, path)?;
+    Draft::new(&source, overrides)?.read()
 }
 
-/// The value, its source, and the overrides by key.
-fn read<'a, T: DeserializeOwned>(
-    text: &'a str,
-    path: &'a Path,
-    overrides: &[String],
-) -> Result<(T, Source<'a>, HashMap<String, String>)> {
+/// Reads a file that is one experiment, or several if it has a `[grid]`; see [`grid`]. Points that `only` leaves no cell
+/// are not looked into.
+///
+/// # Errors
+/// As for [`load`]; and if the grid makes no sense, or `only` asks for what it does not have.
+pub fn load_grid(path: &Path, overrides: &[String], only: &grid::Filter) -> Result<grid::Grid> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    parse_grid(&text, path, overrides, only)
+}
+
+/// [`load_grid`] for a text in memory; `path` is only named in errors.
+///
+/// # Errors
+/// As for [`load_grid`].
+pub fn parse_grid(text: &str, path: &Path, overrides: &[String], only: &grid::Filter) -> Result<grid::Grid> {
     let source = Source::new(text, path)?;
-    let mut table = source.table.clone();
-    let mut set = HashMap::new();
-    for text in overrides {
-        let key = apply(&mut table, text)
-            .map_err(|message| Diagnostic { message, key: String::new(), origin: Origin::Override(text.clone()) })
-            .map_err(Box::new)?;
-        set.insert(key, text.clone());
+    grid::read(Draft::new(&source, overrides)?, only)
+}
+
+/// The tables of a file while values are replaced in them.
+#[derive(Clone)]
+struct Draft<'a> {
+    source: &'a Source<'a>,
+    table: toml::Table,
+    /// Where replaced values came from, by key.
+    origins: HashMap<String, Origin>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(source: &'a Source<'a>, overrides: &[String]) -> Result<Self> {
+        let mut draft = Draft { source, table: source.table.clone(), origins: HashMap::new() };
+        for text in overrides {
+            let origin = Origin::Override(text.clone());
+            let fault = |message| Box::new(Diagnostic { message, key: String::new(), origin: origin.clone() });
+            let (key, value) = assignment(text).map_err(fault)?;
+            draft.set(key, value, origin.clone()).map_err(fault)?;
+        }
+        Ok(draft)
     }
-    let value = serde_path_to_error::deserialize(hoist_kind(Value::Table(table.clone()))).map_err(|error| {
-        let key = error.path().to_string();
-        Box::new(source.diagnose(&key, error.inner().message(), &table, &set))
-    })?;
-    Ok((value, source, set))
+
+    /// Replaces the value of a key.
+    fn set(&mut self, key: &str, value: Value, origin: Origin) -> Result<(), String> {
+        self.origins.insert(put(&mut self.table, key, value)?, origin);
+        Ok(())
+    }
+
+    fn experiment(&self) -> Result<Experiment> {
+        let experiment: Experiment = self.read()?;
+        experiment.check().map_err(|fault| self.fault(&fault.key, fault.message))?;
+        Ok(experiment)
+    }
+
+    fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        let value = hoist_kind(Value::Table(self.table.clone()));
+        Ok(serde_path_to_error::deserialize(value).map_err(|error| {
+            let key = error.path().to_string();
+            Box::new(self.source.diagnose(&key, error.inner().message(), &self.table, &self.origins))
+        })?)
+    }
+
+    /// An error at a key.
+    fn fault(&self, key: &str, message: impl Into<String>) -> Error {
+        let origin = self.source.locate(key, &self.origins);
+        Box::new(Diagnostic { message: message.into(), key: key.to_owned(), origin }).into()
+    }
 }
 
 /// An experiment file with the place of every key.
@@ -155,20 +201,19 @@ impl<'a> Source<'a> {
     }
 
     /// The override that gave this key its value, or the key's place in the file, or that of the nearest key above it.
-    fn locate(&self, key: &str, set: &HashMap<String, String>) -> Origin {
+    fn locate(&self, key: &str, set: &HashMap<String, Origin>) -> Origin {
         let above = || std::iter::successors(Some(key), |key| key.rfind(['.', '[']).map(|cut| &key[..cut]));
-        if let Some(text) = above().find_map(|key| set.get(key)) {
-            return Origin::Override(text.clone());
+        if let Some(origin) = above().find_map(|key| set.get(key)) {
+            return origin.clone();
         }
-        let is_below = |other: &str| other.strip_prefix(key).is_some_and(|rest| rest.starts_with(['.', '[']));
-        match (self.spans.get(key), set.iter().find(|(other, _)| is_below(other))) {
-            (None, Some((_, text))) => Origin::Override(text.clone()),
+        match (self.spans.get(key), set.iter().find(|(other, _)| is_within(other, key))) {
+            (None, Some((_, origin))) => origin.clone(),
             _ => self.origin(above().find_map(|key| self.spans.get(key)).cloned().unwrap_or(0..0)),
         }
     }
 
     /// Puts serde's message into the user's words.
-    fn diagnose(&self, key: &str, message: &str, table: &toml::Table, set: &HashMap<String, String>) -> Diagnostic {
+    fn diagnose(&self, key: &str, message: &str, table: &toml::Table, set: &HashMap<String, Origin>) -> Diagnostic {
         let message = message.lines().next().unwrap_or(message).trim();
         let quoted = backquoted(message);
         let (message, key) = if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), &quoted[..])
@@ -326,8 +371,13 @@ fn get<'t>(table: &'t toml::Table, key: &str) -> Option<&'t Value> {
     })
 }
 
-/// Applies one `key=value`; returns the key in the form of the spans. A value that is not TOML is a string.
-fn apply(table: &mut toml::Table, text: &str) -> Result<String, String> {
+/// Whether a key is below another one: `a.b` and `a[0]` are below `a`.
+fn is_within(key: &str, other: &str) -> bool {
+    key.strip_prefix(other).is_some_and(|rest| rest.starts_with(['.', '[']))
+}
+
+/// The two sides of `key=value`. A value that is not TOML is a string.
+fn assignment(text: &str) -> Result<(&str, Value), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| "an override is KEY=VALUE".to_owned())?;
     let value = value.trim();
     let value = format!("v = {value}")
@@ -335,21 +385,27 @@ fn apply(table: &mut toml::Table, text: &str) -> Result<String, String> {
         .ok()
         .and_then(|mut parsed| parsed.remove("v"))
         .unwrap_or_else(|| Value::String(value.to_owned()));
-    let path = segments(key.trim())?;
+    Ok((key.trim(), value))
+}
+
+/// Replaces a value; returns the key in the form of the spans.
+fn put(table: &mut toml::Table, key: &str, value: Value) -> Result<String, String> {
+    let path = segments(key)?;
     write_out_built_in(table, &path)?;
-    let mut normal = String::new();
-    for segment in &path {
-        normal = match segment {
-            Segment::Name(name) => join(&normal, name),
-            Segment::Item(i) => format!("{normal}[{i}]"),
-        };
-    }
     let mut root = Value::Table(std::mem::take(table));
-    let result = assign(&mut root, &path, value).map_err(|what| format!("{what} (in `{}`)", key.trim()));
+    let result = assign(&mut root, &path, value).map_err(|what| format!("{what} (in `{key}`)"));
     if let Value::Table(root) = root {
         *table = root;
     }
-    result.map(|()| normal)
+    result.map(|()| normal(&path))
+}
+
+/// A key in the form of the spans: without quotation marks.
+fn normal(path: &[Segment]) -> String {
+    path.iter().fold(String::new(), |key, segment| match segment {
+        Segment::Name(name) => join(&key, name),
+        Segment::Item(i) => format!("{key}[{i}]"),
+    })
 }
 
 /// An override inside a built-in method changes that method: the file says it in full first.

@@ -32,6 +32,9 @@ pub struct Experiment {
     /// Threads of libtorch on the CPU; absent: as many as cores. Another number changes the last bits of the results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// The most students that are trained side by side in one cohort; more of them make several.
+    #[serde(default = "default_lanes", skip_serializing_if = "is_default_lanes")]
+    pub lanes: usize,
     /// How many training samples are held out for validation.
     #[serde(default)]
     pub validation: usize,
@@ -51,6 +54,14 @@ pub struct Experiment {
     /// What to compare.
     #[serde(default)]
     pub compare: CompareConfig,
+}
+
+fn default_lanes() -> usize {
+    16
+}
+
+fn is_default_lanes(lanes: &usize) -> bool {
+    *lanes == default_lanes()
 }
 
 /// A teacher: a network with weights, or with a recipe for them.
@@ -457,6 +468,9 @@ impl Experiment {
         }
         if let Some(threads) = self.threads.filter(|threads| !(1..=1024).contains(threads)) {
             return fault("threads", format!("threads must be between 1 and 1024, not {threads}"));
+        }
+        if !(1..=1024).contains(&self.lanes) {
+            return fault("lanes", format!("lanes must be between 1 and 1024, not {}", self.lanes));
         }
         self.train.check("train")?;
         if self.student.model.file().is_some() {

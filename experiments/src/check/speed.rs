@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -198,7 +199,7 @@ fn watch(bench: &Bench<'_>, load: &Load, forbid: bool, folder: &str) -> Result<(
     let times = Arc::new(Mutex::new(Times::default()));
     let inner = plan.experiment.dataset.build(bench.device)?;
     let watched = Watched { inner, device: bench.device, load: *load, forbid, times: Arc::clone(&times) };
-    plan.data = Data::new(Box::new(watched), 0)?;
+    plan.data = Rc::new(Data::new(Box::new(watched), 0)?);
     let _allow = Allow;
     let finished = run::execute(&plan, &Stop::new(Some(Limit::Steps(load.steps()))), &mut ())?;
     let times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
 use limbeck::record::{
@@ -12,12 +13,15 @@ use limbeck::record::{
 use limbeck::{cohort, config, weights};
 use tch::{Kind, Tensor};
 
-use crate::store::{self, CellEntry, PlanFile};
+use crate::store::{self, CellEntry, PlanFile, PointEntry, SweepFile};
 
 use super::statistics::{Spread, differences};
 
 /// The version of `plan.json` that reports read.
 const PLAN_FORMAT: u32 = 1;
+
+/// The version of `sweep.json` that reports read.
+const SWEEP_FORMAT: u32 = 1;
 
 /// A cell and what became of it.
 #[derive(Debug)]
@@ -101,12 +105,27 @@ impl Run {
 #[derive(Debug)]
 pub struct Study {
     pub experiment: Experiment,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Where it is in a sweep, if it is part of one.
+    pub point: Option<Point>,
     /// The pair, or the experiment's name where that says more: distinct within a report.
     pub label: String,
     /// The methods in the order of `compare.methods`.
     pub methods: Vec<Method>,
     /// The teachers of all runs, each once.
     pub teachers: Vec<TeacherRecord>,
+}
+
+/// The place of an experiment in a sweep.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// The sweep's name.
+    pub sweep: String,
+    /// A name for people.
+    pub label: String,
+    /// The value of each axis.
+    pub at: IndexMap<String, String>,
 }
 
 /// The runs of one method.
@@ -139,11 +158,36 @@ impl Method {
 }
 
 impl Study {
-    /// Reads a folder that `limbeck run` wrote; missing, failed and damaged runs are part of it, with their reason.
+    /// Reads a folder that `limbeck run` wrote: one experiment, or the points of a sweep that were begun.
     ///
     /// # Errors
     /// If it holds no experiment, or its plan cannot be read.
-    pub fn read(dir: &Path) -> Result<Study> {
+    pub fn read(dir: &Path) -> Result<Vec<Study>> {
+        let path = dir.join(store::SWEEP);
+        if !path.is_file() {
+            return Ok(vec![Study::read_one(dir, None)?]);
+        }
+        let sweep: SweepFile = store::read_json(&path)?;
+        if sweep.format != SWEEP_FORMAT {
+            return Err(Error::data(
+                &path,
+                format!("format {} is not known; this version reads format {SWEEP_FORMAT}", sweep.format),
+            ));
+        }
+        let begun = sweep.points.into_iter().filter(|point| dir.join(&point.folder).join(store::EXPERIMENT).is_file());
+        let study = |entry: PointEntry| {
+            let point = Point { sweep: sweep.name.clone(), label: entry.label, at: entry.at };
+            Study::read_one(&dir.join(entry.folder), Some(point))
+        };
+        let studies: Vec<Study> = begun.map(study).collect::<Result<_>>()?;
+        if studies.is_empty() {
+            return Err(Error::plan(format!("nothing of the sweep in {} was run yet", dir.display())));
+        }
+        Ok(studies)
+    }
+
+    /// Reads one experiment; missing, failed and damaged runs are part of it, with their reason.
+    fn read_one(dir: &Path, point: Option<Point>) -> Result<Study> {
         let path = dir.join(store::EXPERIMENT);
         if !path.is_file() {
             return Err(Error::plan(format!(
@@ -155,7 +199,12 @@ impl Study {
         let methods = group(&experiment, read_cells(dir)?, dir);
         let teachers = teachers(&experiment, &methods);
         let label = experiment.name.clone();
-        Ok(Study { experiment, label, methods, teachers })
+        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers })
+    }
+
+    /// What it is part of: its sweep, or itself.
+    pub fn title(&self) -> &str {
+        self.point.as_ref().map_or(&self.experiment.name, |point| &point.sweep)
     }
 
     /// The networks: `resnet56 → resnet20`; absent where no run has ended.
