@@ -238,6 +238,7 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
         &plan.data.dataset.info().identity,
     ))?;
     let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
+    let _turn = take_turns(&cache)?;
     let test = match teacher.model().outputs() {
         Some(_) => None,
         None => Some(store::read_json(&cache).or_else(|error| {
@@ -261,6 +262,17 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
     Ok((teacher, record))
 }
 
+/// While one process measures a teacher, others wait for the result.
+fn take_turns(cache: &Path) -> Result<File> {
+    if let Some(folder) = cache.parent() {
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    }
+    let path = cache.with_extension("lock");
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    file.lock().map_err(Error::io("lock", &path))?;
+    Ok(file)
+}
+
 fn measure(plan: &Plan, teacher: &Teacher, cache: &Path) -> Result<Accuracy> {
     let rows: Vec<i64> = (0..plan.data.dataset.info().test_labels.len() as i64).collect();
     let network =
@@ -269,9 +281,6 @@ fn measure(plan: &Plan, teacher: &Teacher, cache: &Path) -> Result<Accuracy> {
     let networks: [Classifier<'_>; 1] = [&network];
     let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &networks, plan.device)?;
     let test = results.into_iter().next().ok_or_else(|| Error::run("no accuracy was measured"))??;
-    if let Some(folder) = cache.parent() {
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    }
     store::write_json(cache, &test)?;
     Ok(test)
 }

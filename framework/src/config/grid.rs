@@ -30,6 +30,8 @@ pub(super) const KEY: &str = "grid";
 const EXCLUDE: &str = "exclude";
 const METHOD: &str = "method";
 const SEED: &str = "seed";
+/// Keys that cannot differ between points.
+const OF_THE_FILE: [&str; 5] = ["format", "name", "device", "threads", "lanes"];
 /// More points than this are a slip of the pen.
 const MOST_POINTS: usize = 10_000;
 
@@ -405,8 +407,8 @@ fn put(draft: &mut Draft<'_>, setting: &Setting) -> Result<()> {
     let origin = draft.source.locate(&setting.place, &draft.origins);
     let key =
         segments(&setting.key).map(|path| normal(&path)).map_err(|message| draft.fault(&setting.place, message))?;
-    if ["format", "name"].contains(&key.as_str()) {
-        return Err(draft.fault(&setting.place, format!("`{key}` is of the whole file, not of a point of the grid")));
+    if OF_THE_FILE.contains(&key.as_str()) {
+        return Err(draft.fault(&setting.place, format!("`{key}` is of the whole file: results do not depend on it")));
     }
     if let Some(other) =
         draft.origins.keys().find(|other| **other == key || is_within(other, &key) || is_within(&key, other))
