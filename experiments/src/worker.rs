@@ -1,7 +1,7 @@
 //! Workers: the tasks of a sweep spread over processes, on one device or several.
 //!
 //! The process that was called hands out the tasks, one a worker at a time; a worker is the same program with the same
-//! arguments and `--worker`. It reads its [`Order`] from the standard input stream and writes its [`Reply`] to the standard
+//! arguments and `--worker`. It reads its order from the standard input stream and writes its reply to the standard
 //! output stream. When its input ends it stops in order, with checkpoints: so no worker survives its caller, whatever
 //! becomes of that one. libtorch's generators and threads belong to a process, which is why these are no threads.
 
