@@ -190,7 +190,7 @@ fn what_came_of_a_run_is_json_when_asked() {
     let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
     assert_eq!(cell["accuracy"], summary["accuracy"]["last"]);
     assert_eq!((&finished["accuracy"], &finished["baseline"]), (&"last".into(), &"vanilla".into()));
-    assert_eq!(finished["report"], "runs/small/report/report.md");
+    assert_eq!(finished["report"], "runs/small/report/report.html");
     assert_eq!(json(&["report", "runs/small", "--json"]), finished);
     let best = json(&["report", "runs/small", "--json", "--accuracy", "best_on_test"]);
     assert_eq!(best["cells"][0]["accuracy"], summary["accuracy"]["best_on_test"]["test"]);

@@ -202,7 +202,7 @@ fn unknown_keys_kinds_and_wrong_types_in_every_table() {
         (
             "{ kind = \"resnet20\" }",
             "{ kind = \"resnet20\", width = 2 }",
-            "unknown key `width`: it takes no keys",
+            "unknown key `width`: known here: shortcut",
             "teacher.big.model.width",
         ),
         ("epochs = 1", "epoch = 1", "unknown key `epoch`: did you mean `epochs`?", "teacher.big.train.epoch"),
