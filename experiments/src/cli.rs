@@ -10,7 +10,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use limbeck::cohort::{self, Limit, Stop};
-use limbeck::config::grid::Filter;
+use limbeck::config::{self, grid::Filter};
 use limbeck::device::{DeviceError, DeviceSpec};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;

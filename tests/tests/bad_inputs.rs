@@ -393,8 +393,7 @@ fn data_of_another_size_are_refused() {
     fs::write(data.join("coarse_label_names.txt"), names(20)).unwrap();
     fs::write(data.join("test.bin"), "").unwrap();
     let records = fs::File::create(data.join("train.bin")).unwrap();
-    let expected =
-        [(153_699_999, "153700000 (50000 records of 3074 bytes)"), (153_700_001, "at most 153700000")];
+    let expected = [(153_699_999, "153700000 (50000 records of 3074 bytes)"), (153_700_001, "at most 153700000")];
     for (length, expected) in expected {
         // A hole in the file, not zeros on the disk.
         records.set_len(length).unwrap();

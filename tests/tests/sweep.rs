@@ -252,7 +252,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     let point = folder.join(&file.points[1].folder);
     let plan: PlanFile = store::read_json(&point.join(store::PLAN)).unwrap();
     assert!(point.join(&plan.cells[0].folder).join(STUDENT).exists());
-    assert!(limbeck_experiments::report::write(&point, &Default::default()).is_ok());
+    assert!(limbeck_experiments::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
 }
 
 #[test]
