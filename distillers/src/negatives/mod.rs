@@ -28,44 +28,62 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Draws `out.len()` uniform positions of `0..population`, each at most once, or independently if there are too few.
-pub fn draw_positions(mut rng: Rng, population: usize, out: &mut [i64]) {
-    if out.len() > population {
-        out.fill_with(|| rng.below(population as u64) as i64);
+/// Fills `out` with the places of uniform positions of `0..population`, each position at most once, or independently if there
+/// are too few.
+fn draw_places(mut rng: Rng, population: u32, place: impl Fn(usize) -> i64, out: &mut [i64]) {
+    if out.len() > population as usize {
+        out.fill_with(|| place(rng.below(population.into()) as usize));
         return;
     }
     SCRATCH.with_borrow_mut(|scratch| {
-        if 2 * out.len() <= population {
-            reject_repeated(&mut rng, population, &mut scratch.taken, out);
+        if 2 * out.len() <= population as usize {
+            reject_repeated(&mut rng, population, &mut scratch.taken, place, out);
         } else {
-            shuffle_start(&mut rng, population, &mut scratch.order, out);
+            shuffle_start(&mut rng, population, &mut scratch.order, place, out);
         }
     });
 }
 
 /// Draws again what has been drawn: under two tries each while at most half of the positions are wanted.
-fn reject_repeated(rng: &mut Rng, population: usize, taken: &mut Vec<u64>, out: &mut [i64]) {
+fn reject_repeated(
+    rng: &mut Rng,
+    population: u32,
+    taken: &mut Vec<u64>,
+    place: impl Fn(usize) -> i64,
+    out: &mut [i64],
+) {
     taken.clear();
-    taken.resize(population.div_ceil(64), 0);
+    taken.resize(population.div_ceil(64) as usize, 0);
+    // A product of 32 random bits with the population has the position in its upper half. Where its lower half is below this,
+    // some positions would come more often than others (Lemire. Fast random integer generation in an interval. ACM TOMACS
+    // 29, 2019).
+    let uneven = population.wrapping_neg() % population;
     let mut found = 0;
     while found < out.len() {
-        let position = rng.below(population as u64);
-        let word = &mut taken[(position / 64) as usize];
-        let bit = 1 << (position % 64);
-        // No branch: whether the place is kept is as random as the draw, and a mispredicted jump costs more than a try.
-        out[found] = position as i64;
-        found += usize::from(*word & bit == 0);
-        *word |= bit;
+        let bits = rng.next_u64();
+        for half in [bits as u32, (bits >> 32) as u32] {
+            let product = u64::from(half) * u64::from(population);
+            let position = (product >> 32) as usize;
+            let word = &mut taken[position / 64];
+            let bit = u64::from(product as u32 >= uneven) << (position % 64);
+            // No branch: whether the place is kept is as random as the draw, and a mispredicted jump costs more than a try.
+            // The second half of the last word may have nothing left to fill.
+            if let Some(slot) = out.get_mut(found) {
+                *slot = place(position);
+            }
+            found += usize::from(!*word & bit != 0);
+            *word |= bit;
+        }
     }
 }
 
 /// The start of a Fisher–Yates shuffle.
-fn shuffle_start(rng: &mut Rng, population: usize, order: &mut Vec<u32>, out: &mut [i64]) {
+fn shuffle_start(rng: &mut Rng, population: u32, order: &mut Vec<u32>, place: impl Fn(usize) -> i64, out: &mut [i64]) {
     order.clear();
-    order.extend(0..population as u32);
+    order.extend(0..population);
     for (i, slot) in out.iter_mut().enumerate() {
-        let drawn = i + rng.below((population - i) as u64) as usize;
-        *slot = i64::from(order[drawn]);
+        let drawn = i + rng.below(u64::from(population) - i as u64) as usize;
+        *slot = place(order[drawn] as usize);
         order[drawn] = order[i];
     }
 }
@@ -84,10 +102,7 @@ fn draw_rows<Place: Fn(usize) -> i64>(
     buffer.resize(anchors.len() * count, 0);
     buffer.par_chunks_exact_mut(count).zip(anchors).for_each(|(out, anchor)| {
         let (population, place) = candidates(*anchor as usize);
-        draw_positions(seed.at(*anchor as u64).rng(), population, out);
-        for slot in out {
-            *slot = place(*slot as usize);
-        }
+        draw_places(seed.at(*anchor as u64).rng(), population as u32, place, out);
     });
     Tensor::from_slice(buffer).view([anchors.len() as i64, count as i64]).to_device(draw.device)
 }
@@ -114,22 +129,22 @@ mod tests {
 
     #[test]
     fn draws_are_uniform_with_and_without_replacement() {
-        for (population, count) in [(40, 10), (40, 20), (40, 30), (40, 40), (40, 60)] {
-            let mut counts = vec![0_u32; population];
-            let mut firsts = vec![0_u32; population];
+        for (population, count) in [(40_u32, 10), (40, 20), (40, 30), (40, 40), (40, 60)] {
+            let mut counts = vec![0_u32; population as usize];
+            let mut firsts = vec![0_u32; population as usize];
             let mut out = vec![0; count];
             let rounds = 20_000;
             for round in 0..rounds {
-                draw_positions(Seed::new(3).at(round).rng(), population, &mut out);
+                draw_places(Seed::new(3).at(round).rng(), population, |position| position as i64, &mut out);
                 let mut sorted = out.clone();
                 sorted.sort_unstable();
                 sorted.dedup();
-                assert_eq!(sorted.len() == count, count <= population, "{count} of {population}");
+                assert_eq!(sorted.len() == count, count <= population as usize, "{count} of {population}");
                 firsts[out[0] as usize] += 1;
                 out.iter().for_each(|position| counts[*position as usize] += 1);
             }
             let chi2 = |counts: &[u32], draws: f64| {
-                let expected = draws / population as f64;
+                let expected = draws / f64::from(population);
                 counts.iter().map(|c| (f64::from(*c) - expected).powi(2) / expected).sum::<f64>()
             };
             // 39 degrees of freedom: 72.1 is the 99.9 % quantile. Without replacement the sum is smaller still.
