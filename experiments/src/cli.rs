@@ -23,6 +23,7 @@ use crate::new::{self, New};
 use crate::plan::Pool;
 use crate::progress::{Progress, Stderr};
 use crate::sweep::{Options, Sweep};
+use crate::tensorboard::EventFiles;
 use crate::weights::WeightsVerb;
 use crate::worker::Crew;
 use crate::{check, data, doctor, listing, plan, report, run, weights, worker};
@@ -283,6 +284,9 @@ struct CrewArgs {
     /// Spread the cohorts over these devices, as in cuda:0,cuda:1.
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "device")]
     devices: Vec<DeviceSpec>,
+    /// Keep an event file for TensorBoard in every run's folder, as new as its last epoch.
+    #[arg(long)]
+    tensorboard: bool,
     /// Work for another process of this program, which says what on the standard input stream.
     #[arg(long, hide = true)]
     worker: bool,
@@ -568,15 +572,16 @@ fn run_experiment(
     arguments: &[OsString],
 ) -> Result<ExitCode, Failure> {
     if crew.worker {
-        return work(experiment).map_err(Failure::from);
+        return work(experiment, crew.tensorboard).map_err(Failure::from);
     }
+    let tensorboard = crew.tensorboard;
     let crew = self::crew(experiment, crew, limit, arguments)?;
     let sweep = plan_for(experiment, crew.as_ref()).map_err(Failure::of_configuration)?;
     let stop = Arc::new(Stop::new(limit));
     watch_signals(&stop, "stopping: the step is finished and checkpoints are written; once more stops at once");
-    let mut progress = Progress::new();
-    let finished = run::execute_sweep(&sweep, crew.as_ref(), &stop, &mut progress)?;
-    drop(progress);
+    let mut observer = EventFiles { written: tensorboard, then: Progress::new() };
+    let finished = run::execute_sweep(&sweep, crew.as_ref(), &stop, &mut observer)?;
+    drop(observer);
     finished.failed.iter().for_each(|failed| complain(&format!("a run failed: {failed}")));
     finished.errors.iter().for_each(print_error);
     if let Some(error) = finished.errors.first() {
@@ -648,6 +653,7 @@ fn crew(
     arguments.extend(pairs("set", &experiment.set));
     arguments.extend(pairs("only", &experiment.only));
     arguments.extend(pairs("lanes", &experiment.lanes.iter().map(usize::to_string).collect::<Vec<_>>()));
+    arguments.extend(crew.tensorboard.then(|| "--tensorboard".into()));
     arguments.extend([OsString::from("--"), experiment.file.clone().into()]);
     let devices = match &crew.devices[..] {
         [] => experiment.device.iter().cloned().collect(),
@@ -657,11 +663,11 @@ fn crew(
 }
 
 /// Works for another process.
-fn work(experiment: &ExperimentArgs) -> Result<ExitCode> {
+fn work(experiment: &ExperimentArgs, tensorboard: bool) -> Result<ExitCode> {
     let stop = Arc::new(Stop::default());
     watch_signals(&stop, "");
-    let mut progress = Progress::new();
-    worker::serve(&stop, &mut progress, |order| {
+    let mut observer = EventFiles { written: tensorboard, then: Progress::new() };
+    worker::serve(&stop, &mut observer, |order| {
         let options =
             Options { threads: Some(order.threads), points: Some(order.points.clone()), ..Options::default() };
         plan(experiment, options)

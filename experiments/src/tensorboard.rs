@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use limbeck::error::{Error, Result};
-use limbeck::event::Event;
+use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::record::{Accuracy, EpochRecord};
 
 use crate::log::EVENTS;
@@ -31,6 +31,30 @@ pub fn write(run: &Path, out: &Path) -> Result<()> {
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     let file = out.join(FILE);
     fs::write(&file, bytes(events)).map_err(Error::io("write", &file))
+}
+
+/// Keeps the event file in the folder of every run that ends an epoch, if that is wanted; then passes events on. The run's
+/// log has the event already.
+#[derive(Debug)]
+pub struct EventFiles<O> {
+    /// Whether it is.
+    pub written: bool,
+    /// Whoever watches.
+    pub then: O,
+}
+
+impl<O: Observer> Observer for EventFiles<O> {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
+        // A file is written whole, from the log: whatever a kill left behind, it has each step once, and a reader that is
+        // in the middle of it finds the same bytes again.
+        if self.written
+            && let Event::Epoch(_) | Event::Ended(_) = event
+            && let Err(error) = write(&lane.folder, &lane.folder)
+        {
+            tracing::error!(lane = lane.name, %error, "cannot write the event file");
+        }
+        self.then.event(lane, event);
+    }
 }
 
 /// A whole file.

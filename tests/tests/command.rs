@@ -196,6 +196,25 @@ fn what_came_of_a_run_is_json_when_asked() {
     assert_eq!(best["cells"][0]["accuracy"], summary["accuracy"]["best_on_test"]["test"]);
 }
 
+#[test]
+fn event_files_are_kept_while_a_run_goes_on() {
+    let folder = folder();
+    let run = |more: &[&str]| {
+        command(folder.path(), &[&["run", "small.toml", "--tensorboard"], more].concat()).output().unwrap()
+    };
+    assert_eq!(run(&["--stop-after", "1epochs"]).status.code(), Some(3));
+    let kept = || fs::read(cell(folder.path()).join("events.out.tfevents.0.limbeck")).unwrap();
+    let begun = kept();
+    assert_eq!(run(&[]).status.code(), Some(0));
+    let all = kept();
+    assert!(all.len() > begun.len() && all.starts_with(&begun), "{} bytes, then {}", begun.len(), all.len());
+    let report = command(folder.path(), &["report", "runs/small", "--tensorboard"]).output().unwrap();
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    let name = cell(folder.path()).file_name().unwrap().to_owned();
+    let reported = folder.path().join("runs/small/report/tensorboard").join(name).join("events.out.tfevents.0.limbeck");
+    assert!(fs::read(reported).unwrap() == all);
+}
+
 /// The one JSON value that the command prints.
 fn json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
     let output = command(folder, arguments).output().unwrap();
