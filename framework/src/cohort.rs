@@ -553,6 +553,7 @@ impl<'a> Cohort<'a> {
             epochs: config.train.epochs,
             history: lane.history().to_vec(),
             student_parameters: lane.student_parameters(),
+            student_multiply_adds: lane.student_multiply_adds(),
             method_parameters: lane.method_parameters(),
             timing: lane.timing(),
             seconds: lane.seconds(),

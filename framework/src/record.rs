@@ -188,6 +188,9 @@ pub struct Summary {
     pub history: Vec<EpochRecord>,
     /// Parameters of the student: what is left at inference.
     pub student_parameters: i64,
+    /// What one image's forward pass of the student multiplies and adds; absent where the network does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student_multiply_adds: Option<i64>,
     /// Parameters that are trained beside it: heads, regressors.
     pub method_parameters: i64,
     /// Mean seconds of a step.

@@ -250,6 +250,7 @@ fn runs(survey: &Survey) -> Table {
         "best_on_test_loss",
         "epochs",
         "student_parameters",
+        "student_multiply_adds",
         "method_parameters",
         "seconds",
         "timed_steps",
@@ -286,6 +287,7 @@ fn run_row(study: &Study, run: &Run) -> Vec<String> {
     row.extend(best(accuracies.map(|a| a.best_on_test)));
     row.push(or_empty(summary.map(|s| s.epochs)));
     row.push(or_empty(summary.map(|s| s.student_parameters)));
+    row.push(or_empty(summary.and_then(|s| s.student_multiply_adds)));
     row.push(or_empty(summary.map(|s| s.method_parameters)));
     row.push(or_empty(summary.map(|s| s.seconds)));
     let timing = summary.map(|s| s.timing);

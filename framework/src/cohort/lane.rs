@@ -353,6 +353,10 @@ impl Lane {
         super::teacher::parameters(&self.store)
     }
 
+    pub fn student_multiply_adds(&self) -> Option<i64> {
+        self.student.multiply_adds()
+    }
+
     pub fn method_parameters(&self) -> i64 {
         self.terms.iter().map(Term::parameters).sum()
     }

@@ -26,7 +26,8 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     }
     let lanes = survey.studies.iter().flat_map(Study::summaries).map(|summary| summary.lanes).max().unwrap_or(1);
     let mut text = String::from(
-        "Parameters left at inference and trained (the method's own included); milliseconds of a step, part by part, as means \
+        "Parameters left at inference and trained (the method's own included); what one image's forward pass of the student \
+         multiplies and adds; milliseconds of a step, part by part, as means \
          over the timed steps, and images a second at that pace; time of a run, mean over seeds; peak resident memory of the \
          process.",
     );
@@ -46,7 +47,8 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
 
 fn table(survey: &Survey) -> Table {
     let parts = ["data", "teacher", "student", "loss", "optimiser", "step"];
-    let mut header: Vec<&str> = study_column(survey).into_iter().chain(["method", "inference", "training"]).collect();
+    let mut header: Vec<&str> =
+        study_column(survey).into_iter().chain(["method", "inference", "training", "multiply-adds"]).collect();
     header.extend(parts.into_iter().chain(["images/s", "a run", "memory"]));
     let mut table = Table::new(header).left(if survey.single().is_some() { 1 } else { 2 });
     for study in &survey.studies {
@@ -65,6 +67,8 @@ fn table(survey: &Survey) -> Table {
             let mut row: Vec<Cell> = of_study(survey, &study.label).into_iter().collect();
             row.extend([method.name.as_str().into(), number(first.student_parameters)]);
             row.push(number(first.student_parameters + first.method_parameters));
+            let products = first.student_multiply_adds;
+            row.push(Cell::number(products.map_or_else(|| NONE.to_owned(), count), products.map(|count| count as f64)));
             row.extend([milliseconds(|t| t.data), milliseconds(|t| t.teacher), milliseconds(|t| t.student)]);
             row.extend([milliseconds(|t| t.loss), milliseconds(|t| t.optimizer), milliseconds(Timing::total)]);
             row.extend([or_none(pace, &|pace| format!("{pace:.0}")), or_none(seconds, &duration)]);
