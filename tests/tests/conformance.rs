@@ -670,7 +670,7 @@ fn a_broken_network_is_caught_by_name() {
                 "tap `stem` is [3, 4, 32, 32], and [3, 5, 32, 32] by the signature",
             ),
             ("begins by chance", &[TWICE], "conv.weight begin with other values each time"),
-            ("forgets a group", &["every parameter is in one group", FROZEN], "`bn.bias` is in no group"),
+            ("forgets a group", &["every parameter is in one group", FROZEN], "`bn.weight` is in no group"),
             ("keeps every tap", &[WANTED], "`stem` alone was wanted, and others were kept: use `Recorder`"),
             ("always trains", &[EVALUATION, FROZEN], "an evaluation changed bn.running_mean, bn.running_var"),
             ("ignores groups", &[FROZEN], "with every group frozen a pass moved bn.running_mean"),

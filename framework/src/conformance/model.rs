@@ -239,7 +239,8 @@ impl Subject {
 
     fn agrees_with_float64(&self) -> Result<()> {
         let _no_grad = no_grad_guard();
-        let logits = |kind| Ok::<_, Error>(self.build(kind)?.forward(Mode::Train, &Taps::none())?.logits);
+        // Not in training mode: where a deep network leaves BatchNorm a handful of values, it amplifies any rounding.
+        let logits = |kind| Ok::<_, Error>(self.build(kind)?.forward(Mode::Eval, &Taps::none())?.logits);
         let apart = distance(&logits(Kind::Float)?, &logits(Kind::Double)?, 0.0);
         ensure(apart <= FLOAT32, || format!("logits are {apart:.1e} apart where {FLOAT32:.0e} is allowed"))
     }
