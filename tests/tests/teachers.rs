@@ -89,7 +89,7 @@ fn what_is_wrong_with_a_torchscript_teacher_is_said() {
         let text = torchscript(file, outputs).unwrap_err().to_string();
         text.replace(&format!("{}", file.display()), "FILE")
     };
-    assert_eq!(refusal(&file, &["logits"]), "FILE: it returns 5 tensors, and `outputs` names 1");
+    assert_eq!(refusal(&file, &["logits"]), "torchscript: FILE: it returns 5 tensors, and `outputs` names 1");
     assert_eq!(refusal(&file, &OUTPUTS[..4]), "torchscript: `outputs` must have `logits` once");
     let with = |change: &dyn Fn(&mut [&str; 5])| {
         let mut outputs = OUTPUTS;
@@ -108,13 +108,13 @@ fn what_is_wrong_with_a_torchscript_teacher_is_said() {
         "torchscript: the logits must have the shape [samples, classes], not [3, 6, 4, 4]"
     );
     let fixed = refusal(&fixture("fixed_batch.pt"), &["logits"]);
-    assert_eq!(fixed, "FILE: `logits` has the shape [2, 20] for 3 images: it must be [batch, …]");
+    assert_eq!(fixed, "torchscript: FILE: `logits` has the shape [2, 20] for 3 images: it must be [batch, …]");
     let folder = TempDir::new().unwrap();
     let other = folder.path().join("teacher.pt");
-    assert_eq!(refusal(&other, &["logits"]), "cannot read FILE");
+    assert_eq!(refusal(&other, &["logits"]), "torchscript: cannot read FILE");
     fs::write(&other, "no zip file").unwrap();
     let text = refusal(&other, &["logits"]);
-    assert!(text.starts_with("FILE: not a TorchScript file: ") && !text.contains('\n'), "{text}");
+    assert!(text.starts_with("torchscript: FILE: not a TorchScript file: ") && !text.contains('\n'), "{text}");
     let config: Box<dyn ModelConfig> =
         serde_json::from_value(json!({ "kind": "torchscript", "path": file, "outputs": OUTPUTS })).unwrap();
     let gray = ModelSpec { input: [1, 32, 32], classes: 20 };
@@ -394,7 +394,7 @@ fn outputs_that_do_not_fit_are_refused() {
         let error = plan(folder.path(), &experiment(recipe, "\"kd\"")).unwrap_err().to_string();
         error.replace(&folder.path().display().to_string(), "FOLDER")
     };
-    assert_eq!(refusal(PRECOMPUTED), "cannot read FOLDER/outputs.safetensors");
+    assert_eq!(refusal(PRECOMPUTED), "teacher.big: precomputed: cannot read FOLDER/outputs.safetensors");
     outputs(folder.path(), 160, &labels()[..160]);
     assert_eq!(
         refusal(PRECOMPUTED),
@@ -403,7 +403,7 @@ fn outputs_that_do_not_fit_are_refused() {
     outputs(folder.path(), 200, &labels());
     assert_eq!(
         refusal(&PRECOMPUTED.replace("\"pooled\"", "\"stem\"")),
-        "FOLDER/outputs.safetensors: there is no `stem`; it has logits, pooled"
+        "teacher.big: precomputed: FOLDER/outputs.safetensors: there is no `stem`; it has logits, pooled"
     );
     let save = |tensors: &[(&str, Tensor)]| {
         let tensors: Vec<(String, Tensor)> =
@@ -415,10 +415,13 @@ fn outputs_that_do_not_fit_are_refused() {
     save(&[("logits", fill(&[200, 20], 0.0, 1.0)), ("pooled", fill(&[199, 4], 0.0, 1.0))]);
     assert_eq!(refusal(PRECOMPUTED), "teacher.big: precomputed: there are logits of 200 samples, and `pooled` of 199");
     save(&[("logits", fill(&[200, 20], 0.0, 1.0).to_kind(Kind::Int64)), ("pooled", fill(&[200, 4], 0.0, 1.0))]);
-    assert_eq!(refusal(PRECOMPUTED), "FOLDER/outputs.safetensors: `logits` is Int64, not floating");
+    assert_eq!(
+        refusal(PRECOMPUTED),
+        "teacher.big: precomputed: FOLDER/outputs.safetensors: `logits` is Int64, not floating"
+    );
     save(&[("logits", fill(&[200], 0.0, 1.0))]);
     assert_eq!(
         refusal(PRECOMPUTED),
-        "FOLDER/outputs.safetensors: `logits` has the shape [200]: it must be [samples, …]"
+        "teacher.big: precomputed: FOLDER/outputs.safetensors: `logits` has the shape [200]: it must be [samples, …]"
     );
 }

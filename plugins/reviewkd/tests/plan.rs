@@ -19,6 +19,7 @@ train = 40
 test = 40
 [teacher.big]
 model = { kind = "resnet14" }
+train = {}
 [student]
 model = { kind = "resnet8" }
 [compare]
