@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
+use limbeck::dataset::DatasetInfo;
 use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TermSchedule, TrainConfig};
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
 use limbeck::precision::Precision;
+use limbeck::record::Measure;
 use serde::Serialize;
 use tch::{Device, Kind, nn};
 
@@ -452,7 +454,7 @@ fn plan_teacher(
     let mut trial = Teacher::new(name, &network.view, &*config.model, &spec, Precision::Float32, false, Device::Cpu)?;
     let mut notes = Vec::new();
     if let Some(outputs) = trial.model().outputs() {
-        notes.push(check_outputs(outputs, &data.dataset.info().train_labels)?);
+        notes.push(check_outputs(outputs, data.dataset.info())?);
     }
     if config.fold_batch_norm {
         notes.push(try_folding(&*config.model, &spec)?);
@@ -493,18 +495,21 @@ fn plan_teacher(
 }
 
 /// Checks that outputs computed beforehand are those of the training samples, and says what they are.
-fn check_outputs(outputs: &Outputs, labels: &[i64]) -> Result<String> {
-    let (samples, rows) = (outputs.samples(), labels.len());
+fn check_outputs(outputs: &Outputs, info: &DatasetInfo) -> Result<String> {
+    let (samples, rows) = (outputs.samples(), info.train_labels.len());
     if samples != rows {
         return Err(Error::plan(format!(
             "there are outputs of {samples} samples, and the training part has {rows}: compute them for every row, in order"
         )));
     }
-    Ok(format!(
-        "its outputs are of images without augmentation: it and the student see different crops; they name the right class \
-         of {:.2} % of the training samples",
-        outputs.agreement(labels)
-    ))
+    let text = "its outputs are of images without augmentation: it and the student see different crops";
+    Ok(match info.measure {
+        Measure::Top1 => {
+            let right = outputs.agreement(&info.train_labels);
+            format!("{text}; they name the right class of {right:.2} % of the training samples")
+        }
+        Measure::MeanAveragePrecision => text.to_owned(),
+    })
 }
 
 /// Folds a network's BatchNorm and says how far that goes.
@@ -536,6 +541,9 @@ pub struct Outline {
     /// Samples to train on, held out, and to test on.
     samples: [usize; 3],
     steps_per_epoch: u64,
+    /// Said only where it is not top-1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measure: Option<Measure>,
     student: NetworkOutline,
     teachers: Vec<TeacherOutline>,
     methods: Vec<MethodOutline>,
@@ -644,6 +652,7 @@ impl Plan {
             threads: self.threads,
             samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
             steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
+            measure: Some(info.measure).filter(|measure| *measure != Measure::Top1),
             student: (&self.student).into(),
             teachers: self.teachers.iter().map(teacher).collect(),
             methods: self
@@ -685,7 +694,8 @@ fn plan_method(
     let signatures: IndexMap<String, Signature> =
         teachers.iter().map(|teacher| (teacher.name.clone(), teacher.network.signature.clone())).collect();
     let labels: &Arc<[i64]> = &data.labels;
-    let site = TermSite { teachers: &signatures, labels, device: Device::Cpu, seed: 0 };
+    let measure = data.dataset.info().measure;
+    let site = TermSite { teachers: &signatures, labels, measure, device: Device::Cpu, seed: 0 };
     let terms = build_terms(&config, &student.signature, &site).map_err(|e| e.within(&format!("method.{name}")))?;
     let terms = terms.iter().map(PlannedTerm::from).collect();
     Ok(PlannedMethod { name: name.to_owned(), config, terms })
@@ -747,6 +757,14 @@ impl fmt::Display for Setting<'_> {
             info.test_labels.len(),
             info.classes()
         )?;
+        if info.measure == Measure::MeanAveragePrecision {
+            writeln!(
+                f,
+                "           targets are sets of classes: trained by {}, measured by mean average precision (mAP), not by \
+                 top-1",
+                info.measure.loss_in_words()
+            )?;
+        }
         info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
         for teacher in &plan.teachers {
             write!(f, "teacher    {}: {}, {}, ", teacher.name, teacher.network, arithmetic(&teacher.config))?;
@@ -783,7 +801,8 @@ impl fmt::Display for Plan {
         writeln!(f, "experiment {}, in {}", self.experiment.name, self.folder.display())?;
         write!(f, "{}", Setting(self))?;
         for method in &self.methods {
-            writeln!(f, "\nmethod {}: {} × cross-entropy", method.name, method.config.cross_entropy)?;
+            let loss = self.data.dataset.info().measure.loss_in_words();
+            writeln!(f, "\nmethod {}: {} × {loss}", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
                 if let Some(schedule) = &term.schedule {

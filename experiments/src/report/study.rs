@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
 use limbeck::record::{
-    Accuracies, Accuracy, Outcome, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity, Summary, TeacherRecord,
+    Accuracies, Accuracy, Measure, Outcome, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity, Summary, TeacherRecord,
     TeacherSimilarity,
 };
 use limbeck::{cohort, config, weights};
@@ -115,6 +115,8 @@ pub struct Study {
     pub methods: Vec<Method>,
     /// The teachers of all runs, each once.
     pub teachers: Vec<TeacherRecord>,
+    /// What was measured.
+    pub measure: Measure,
 }
 
 /// The place of an experiment in a sweep.
@@ -136,19 +138,19 @@ pub struct Method {
     pub runs: Vec<Run>,
     /// (seed, accuracy) of the runs that have a result.
     pub results: Vec<(u64, Accuracy)>,
-    /// Top-1 over seeds.
-    pub top1: Option<Spread>,
-    /// Top-5 over seeds.
+    /// Top-1 or mAP over seeds.
+    pub score: Option<Spread>,
+    /// Top-5 over seeds, where there is one class a sample.
     pub top5: Option<Spread>,
-    /// Top-1 minus the baseline's, of the seeds that both have; empty for the baseline itself.
+    /// That minus the baseline's, of the seeds that both have; empty for the baseline itself.
     pub differences: Vec<f64>,
     /// Their spread.
     pub difference: Option<Spread>,
 }
 
 impl Method {
-    pub fn top1s(&self) -> Vec<(u64, f64)> {
-        self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.top1)).collect()
+    pub fn scores(&self) -> Vec<(u64, f64)> {
+        self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.score())).collect()
     }
 
     /// The summaries of runs with a result.
@@ -199,7 +201,8 @@ impl Study {
         let methods = group(&experiment, read_cells(dir)?, dir);
         let teachers = teachers(&experiment, &methods);
         let label = experiment.name.clone();
-        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers })
+        let measure = measure(&methods);
+        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers, measure })
     }
 
     /// What it is part of: its sweep, or itself.
@@ -229,16 +232,16 @@ impl Study {
             for run in &mut method.runs {
                 match run.accuracies.as_ref().map(|accuracies| pick(accuracy, accuracies)) {
                     Some(Some(accuracy)) => method.results.push((run.cell.seed, accuracy)),
-                    Some(None) => run.reason = format!("it has no {}", accuracy.describe()),
+                    Some(None) => run.reason = format!("it has no {}", accuracy.describe(self.measure)),
                     None => {}
                 }
             }
-            method.top1 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top1));
-            method.top5 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top5));
+            method.score = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.score()));
+            method.top5 = Spread::of(method.results.iter().filter_map(|(_, accuracy)| accuracy.top5()));
         }
-        let theirs = self.method(baseline).map(Method::top1s).unwrap_or_default();
+        let theirs = self.method(baseline).map(Method::scores).unwrap_or_default();
         for method in self.methods.iter_mut().filter(|method| method.name != baseline) {
-            method.differences = differences(&method.top1s(), &theirs);
+            method.differences = differences(&method.scores(), &theirs);
             method.difference = Spread::of(method.differences.iter().copied());
         }
         Ok(())
@@ -251,7 +254,7 @@ impl Study {
 
     /// The mean accuracy of a method.
     pub fn mean(&self, name: &str) -> Option<f64> {
-        Some(self.method(name)?.top1?.mean)
+        Some(self.method(name)?.score?.mean)
     }
 
     /// The student trained by the labels alone: a method that has no term.
@@ -270,15 +273,25 @@ impl Study {
 
     /// The teacher that differences are taken to: the most accurate of those that could be measured.
     pub fn best_teacher(&self) -> Option<&TeacherRecord> {
-        let top1 = |teacher: &TeacherRecord| teacher.test.map(|test| test.top1);
+        let score = |teacher: &TeacherRecord| teacher.test.map(|test| test.score());
         let measured = self.teachers.iter().filter(|teacher| teacher.test.is_some());
-        measured.reduce(|best, teacher| if top1(teacher) > top1(best) { teacher } else { best })
+        measured.reduce(|best, teacher| if score(teacher) > score(best) { teacher } else { best })
     }
 
     /// A method's mean minus the best teacher's accuracy.
     pub fn to_teacher(&self, method: &Method) -> Option<f64> {
-        Some(method.top1?.mean - self.best_teacher()?.test?.top1)
+        Some(method.score?.mean - self.best_teacher()?.test?.score())
     }
+}
+
+/// What was measured, as the runs' numbers say; top-1 as long as there is none.
+fn measure(methods: &[Method]) -> Measure {
+    let summaries = methods.iter().flat_map(|method| &method.runs).filter_map(|run| run.summary.as_ref());
+    let mut tests = summaries.flat_map(|summary| {
+        let teachers = summary.teachers.iter().map(|teacher| teacher.test);
+        teachers.chain(summary.history.iter().map(|record| record.test)).flatten()
+    });
+    tests.next().map_or(Measure::Top1, |test| test.measure())
 }
 
 /// The teachers of all runs, each once, in the order of the experiment.
@@ -314,7 +327,7 @@ fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path) -> Vec<Meth
         name: name.to_owned(),
         runs: Vec::new(),
         results: Vec::new(),
-        top1: None,
+        score: None,
         top5: None,
         differences: Vec::new(),
         difference: None,
