@@ -10,16 +10,19 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
-use limbeck::dataset::DatasetInfo;
+use limbeck::dataset::{DatasetConfig, DatasetInfo};
 use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
-use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TermSchedule, TrainConfig};
+use limbeck::experiment::{
+    CompareConfig, Experiment, MethodConfig, ProbeConfig, TeacherConfig, TermSchedule, TrainConfig,
+};
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
 use limbeck::precision::Precision;
 use limbeck::record::Measure;
 use serde::Serialize;
 use tch::{Device, Kind, nn};
 
+use crate::probes::{self, PlannedProbe, ProbeOutline, ProbeSeat};
 use crate::store::{self, CellEntry, PlanFile, Progress};
 
 /// An experiment that can be run.
@@ -35,6 +38,8 @@ pub struct Plan {
     pub cell_folder: PathBuf,
     /// Where trained teachers are kept.
     pub teacher_folder: PathBuf,
+    /// Where linear probes are, beside the cells.
+    pub probe_folder: PathBuf,
     /// The device.
     pub device: Device,
     /// libtorch's threads.
@@ -49,6 +54,8 @@ pub struct Plan {
     pub methods: Vec<PlannedMethod>,
     /// The cells: methods × seeds.
     pub cells: Vec<Cell>,
+    /// The linear classifiers on their networks.
+    pub probes: Vec<PlannedProbe>,
 }
 
 /// A network as planned.
@@ -261,14 +268,14 @@ impl<'a> Place<'a> {
 pub struct Pool(HashMap<String, Rc<Data>>);
 
 impl Pool {
-    /// The data of an experiment, read once for all experiments that say the same.
-    fn data(&mut self, experiment: &Experiment, device: Device) -> Result<Rc<Data>> {
-        let key = store::digest(&(&experiment.dataset, experiment.validation, device_name(device)))?;
+    /// A data set with what is held out of it, read once for all experiments that say the same.
+    fn data(&mut self, dataset: &dyn DatasetConfig, validation: usize, device: Device) -> Result<Rc<Data>> {
+        let key = store::digest(&(dataset, validation, device_name(device)))?;
         if let Some(data) = self.0.get(&key) {
             return Ok(Rc::clone(data));
         }
-        let dataset = experiment.dataset.build(device).map_err(|e| e.within("dataset"))?;
-        let data = Rc::new(Data::new(dataset, experiment.validation)?);
+        let dataset = dataset.build(device).map_err(|e| e.within("dataset"))?;
+        let data = Rc::new(Data::new(dataset, validation)?);
         self.0.insert(key, Rc::clone(&data));
         Ok(data)
     }
@@ -302,7 +309,7 @@ impl Plan {
         let device = experiment.device.resolve()?;
         let threads = experiment.threads.unwrap_or_else(cores);
         tch::set_num_threads(threads as i32);
-        let data = pool.data(&experiment, device)?;
+        let data = pool.data(&*experiment.dataset, experiment.validation, device)?;
         let teachers = experiment
             .teacher
             .iter()
@@ -324,6 +331,7 @@ impl Plan {
         let mut plan = Plan {
             label: place.label.to_owned(),
             folder: place.folder,
+            probe_folder: place.cells.with_file_name(store::PROBES),
             cell_folder: place.cells,
             teacher_folder: place.teachers,
             experiment,
@@ -334,9 +342,24 @@ impl Plan {
             student,
             methods,
             cells: Vec::new(),
+            probes: Vec::new(),
         };
         plan.cells = plan.lay_out(has)?;
+        plan.probes = plan.lay_out_probes(pool)?;
         Ok(plan)
+    }
+
+    fn lay_out_probes(&self, pool: &mut Pool) -> Result<Vec<PlannedProbe>> {
+        let probe = |(name, config): (&String, &ProbeConfig)| {
+            let planned = match &config.dataset {
+                None => Ok(Rc::clone(&self.data)),
+                Some(dataset) => pool.data(&**dataset, 0, self.device),
+            };
+            planned
+                .and_then(|data| probes::plan(self, name, config, data))
+                .map_err(|e| e.within(&format!("probe.{name}")))
+        };
+        self.experiment.probe.iter().map(probe).collect()
     }
 
     fn lay_out(&self, has: impl Fn(&str, u64) -> bool) -> Result<Vec<Cell>> {
@@ -374,6 +397,7 @@ impl Plan {
         let name = format!("{}-seed{seed}-{}", store::folder_name(&method.name), store::short(&identity));
         let folder = self.cell_folder.join(name);
         let mut resolved = self.experiment.clone();
+        resolved.probe.clear();
         resolved.threads = Some(self.threads);
         resolved.teacher.retain(|name, _| asked(name));
         resolved.method = IndexMap::from([(method.name.clone(), method.config.clone())]);
@@ -391,7 +415,8 @@ impl Plan {
             seed: cell.seed,
             folder: store::relative(&cell.folder, &self.folder),
         };
-        PlanFile { format: 1, cells: self.cells.iter().map(entry).collect() }
+        let probes = ProbeSeat::all(self).map(|seat| seat.subject.entry(&seat.probe.name, &self.folder));
+        PlanFile { format: 1, cells: self.cells.iter().map(entry).collect(), probes: probes.collect() }
     }
 }
 
@@ -548,6 +573,8 @@ pub struct Outline {
     teachers: Vec<TeacherOutline>,
     methods: Vec<MethodOutline>,
     cells: Vec<CellOutline>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    probes: Vec<ProbeOutline>,
 }
 
 #[derive(Debug, Serialize)]
@@ -674,6 +701,7 @@ impl Plan {
                     folder: cell.folder.clone(),
                 })
                 .collect(),
+            probes: self.probes.iter().map(PlannedProbe::outline).collect(),
         }
     }
 }
@@ -827,7 +855,7 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        Ok(())
+        self.probes.iter().try_for_each(|probe| write!(f, "{probe}"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The report for programs: CSV with numbers in full precision and empty cells where there is no number. The first column of
 //! every file is the experiment's name.
 
-use limbeck::record::{Accuracy, EpochAccuracy, Measure};
+use limbeck::record::{Accuracy, EpochAccuracy, Measure, ProbedNetwork};
 
 use super::Survey;
 use super::sections::{classes, evidence, likeness};
@@ -22,12 +22,13 @@ pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
         ("alignment.csv", alignment(survey)),
         ("correlations.csv", correlations(survey)),
         ("classes.csv", by_class(survey)),
+        ("probes.csv", probes(survey)),
     ];
     files.into_iter().filter(|(_, table)| !table.rows.is_empty())
 }
 
 /// What is in a file.
-pub fn describe(name: &str) -> &'static str {
+pub fn describe(measure: Measure, name: &str) -> &'static str {
     match name {
         "comparison.csv" => "a row for each method",
         "runs.csv" => "every run with its three accuracies, cost and surroundings",
@@ -38,7 +39,9 @@ pub fn describe(name: &str) -> &'static str {
         "similarity.csv" => "every run beside every teacher",
         "alignment.csv" => "CKA of every pair of taps, mean over seeds",
         "correlations.csv" => "differences of the correlations of every two classes, mean over seeds",
-        "classes.csv" => "accuracy, or average precision, by class, mean over seeds",
+        "classes.csv" if measure == Measure::MeanAveragePrecision => "average precision by class, mean over seeds",
+        "classes.csv" => "accuracy by class, mean over seeds",
+        "probes.csv" => "every linear classifier on a frozen network",
         _ => "",
     }
 }
@@ -227,6 +230,57 @@ fn by_class(survey: &Survey) -> Table {
         for (class, share) in classes {
             table.row([study.experiment.name.clone(), method.name.clone(), class, share.to_string()]);
         }
+    }
+    table
+}
+
+/// One row for each classifier on a frozen network, those without a result too.
+fn probes(survey: &Survey) -> Table {
+    let mut table = Table::new([
+        "experiment",
+        "probe",
+        "network",
+        "name",
+        "seed",
+        "model",
+        "view",
+        "tap",
+        "features",
+        "dataset",
+        "classes",
+        "train_samples",
+        "test_samples",
+        "epochs",
+        "measure",
+        "score",
+        "top5",
+        "test_loss",
+        "train_loss",
+        "score_of_random_backbone",
+        "seconds",
+    ]);
+    for (study, run) in survey.studies.iter().flat_map(|study| study.probes.iter().map(move |run| (study, run))) {
+        let (kind, name) = match &run.entry.network {
+            ProbedNetwork::Student { method } => ("student", method.as_str()),
+            ProbedNetwork::Teacher { name } => ("teacher", name.as_str()),
+            ProbedNetwork::Untrained => ("untrained", ""),
+        };
+        let record = run.record.as_ref();
+        let test = record.map(|record| record.test);
+        let mut row = [&study.experiment.name, &run.entry.probe, kind, name].map(str::to_owned).to_vec();
+        row.push(run.entry.seed.to_string());
+        row.extend([or_empty(record.map(|r| &r.model)), or_empty(record.map(|r| &r.view))]);
+        row.extend([or_empty(record.map(|r| &r.tap)), or_empty(record.map(|r| r.features))]);
+        row.extend([or_empty(record.map(|r| &r.dataset)), or_empty(record.map(|r| r.classes))]);
+        row.extend([or_empty(record.map(|r| r.samples[0])), or_empty(record.map(|r| r.samples[1]))]);
+        row.extend([or_empty(record.map(|r| r.epochs)), or_empty(test.map(|test| test.measure().key()))]);
+        row.extend([or_empty(test.map(|test| test.score())), or_empty(test.and_then(|test| test.top5()))]);
+        row.extend([or_empty(test.map(|test| test.loss())), or_empty(record.map(|r| r.train_loss))]);
+        row.push(or_empty(
+            study.untrained(&run.entry.probe).iter().find(|(s, _)| *s == run.entry.seed).map(|(_, v)| v),
+        ));
+        row.push(or_empty(record.map(|r| r.seconds)));
+        table.row(row);
     }
     table
 }

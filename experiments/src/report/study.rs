@@ -7,13 +7,14 @@ use indexmap::IndexMap;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
 use limbeck::record::{
-    Accuracies, Accuracy, Measure, Outcome, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity, Summary, TeacherRecord,
-    TeacherSimilarity,
+    Accuracies, Accuracy, Measure, Outcome, ProbeRecord, ProbedNetwork, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity,
+    Summary, TeacherRecord, TeacherSimilarity,
 };
 use limbeck::{cohort, config, weights};
 use tch::{Kind, Tensor};
 
-use crate::store::{self, CellEntry, PlanFile, PointEntry, SweepFile};
+use crate::probes;
+use crate::store::{self, CellEntry, PlanFile, PointEntry, ProbeEntry, SweepFile};
 
 use super::statistics::{Spread, differences};
 
@@ -117,6 +118,16 @@ pub struct Study {
     pub teachers: Vec<TeacherRecord>,
     /// What was measured.
     pub measure: Measure,
+    /// The linear classifiers on frozen networks, in the order of the plan.
+    pub probes: Vec<ProbeRun>,
+}
+
+/// A linear classifier and what became of it.
+#[derive(Debug)]
+pub struct ProbeRun {
+    pub entry: ProbeEntry,
+    /// What it says of itself; absent if it has not ended or cannot be read.
+    pub record: Option<ProbeRecord>,
 }
 
 /// The place of an experiment in a sweep.
@@ -198,11 +209,14 @@ impl Study {
             )));
         }
         let experiment = config::load(&path, &[])?;
-        let methods = group(&experiment, read_cells(dir)?, dir);
+        let PlanFile { cells, probes, .. } = read_plan(dir)?;
+        let methods = group(&experiment, cells, dir);
+        let record = |entry: &ProbeEntry| probes::read(&dir.join(&entry.folder)).ok().flatten();
+        let probes = probes.into_iter().map(|entry| ProbeRun { record: record(&entry), entry }).collect();
         let teachers = teachers(&experiment, &methods);
         let label = experiment.name.clone();
         let measure = measure(&methods);
-        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers, measure })
+        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers, measure, probes })
     }
 
     /// What it is part of: its sweep, or itself.
@@ -263,6 +277,13 @@ impl Study {
         self.methods.iter().find(alone)
     }
 
+    /// The scores of a probe's classifiers on networks that never trained, by seed.
+    pub fn untrained(&self, probe: &str) -> Vec<(u64, f64)> {
+        let of = |run: &&ProbeRun| run.entry.probe == probe && run.entry.network == ProbedNetwork::Untrained;
+        let runs = self.probes.iter().filter(of);
+        runs.filter_map(|run| Some((run.entry.seed, run.record.as_ref()?.test.score()))).collect()
+    }
+
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         self.methods.iter().flat_map(|method| &method.runs)
     }
@@ -307,7 +328,7 @@ fn teachers(experiment: &Experiment, methods: &[Method]) -> Vec<TeacherRecord> {
     teachers
 }
 
-fn read_cells(dir: &Path) -> Result<Vec<CellEntry>> {
+fn read_plan(dir: &Path) -> Result<PlanFile> {
     let path = dir.join(store::PLAN);
     let plan: PlanFile = store::read_json(&path)?;
     if plan.format != PLAN_FORMAT {
@@ -316,7 +337,7 @@ fn read_cells(dir: &Path) -> Result<Vec<CellEntry>> {
             format!("format {} is not known; this version reads format {PLAN_FORMAT}", plan.format),
         ));
     }
-    Ok(plan.cells)
+    Ok(plan)
 }
 
 /// The cells by method, in the order of `compare`; cells that `compare` does not name come last, those that the plan

@@ -118,7 +118,7 @@ fn folder(experiment: &str, methods: &[&str], seeds: &[u64], summaries: &[Summar
             });
         }
     }
-    store::write_json(&dir.path().join(store::PLAN), &PlanFile { format: 1, cells }).unwrap();
+    store::write_json(&dir.path().join(store::PLAN), &PlanFile { format: 1, cells, probes: Vec::new() }).unwrap();
     for summary in summaries {
         let cell = dir.path().join(format!("cells/{}-seed{}", summary.method, summary.seed));
         fs::create_dir_all(&cell).unwrap();
