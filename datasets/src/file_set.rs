@@ -84,6 +84,8 @@ pub(crate) struct Sample {
     /// Its file for each modality, relative to the data set's folder.
     pub files: Vec<String>,
     pub label: i64,
+    /// Whether it has each of the classes; empty where its target is its label.
+    pub classes: Vec<bool>,
 }
 
 /// A data set whose files are listed.
@@ -117,7 +119,7 @@ impl FileSet<'_> {
         let pool = pool(threads)?;
         let listed = std::mem::take(&mut self.parts);
         let mut left_out = Vec::new();
-        let mut parts = Vec::new();
+        let (mut parts, mut targets) = (Vec::new(), Vec::new());
         for (samples, name) in listed.into_iter().zip(["training", "test"]) {
             let listed = samples.len();
             let (samples, entries) = self.sound(samples, &pool)?;
@@ -131,6 +133,7 @@ impl FileSet<'_> {
                 left_out.push(format!("{} of {listed} {name} samples", listed - samples.len()));
             }
             let labels = samples.iter().map(|sample| sample.label).collect();
+            targets.extend(targets_of(&samples));
             let reader = self.reader(samples, entries, [height as usize, width as usize])?;
             let pixels: Box<dyn crate::image_set::Pixels> = match self.storage {
                 Storage::Stream { .. } => Box::new(Stream::new(reader, pool.clone(), device)),
@@ -140,6 +143,10 @@ impl FileSet<'_> {
         }
         let Ok(parts) = <[Part; 2]>::try_from(parts) else { return Err(Error::run("two parts are built")) };
         let set = ImageSet::new(self.name, self.class_names, self.modalities, self.views, parts, device)?;
+        let set = match <[Tensor; 2]>::try_from(targets) {
+            Ok(targets) => set.with_targets(targets),
+            Err(_) => set,
+        };
         Ok(match left_out.as_slice() {
             [] => set,
             _ => set.with_note(format!("left out because their images are broken: {}", left_out.join(", "))),
@@ -223,6 +230,13 @@ impl FileSet<'_> {
         let modalities = self.modalities.iter().enumerate().map(read).collect::<Result<_>>()?;
         Ok(Resident::new(modalities, augmentation))
     }
+}
+
+/// The sets of classes of samples that have them, `[N, classes]` float32 of 0 and 1.
+fn targets_of(samples: &[Sample]) -> Option<Tensor> {
+    let classes = samples.first().map_or(0, |sample| sample.classes.len()) as i64;
+    let present: Vec<f32> = samples.iter().flat_map(|sample| &sample.classes).map(|has| f32::from(*has)).collect();
+    (classes > 0).then(|| Tensor::from_slice(&present).view([-1, classes]))
 }
 
 /// Images that are decoded at a time on their way to the device.

@@ -146,7 +146,11 @@ impl ImageFolder {
         let mut samples = Vec::new();
         for (label, class) in classes.iter().enumerate() {
             let images = list_images(&self.path.join(part).join(class))?;
-            let sample = |file| Sample { files: vec![format!("{part}/{class}/{file}")], label: label as i64 };
+            let sample = |file| Sample {
+                files: vec![format!("{part}/{class}/{file}")],
+                label: label as i64,
+                classes: Vec::new(),
+            };
             samples.extend(images.into_iter().map(sample));
         }
         Ok(samples)

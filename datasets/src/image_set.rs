@@ -45,6 +45,8 @@ pub struct ImageSet {
     views: Vec<Pipeline>,
     /// Training part and test part: pixels and labels (`[N]`, int64).
     parts: [(Box<dyn Pixels>, Tensor); 2],
+    /// `[N, classes]`, float32, of both parts, where targets are sets of classes.
+    targets: Option<[Tensor; 2]>,
 }
 
 impl ImageSet {
@@ -66,13 +68,30 @@ impl ImageSet {
             name: name.to_owned(),
             identity: identity(&parts, &class_names, modalities, views),
             class_names,
+            measure: Measure::Top1,
             train_labels: Arc::from(train.labels.as_slice()),
             test_labels: Arc::from(test.labels.as_slice()),
             views: pipelines.iter().map(|view| view.info.clone()).collect(),
             notes: Vec::new(),
         };
         let on_device = |part: Part| (part.pixels, Tensor::from_slice(&part.labels).to_device(device));
-        Ok(ImageSet { info, views: pipelines, parts: parts.map(on_device) })
+        Ok(ImageSet { info, views: pipelines, parts: parts.map(on_device), targets: None })
+    }
+
+    /// The same with sets of classes for targets: those of the training and of the test part, `[N, classes]` float32 of 0
+    /// and 1.
+    #[must_use]
+    pub fn with_targets(mut self, targets: [Tensor; 2]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.info.identity.as_bytes());
+        for part in &targets {
+            hasher.update(&Vec::<u8>::try_from(part.to_kind(Kind::Uint8).flatten(0, -1)).unwrap_or_default());
+        }
+        self.info.identity = hasher.finalize().to_hex().to_string();
+        self.info.measure = Measure::MeanAveragePrecision;
+        let device = self.parts[0].1.device();
+        self.targets = Some(targets.map(|part| part.to_device(device)));
+        self
     }
 
     /// The same with a note for those who read the plan.
@@ -129,7 +148,9 @@ impl Dataset for ImageSet {
         let (pipelines, modalities) = self.wanted(views)?;
         let bytes = pixels.gather(rows, &modalities, draw)?;
         let labels = labels.index_select(0, rows.device());
-        let mut batch = Batch { views: Default::default(), labels };
+        let targets = self.targets.as_ref().map(|parts| &parts[usize::from(split == Split::Test)]);
+        let targets = targets.map(|targets| targets.index_select(0, rows.device()));
+        let mut batch = Batch { views: Default::default(), labels, targets };
         for view in pipelines {
             for (bytes, _) in bytes.iter().zip(&modalities).filter(|(_, modality)| **modality == view.modality) {
                 batch.views.insert(view.info.name.clone(), view.apply(bytes, rows.device(), draw));

@@ -9,7 +9,13 @@
 //!
 //! Each modality is a folder, with the same file names in each (their extensions may differ), and has a view of its name;
 //! a crop and its mirroring are the same in all. A label map is an image whose grey values (or places in its palette) are
-//! classes: a sample's class is the one with the most pixels, apart from those in `ignore`.
+//! classes: a sample's label is the one with the most pixels, apart from those in `ignore`.
+//!
+//! # Targets
+//! With `target = "dominant"` that label is what a network learns and is measured by. With `target = "presence"` it is the
+//! set of classes that the label map shows, each with at least the share `present` of the pixels that are not in `ignore`
+//! (0: with any): trained by binary cross-entropy, measured by mean average precision. The label then stands for the
+//! sample where one class is needed: for the rows that are held out, and for samplers of negatives that go by class.
 //!
 //! # Parts
 //! Neighbouring frames of a recording look alike, so a random split would test on what was trained on. The samples, in the
@@ -42,6 +48,8 @@ limbeck::plugin! {
 path = "data/nyu-depth-v2-small"   # the folder that holds the folders below
 size = [60, 80]                    # height and width of what a network sees
 classes = 40                       # of the label maps: their pixels are 0 to classes − 1, or ignored
+target = "dominant"                # what is learnt: "dominant", the class of most pixels; "presence", the set of classes shown
+present = 0.01                     # with "presence": the least share of the pixels that a class must have; 0: any pixel
 ignore = []                        # pixels of the label maps that are no class
 labels = "labels"                  # the folder of the label maps
 block = 50                         # samples of a block, in the order of their names
@@ -67,6 +75,10 @@ pub struct PairedFolders {
     pub size: [i64; 2],
     /// Classes of the label maps.
     pub classes: u8,
+    /// What is learnt of the label maps.
+    pub target: Target,
+    /// The least share of the pixels that a class must have to be present; 0: any pixel.
+    pub present: f64,
     /// Pixels of the label maps that are no class.
     pub ignore: Vec<u8>,
     /// The folder of the label maps.
@@ -85,6 +97,16 @@ pub struct PairedFolders {
     pub views: ViewConfigs,
     /// The modalities by name; the first is what a network sees that names no view.
     pub modalities: IndexMap<String, Folder>,
+}
+
+/// What is learnt of a label map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The class with the most pixels.
+    Dominant,
+    /// The set of classes that it shows.
+    Presence,
 }
 
 /// The images of one modality.
@@ -108,6 +130,8 @@ impl Default for PairedFolders {
             path: PathBuf::from("data/nyu-depth-v2-small"),
             size: [60, 80],
             classes: 40,
+            target: Target::Dominant,
+            present: 0.01,
             ignore: Vec::new(),
             labels: "labels".to_owned(),
             block: 50,
@@ -149,6 +173,10 @@ impl PairedFolders {
                 self.block
             )));
         }
+        let notes = match self.target {
+            Target::Dominant => Vec::new(),
+            Target::Presence => self.presence([&train, &test])?,
+        };
         let name = self.path.file_name().map_or_else(|| "pairs".into(), |name| name.to_string_lossy());
         FileSet {
             kind: "paired_folders",
@@ -163,6 +191,28 @@ impl PairedFolders {
             views: &self.views,
         }
         .build(device)
+        .map(|set| notes.into_iter().fold(set, ImageSet::with_note))
+    }
+
+    /// What there is to say of the sets of classes in the training part and the test part.
+    fn presence(&self, parts: [&[Sample]; 2]) -> Result<Vec<String>> {
+        let shown = |samples: &[Sample]| samples.iter().flat_map(|sample| &sample.classes).filter(|has| **has).count();
+        let occurs = |samples: &[Sample], class: usize| samples.iter().any(|sample| sample.classes[class]);
+        let occurring = parts.map(|part| (0..self.classes.into()).filter(|class| occurs(part, *class)).count());
+        if occurring.contains(&0) {
+            return Err(Error::plan(format!(
+                "paired_folders: no class has a share of {} of the pixels of any label map of a part: choose a smaller `present`",
+                self.present
+            )));
+        }
+        let [train, test] = parts.map(|part| shown(part) as f64 / part.len().max(1) as f64);
+        let least =
+            if self.present > 0.0 { format!("at least {} % of", 100.0 * self.present) } else { "any of".to_owned() };
+        Ok(vec![format!(
+            "targets are the classes with {least} the pixels: {train:.1} of a training sample, {test:.1} of a test sample in \
+             the mean; {} and {} of {} classes occur",
+            occurring[0], occurring[1], self.classes
+        )])
     }
 
     fn check(&self) -> Result<Vec<Modality>> {
@@ -175,6 +225,9 @@ impl PairedFolders {
         }
         if self.classes == 0 {
             return wrong("classes must be at least 1");
+        }
+        if !(0.0..=1.0).contains(&self.present) {
+            return wrong(&format!("present must be between 0 and 1, a share of the pixels, not {}", self.present));
         }
         let modality = |(name, folder): (&String, &Folder)| {
             if ![1, 3].contains(&folder.mean.len()) {
@@ -198,7 +251,9 @@ impl PairedFolders {
         let stems: Vec<(&String, &String)> = labels.iter().collect();
         let sample = |(stem, map): &(&String, &String)| {
             let file = |files: &BTreeMap<String, String>| files.get(*stem).cloned().unwrap_or_default();
-            Ok(Sample { files: folders.iter().map(file).collect(), label: self.class(&self.path.join(map))? })
+            let counts = self.count(&self.path.join(map))?;
+            let classes = if self.target == Target::Presence { self.shown(&counts) } else { Vec::new() };
+            Ok(Sample { files: folders.iter().map(file).collect(), label: dominant(&counts), classes })
         };
         stems.par_iter().map(sample).collect()
     }
@@ -235,8 +290,8 @@ impl PairedFolders {
         }
     }
 
-    /// The class with the most pixels of a label map; the lowest of several.
-    fn class(&self, map: &Path) -> Result<i64> {
+    /// The pixels of each class in a label map.
+    fn count(&self, map: &Path) -> Result<Vec<u64>> {
         let file = fs::read(map).map_err(Error::io("read", map))?;
         let picture = Picture::decode_numbers(&file).map_err(|what| Error::data(map, what))?;
         let mut counts = vec![0_u64; self.classes.into()];
@@ -248,12 +303,23 @@ impl PairedFolders {
             };
             *count += 1;
         }
-        let most = counts.iter().copied().max().unwrap_or_default();
-        match counts.iter().position(|count| *count == most) {
-            Some(class) if most > 0 => Ok(class as i64),
-            _ => Err(Error::data(map, "every pixel is one of `ignore`: the sample has no class")),
+        match counts.iter().any(|count| *count > 0) {
+            true => Ok(counts),
+            false => Err(Error::data(map, "every pixel is one of `ignore`: the sample has no class")),
         }
     }
+
+    /// Whether each class has its share of the pixels.
+    fn shown(&self, counts: &[u64]) -> Vec<bool> {
+        let all = counts.iter().sum::<u64>() as f64;
+        counts.iter().map(|count| *count > 0 && *count as f64 >= self.present * all).collect()
+    }
+}
+
+/// The class with the most pixels; the lowest of several.
+fn dominant(counts: &[u64]) -> i64 {
+    let most = counts.iter().max();
+    counts.iter().position(|count| Some(count) == most).unwrap_or_default() as i64
 }
 
 #[cfg(test)]
@@ -299,6 +365,42 @@ mod tests {
         assert_eq!(views, [("rgb", [3, 12, 16]), ("depth", [1, 12, 16])]);
         let ignoring = PairedFolders { ignore: vec![0], ..config(dir.path()) }.load(Device::Cpu).unwrap();
         assert_eq!(ignoring.info().train_labels[..], [3, 1, 2, 3, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn targets_are_the_classes_that_a_map_shows() {
+        let dir = folder();
+        let of = |present: f64, ignore: &[u8]| {
+            let config = config(dir.path());
+            PairedFolders { target: Target::Presence, present, ignore: ignore.to_vec(), ..config }
+        };
+        let targets = |config: &PairedFolders, split: Split| -> Vec<Vec<f64>> {
+            let set = config.load(Device::Cpu).unwrap();
+            assert_eq!(set.info().measure, Measure::MeanAveragePrecision);
+            let views: Views = ["depth"].into_iter().collect();
+            let batch = set.batch(split, &Rows::new(vec![2, 1], Device::Cpu), &views, None).unwrap();
+            Vec::try_from(batch.targets.unwrap()).unwrap()
+        };
+        // The border is a twelfth of every map: 8.3 % of its pixels.
+        let (frame2, frame1) = (vec![0.0, 0.0, 1.0, 1.0], vec![0.0, 1.0, 0.0, 1.0]);
+        for present in [0.0, 0.01, 1.0 / 12.0] {
+            assert_eq!(targets(&of(present, &[]), Split::Train), [frame2.clone(), frame1.clone()]);
+        }
+        assert_eq!(targets(&of(0.0, &[]), Split::Test), [vec![0.0, 1.0, 0.0, 1.0], vec![0.0, 0.0, 1.0, 1.0]]);
+        assert_eq!(targets(&of(0.09, &[]), Split::Train), [vec![0.0, 0.0, 1.0, 0.0], vec![0.0, 1.0, 0.0, 0.0]]);
+        // Without class 2, the border is all that is left of frame 2.
+        assert_eq!(targets(&of(1.0, &[2]), Split::Train), [vec![0.0, 0.0, 0.0, 1.0], vec![0.0; 4]]);
+        let set = of(0.0, &[]).load(Device::Cpu).unwrap();
+        assert_eq!(set.info().train_labels[..], [0, 1, 2, 0, 0, 1, 2, 0], "labels stay the dominant class");
+        let note = "targets are the classes with any of the pixels: 2.0 of a training sample, 2.0 of a test sample in the \
+                    mean; 4 and 3 of 4 classes occur";
+        assert_eq!(set.info().notes, [note]);
+        let identity = |config: PairedFolders| config.load(Device::Cpu).unwrap().info().identity.clone();
+        let plain = identity(config(dir.path()));
+        assert_ne!(identity(of(0.0, &[])), plain);
+        assert_ne!(identity(of(0.0, &[])), identity(of(0.09, &[])), "other targets are other data");
+        assert_eq!(identity(of(0.0, &[])), identity(of(0.01, &[])), "the same targets are the same data");
+        assert_eq!(identity(PairedFolders { present: 0.5, ..config(dir.path()) }), plain, "it does not matter here");
     }
 
     #[test]
@@ -370,6 +472,13 @@ mod tests {
         );
         let message = error(|_, config| config.modalities[0].mean = vec![0.5; 2]);
         assert_eq!(message, "paired_folders: rgb: mean must have 1 or 3 values, not 2");
+        let message = error(|_, config| config.present = 1.5);
+        assert_eq!(message, "paired_folders: present must be between 0 and 1, a share of the pixels, not 1.5");
+        let message = error(|_, config| (config.target, config.present) = (Target::Presence, 1.0));
+        assert_eq!(
+            message,
+            "paired_folders: no class has a share of 1 of the pixels of any label map of a part: choose a smaller `present`"
+        );
         let message = error(|_, config| config.modalities.clear());
         assert_eq!(message, "paired_folders: `modalities` names none");
     }

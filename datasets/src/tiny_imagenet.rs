@@ -187,7 +187,8 @@ fn training(root: &Path, ids: &[String]) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for (label, id) in ids.iter().enumerate() {
         let folder = format!("train/{id}/images");
-        let sample = |file| Sample { files: vec![format!("{folder}/{file}")], label: label as i64 };
+        let sample =
+            |file| Sample { files: vec![format!("{folder}/{file}")], label: label as i64, classes: Vec::new() };
         samples.extend(list_images(&root.join(&folder))?.into_iter().map(sample));
     }
     Ok(samples)
@@ -213,7 +214,7 @@ fn validation(root: &Path, ids: &[String]) -> Result<Vec<Sample>> {
     for image in list_images(&folder)? {
         let label = labels.remove(&image);
         let label = label.ok_or_else(|| Error::data(folder.join(&image), "not in val_annotations.txt"))?;
-        samples.push(Sample { files: vec![format!("val/images/{image}")], label });
+        samples.push(Sample { files: vec![format!("val/images/{image}")], label, classes: Vec::new() });
     }
     match labels.keys().min() {
         Some(image) => Err(Error::data(&file, format!("names {image}, which is not in val/images"))),

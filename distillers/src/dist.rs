@@ -63,6 +63,7 @@ impl Default for Dist {
 impl DistillerConfig for Dist {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         same_classes("dist", site)?;
+        site.one_class("dist compares one distribution over all classes")?;
         site.logits_only()
     }
 

@@ -66,6 +66,7 @@ impl Default for Dkd {
 impl DistillerConfig for Dkd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         same_classes("dkd", site)?;
+        site.one_class("dkd compares one distribution over all classes")?;
         site.logits_only()
     }
 

@@ -68,6 +68,7 @@ impl Fixture {
             teacher_name: "big",
             labels: &self.labels,
             classes: distinct.len().max(2) as i64,
+            measure: Measure::Top1,
             configured_pairs: None,
             device: Device::Cpu,
         }

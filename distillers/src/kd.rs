@@ -58,6 +58,7 @@ impl DistillerConfig for Kd {
                 site.student.classes, site.teacher.classes
             )));
         }
+        site.one_class("kd compares one distribution over all classes")?;
         site.logits_only()
     }
 

@@ -56,6 +56,7 @@ impl Default for Lskd {
 impl DistillerConfig for Lskd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         same_classes("lskd", site)?;
+        site.one_class("lskd compares one distribution over all classes")?;
         site.logits_only()
     }
 

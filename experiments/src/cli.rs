@@ -165,7 +165,7 @@ Examples:
         #[command(subcommand)]
         verb: WeightsVerb,
     },
-    /// Evaluate given weights: top-1, top-5, loss, calibration error, images per second.
+    /// Evaluate given weights: top-1, top-5, loss, calibration error, images per second; mAP where targets are sets of classes.
     #[command(after_help = "\
 Published weights differ in the normalisation that they expect: set it with the data set's own settings.
 

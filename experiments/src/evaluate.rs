@@ -11,9 +11,9 @@ use limbeck::dataset::{Dataset, DatasetConfig, Rows, Split, Views};
 use limbeck::device::DeviceSpec;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::Precision;
-use limbeck::metric::{AccuracyMeter, CALIBRATION_BINS, CalibrationMeter};
+use limbeck::metric::{CALIBRATION_BINS, CalibrationMeter, SplitMeter};
 use limbeck::model::{ModelConfig, ModelSpec, Taps};
-use limbeck::record::Accuracy;
+use limbeck::record::{Accuracy, Measure};
 use limbeck::weights::Format;
 use serde::{Deserialize, Serialize};
 
@@ -87,13 +87,15 @@ pub struct Evaluation {
     pub view: String,
     /// How many there were.
     pub images: usize,
-    /// `top1` and `top5` in percent, `loss` in nats.
+    /// `top1` and `top5` in percent, `loss` in nats; or `mean_average_precision` in percent and `binary_cross_entropy` in nats.
     #[serde(flatten)]
     pub accuracy: Accuracy,
-    /// Expected calibration error in percent, see [`CalibrationMeter`].
-    pub calibration_error: f64,
+    /// Expected calibration error in percent, see [`CalibrationMeter`]; absent where targets are sets of classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_error: Option<f64>,
     /// The bins of equal width that it is taken over.
-    pub calibration_bins: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_bins: Option<i64>,
     /// Over the whole pass, data included, after one batch to warm up.
     pub images_per_second: f64,
     /// The images of a batch.
@@ -149,7 +151,7 @@ pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
         images,
         accuracy,
         calibration_error,
-        calibration_bins: CALIBRATION_BINS,
+        calibration_bins: calibration_error.map(|_| CALIBRATION_BINS),
         images_per_second: images as f64 / seconds,
         batch: arguments.batch,
         precision: arguments.precision,
@@ -158,21 +160,22 @@ pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
 }
 
 /// Accuracy, calibration error in percent, and the seconds of the whole pass.
-fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> Result<(Accuracy, f64, f64)> {
+fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> Result<(Accuracy, Option<f64>, f64)> {
     let info = data.info();
     let rows: Vec<i64> = (0..info.labels(split).len() as i64).collect();
     let views: Views = [network.view.as_str()].into_iter().collect();
     let device = network.device();
     let pass = |rows: &[i64]| {
-        let (mut accuracy, mut calibration) = (AccuracyMeter::new(device), CalibrationMeter::new(device));
+        let (mut accuracy, mut calibration) = (SplitMeter::new(info.measure, device), CalibrationMeter::new(device));
         for chunk in rows.chunks(batch as usize) {
             let batch = data.batch(split, &Rows::new(chunk.to_vec(), device), &views, None)?;
             let logits = network.forward(batch.view(&network.view)?, &Taps::none())?.logits;
-            accuracy.add(&logits, &batch.labels);
+            accuracy.add(&logits, &batch)?;
             calibration.add(&logits, &batch.labels);
         }
         // Reading the sums waits for the device.
-        Ok::<_, Error>((accuracy.read()?, calibration.read()?))
+        let calibration = (info.measure == Measure::Top1).then(|| calibration.read()).transpose()?;
+        Ok::<_, Error>((accuracy.read()?, calibration))
     };
     pass(&rows[..rows.len().min(batch as usize)])?;
     let start = Instant::now();
@@ -182,7 +185,6 @@ fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> R
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Accuracy { top1, top5, loss } = self.accuracy;
         let part = match self.split {
             Split::Train => "training part",
             Split::Test => "test part",
@@ -192,11 +194,23 @@ impl fmt::Display for Evaluation {
             "{} ({} parameters) on {}, {part}: {} images",
             self.model, self.parameters, self.dataset, self.images
         )?;
-        writeln!(f, "top-1              {top1:8.2} %")?;
-        writeln!(f, "top-5              {top5:8.2} %")?;
-        writeln!(f, "loss               {loss:8.4} nats")?;
-        let bins = self.calibration_bins;
-        writeln!(f, "calibration error  {:8.2} % (expected, {bins} bins of equal width)", self.calibration_error)?;
+        match self.accuracy {
+            Accuracy::SingleLabel { top1, top5, loss } => {
+                writeln!(f, "top-1              {top1:8.2} %")?;
+                writeln!(f, "top-5              {top5:8.2} %")?;
+                writeln!(f, "loss               {loss:8.4} nats")?;
+            }
+            Accuracy::MultiLabel { mean_average_precision, binary_cross_entropy } => {
+                writeln!(
+                    f,
+                    "mAP                {mean_average_precision:8.2} % (mean average precision, over classes that occur)"
+                )?;
+                writeln!(f, "loss               {binary_cross_entropy:8.4} nats (binary cross-entropy)")?;
+            }
+        }
+        if let (Some(error), Some(bins)) = (self.calibration_error, self.calibration_bins) {
+            writeln!(f, "calibration error  {error:8.2} % (expected, {bins} bins of equal width)")?;
+        }
         writeln!(
             f,
             "images per second  {:8.0}   ({}, {}, batches of {}, data included)",

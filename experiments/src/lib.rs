@@ -46,6 +46,7 @@ pub mod listing;
 pub mod log;
 pub mod new;
 pub mod plan;
+pub mod probes;
 pub mod progress;
 pub mod report;
 pub mod run;

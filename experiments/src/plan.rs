@@ -10,14 +10,19 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
+use limbeck::dataset::{DatasetConfig, DatasetInfo};
 use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
-use limbeck::experiment::{CompareConfig, Experiment, MethodConfig, TeacherConfig, TermSchedule, TrainConfig};
+use limbeck::experiment::{
+    CompareConfig, Experiment, MethodConfig, ProbeConfig, TeacherConfig, TermSchedule, TrainConfig,
+};
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
 use limbeck::precision::Precision;
+use limbeck::record::Measure;
 use serde::Serialize;
 use tch::{Device, Kind, nn};
 
+use crate::probes::{self, PlannedProbe, ProbeOutline, ProbeSeat};
 use crate::store::{self, CellEntry, PlanFile, Progress};
 
 /// An experiment that can be run.
@@ -33,6 +38,8 @@ pub struct Plan {
     pub cell_folder: PathBuf,
     /// Where trained teachers are kept.
     pub teacher_folder: PathBuf,
+    /// Where linear probes are, beside the cells.
+    pub probe_folder: PathBuf,
     /// The device.
     pub device: Device,
     /// libtorch's threads.
@@ -47,6 +54,8 @@ pub struct Plan {
     pub methods: Vec<PlannedMethod>,
     /// The cells: methods × seeds.
     pub cells: Vec<Cell>,
+    /// The linear classifiers on their networks.
+    pub probes: Vec<PlannedProbe>,
 }
 
 /// A network as planned.
@@ -259,14 +268,14 @@ impl<'a> Place<'a> {
 pub struct Pool(HashMap<String, Rc<Data>>);
 
 impl Pool {
-    /// The data of an experiment, read once for all experiments that say the same.
-    fn data(&mut self, experiment: &Experiment, device: Device) -> Result<Rc<Data>> {
-        let key = store::digest(&(&experiment.dataset, experiment.validation, device_name(device)))?;
+    /// A data set with what is held out of it, read once for all experiments that say the same.
+    fn data(&mut self, dataset: &dyn DatasetConfig, validation: usize, device: Device) -> Result<Rc<Data>> {
+        let key = store::digest(&(dataset, validation, device_name(device)))?;
         if let Some(data) = self.0.get(&key) {
             return Ok(Rc::clone(data));
         }
-        let dataset = experiment.dataset.build(device).map_err(|e| e.within("dataset"))?;
-        let data = Rc::new(Data::new(dataset, experiment.validation)?);
+        let dataset = dataset.build(device).map_err(|e| e.within("dataset"))?;
+        let data = Rc::new(Data::new(dataset, validation)?);
         self.0.insert(key, Rc::clone(&data));
         Ok(data)
     }
@@ -300,7 +309,7 @@ impl Plan {
         let device = experiment.device.resolve()?;
         let threads = experiment.threads.unwrap_or_else(cores);
         tch::set_num_threads(threads as i32);
-        let data = pool.data(&experiment, device)?;
+        let data = pool.data(&*experiment.dataset, experiment.validation, device)?;
         let teachers = experiment
             .teacher
             .iter()
@@ -322,6 +331,7 @@ impl Plan {
         let mut plan = Plan {
             label: place.label.to_owned(),
             folder: place.folder,
+            probe_folder: place.cells.with_file_name(store::PROBES),
             cell_folder: place.cells,
             teacher_folder: place.teachers,
             experiment,
@@ -332,9 +342,24 @@ impl Plan {
             student,
             methods,
             cells: Vec::new(),
+            probes: Vec::new(),
         };
         plan.cells = plan.lay_out(has)?;
+        plan.probes = plan.lay_out_probes(pool)?;
         Ok(plan)
+    }
+
+    fn lay_out_probes(&self, pool: &mut Pool) -> Result<Vec<PlannedProbe>> {
+        let probe = |(name, config): (&String, &ProbeConfig)| {
+            let planned = match &config.dataset {
+                None => Ok(Rc::clone(&self.data)),
+                Some(dataset) => pool.data(&**dataset, 0, self.device),
+            };
+            planned
+                .and_then(|data| probes::plan(self, name, config, data))
+                .map_err(|e| e.within(&format!("probe.{name}")))
+        };
+        self.experiment.probe.iter().map(probe).collect()
     }
 
     fn lay_out(&self, has: impl Fn(&str, u64) -> bool) -> Result<Vec<Cell>> {
@@ -372,6 +397,7 @@ impl Plan {
         let name = format!("{}-seed{seed}-{}", store::folder_name(&method.name), store::short(&identity));
         let folder = self.cell_folder.join(name);
         let mut resolved = self.experiment.clone();
+        resolved.probe.clear();
         resolved.threads = Some(self.threads);
         resolved.teacher.retain(|name, _| asked(name));
         resolved.method = IndexMap::from([(method.name.clone(), method.config.clone())]);
@@ -389,7 +415,8 @@ impl Plan {
             seed: cell.seed,
             folder: store::relative(&cell.folder, &self.folder),
         };
-        PlanFile { format: 1, cells: self.cells.iter().map(entry).collect() }
+        let probes = ProbeSeat::all(self).map(|seat| seat.subject.entry(&seat.probe.name, &self.folder));
+        PlanFile { format: 1, cells: self.cells.iter().map(entry).collect(), probes: probes.collect() }
     }
 }
 
@@ -452,7 +479,7 @@ fn plan_teacher(
     let mut trial = Teacher::new(name, &network.view, &*config.model, &spec, Precision::Float32, false, Device::Cpu)?;
     let mut notes = Vec::new();
     if let Some(outputs) = trial.model().outputs() {
-        notes.push(check_outputs(outputs, &data.dataset.info().train_labels)?);
+        notes.push(check_outputs(outputs, data.dataset.info())?);
     }
     if config.fold_batch_norm {
         notes.push(try_folding(&*config.model, &spec)?);
@@ -493,18 +520,21 @@ fn plan_teacher(
 }
 
 /// Checks that outputs computed beforehand are those of the training samples, and says what they are.
-fn check_outputs(outputs: &Outputs, labels: &[i64]) -> Result<String> {
-    let (samples, rows) = (outputs.samples(), labels.len());
+fn check_outputs(outputs: &Outputs, info: &DatasetInfo) -> Result<String> {
+    let (samples, rows) = (outputs.samples(), info.train_labels.len());
     if samples != rows {
         return Err(Error::plan(format!(
             "there are outputs of {samples} samples, and the training part has {rows}: compute them for every row, in order"
         )));
     }
-    Ok(format!(
-        "its outputs are of images without augmentation: it and the student see different crops; they name the right class \
-         of {:.2} % of the training samples",
-        outputs.agreement(labels)
-    ))
+    let text = "its outputs are of images without augmentation: it and the student see different crops";
+    Ok(match info.measure {
+        Measure::Top1 => {
+            let right = outputs.agreement(&info.train_labels);
+            format!("{text}; they name the right class of {right:.2} % of the training samples")
+        }
+        Measure::MeanAveragePrecision => text.to_owned(),
+    })
 }
 
 /// Folds a network's BatchNorm and says how far that goes.
@@ -536,10 +566,15 @@ pub struct Outline {
     /// Samples to train on, held out, and to test on.
     samples: [usize; 3],
     steps_per_epoch: u64,
+    /// Said only where it is not top-1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measure: Option<Measure>,
     student: NetworkOutline,
     teachers: Vec<TeacherOutline>,
     methods: Vec<MethodOutline>,
     cells: Vec<CellOutline>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    probes: Vec<ProbeOutline>,
 }
 
 #[derive(Debug, Serialize)]
@@ -644,6 +679,7 @@ impl Plan {
             threads: self.threads,
             samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
             steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
+            measure: Some(info.measure).filter(|measure| *measure != Measure::Top1),
             student: (&self.student).into(),
             teachers: self.teachers.iter().map(teacher).collect(),
             methods: self
@@ -665,6 +701,7 @@ impl Plan {
                     folder: cell.folder.clone(),
                 })
                 .collect(),
+            probes: self.probes.iter().map(PlannedProbe::outline).collect(),
         }
     }
 }
@@ -685,7 +722,8 @@ fn plan_method(
     let signatures: IndexMap<String, Signature> =
         teachers.iter().map(|teacher| (teacher.name.clone(), teacher.network.signature.clone())).collect();
     let labels: &Arc<[i64]> = &data.labels;
-    let site = TermSite { teachers: &signatures, labels, device: Device::Cpu, seed: 0 };
+    let measure = data.dataset.info().measure;
+    let site = TermSite { teachers: &signatures, labels, measure, device: Device::Cpu, seed: 0 };
     let terms = build_terms(&config, &student.signature, &site).map_err(|e| e.within(&format!("method.{name}")))?;
     let terms = terms.iter().map(PlannedTerm::from).collect();
     Ok(PlannedMethod { name: name.to_owned(), config, terms })
@@ -747,6 +785,14 @@ impl fmt::Display for Setting<'_> {
             info.test_labels.len(),
             info.classes()
         )?;
+        if info.measure == Measure::MeanAveragePrecision {
+            writeln!(
+                f,
+                "           targets are sets of classes: trained by {}, measured by mean average precision (mAP), not by \
+                 top-1",
+                info.measure.loss_in_words()
+            )?;
+        }
         info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
         for teacher in &plan.teachers {
             write!(f, "teacher    {}: {}, {}, ", teacher.name, teacher.network, arithmetic(&teacher.config))?;
@@ -783,7 +829,8 @@ impl fmt::Display for Plan {
         writeln!(f, "experiment {}, in {}", self.experiment.name, self.folder.display())?;
         write!(f, "{}", Setting(self))?;
         for method in &self.methods {
-            writeln!(f, "\nmethod {}: {} × cross-entropy", method.name, method.config.cross_entropy)?;
+            let loss = self.data.dataset.info().measure.loss_in_words();
+            writeln!(f, "\nmethod {}: {} × {loss}", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
                 if let Some(schedule) = &term.schedule {
@@ -808,7 +855,7 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        Ok(())
+        self.probes.iter().try_for_each(|probe| write!(f, "{probe}"))
     }
 }
 

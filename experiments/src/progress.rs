@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::event::{Event, LaneInfo, Observer};
-use limbeck::record::{EpochRecord, Outcome};
+use limbeck::record::{Accuracy, EpochRecord, Measure, Outcome};
 
 /// All bars of the process: whoever writes to the standard error stream has to ask them to step aside.
 static BARS: LazyLock<MultiProgress> =
@@ -88,7 +88,7 @@ struct Lane {
     began: (u64, Instant),
     samples_per_second: Option<f64>,
     /// The last known test accuracy.
-    test: Option<f64>,
+    test: Option<Accuracy>,
 }
 
 impl Lane {
@@ -120,17 +120,17 @@ impl Lane {
         (rest > 0 && done > 0).then(|| now.duration_since(since).mul_f64(rest as f64 / done as f64))
     }
 
-    fn message(&self, epoch: u64, step: u64, loss: Option<f64>, train_top1: f64, now: Instant) -> String {
+    fn message(&self, epoch: u64, step: u64, loss: Option<f64>, train_top1: Option<f64>, now: Instant) -> String {
         let stage = if self.stage == "main" { String::new() } else { format!("{} ", self.stage) };
         let mut parts = vec![format!("{stage}{epoch}/{}", self.epochs)];
         parts.extend(loss.map(|loss| format!("loss {loss:.3}")));
-        parts.extend(self.test.map(|test| format!("test {test:.2} %")));
+        parts.extend(self.test.map(|test| format!("test {}", shown(&test))));
         parts.extend(self.left(step, now).map(|left| format!("{} left", clock(left))));
         parts.extend(self.samples_per_second.map(|rate| format!("{rate:.0} samples/s")));
-        parts.insert(
-            if self.test.is_some() { parts.len() } else { parts.len().min(2) },
-            format!("train {train_top1:.2} %"),
-        );
+        if let Some(top1) = train_top1 {
+            let place = if self.test.is_some() { parts.len() } else { parts.len().min(2) };
+            parts.insert(place, format!("train {top1:.2} %"));
+        }
         parts.join(" · ")
     }
 
@@ -162,19 +162,31 @@ pub(crate) fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// `50.00 %` of top-1, `mAP 50.00 %`: what is not top-1 says so.
+fn shown(accuracy: &Accuracy) -> String {
+    match accuracy.measure() {
+        Measure::Top1 => format!("{:.2} %", accuracy.score()),
+        measure => format!("{} {:.2} %", measure.short(), accuracy.score()),
+    }
+}
+
 /// The line of an epoch.
 fn epoch_line(lane: &Lane, record: &EpochRecord, now: Instant) -> String {
     let mut text = format!("{} epoch {}/{}:", record.stage, record.epoch, lane.epochs);
     if let Some(loss) = record.train.get("loss") {
         text += &format!(" loss {loss:.4},");
     }
-    text += &format!(" train {:.2} %", record.train_top1);
+    if let Some(top1) = record.train_top1 {
+        text += &format!(" train {top1:.2} %,");
+    }
     if let Some(validation) = &record.validation {
-        text += &format!(", validation {:.2} %", validation.top1);
+        text += &format!(" validation {},", shown(validation));
     }
     if let Some(test) = &record.test {
-        text += &format!(", test {:.2} % (top-5 {:.2} %)", test.top1, test.top5);
+        text += &format!(" test {}", shown(test));
+        text += &test.top5().map(|top5| format!(" (top-5 {top5:.2} %),")).unwrap_or_else(|| ",".to_owned());
     }
+    text.truncate(text.trim_end_matches(',').len());
     if let Some(rate) = lane.samples_per_second {
         text += &format!(", {rate:.0} samples/s");
     }
@@ -221,7 +233,7 @@ impl Observer for Progress {
                 lane.bar.set_message(lane.message(*epoch, *step, train.get("loss").copied(), *train_top1, now));
             }
             Event::Epoch(record) => {
-                lane.test = record.test.map(|test| test.top1).or(lane.test);
+                lane.test = record.test.or(lane.test);
                 let loss = record.train.get("loss").copied();
                 lane.bar.set_position(record.step);
                 lane.bar.set_message(lane.message(record.epoch, record.step, loss, record.train_top1, now));
@@ -234,7 +246,7 @@ impl Observer for Progress {
             Event::Ended(Outcome::Finished) => {
                 lane.clear();
                 if bars {
-                    let test = lane.test.map(|test| format!(", test {test:.2} %")).unwrap_or_default();
+                    let test = lane.test.map(|test| format!(", test {}", shown(&test))).unwrap_or_default();
                     lines.push(format!("finished{test}"));
                 }
             }
@@ -256,7 +268,6 @@ impl Observer for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use limbeck::record::Accuracy;
     use std::cell::RefCell;
     use std::rc::Rc;
 
@@ -293,9 +304,9 @@ mod tests {
             step: 10 * epoch,
             learning_rate: 0.05,
             train: IndexMap::from([("loss".to_owned(), 1.5)]),
-            train_top1: 40.0,
+            train_top1: Some(40.0),
             validation: None,
-            test: test.map(|top1| Accuracy { top1, top5: 80.0, loss: 1.0 }),
+            test: test.map(|top1| Accuracy::SingleLabel { top1, top5: 80.0, loss: 1.0 }),
             seconds: 1.0,
         })
     }
@@ -330,17 +341,17 @@ mod tests {
         let now = Instant::now();
         lane.began = (500, now);
         lane.samples_per_second = Some(1234.4);
-        lane.test = Some(51.0);
+        lane.test = Some(Accuracy::SingleLabel { top1: 51.0, top5: 80.0, loss: 1.0 });
         let later = now + Duration::from_secs(60);
         // 100 steps in 60 s, 400 to go.
         assert_eq!(lane.left(600, later), Some(Duration::from_secs(240)));
         assert_eq!(
-            lane.message(6, 600, Some(1.25), 48.5, later),
+            lane.message(6, 600, Some(1.25), Some(48.5), later),
             "6/10 · loss 1.250 · test 51.00 % · 0:04:00 left · 1234 samples/s · train 48.50 %"
         );
         (lane.stage, lane.test) = ("initial:ab".to_owned(), None);
         assert_eq!(
-            lane.message(6, 600, Some(1.25), 48.5, later),
+            lane.message(6, 600, Some(1.25), Some(48.5), later),
             "initial:ab 6/10 · loss 1.250 · train 48.50 % · 0:04:00 left · 1234 samples/s"
         );
         assert_eq!(lane.left(500, later), None);

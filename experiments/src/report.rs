@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;
-use limbeck::record::Accuracy;
+use limbeck::record::{Accuracy, Measure};
 use limbeck::registry;
 use serde::Serialize;
 
@@ -202,6 +202,8 @@ pub fn write(dirs: &[PathBuf], options: &Options) -> Result<Report> {
 struct Survey {
     studies: Vec<Study>,
     accuracy: AccuracyChoice,
+    /// What was measured, in all studies alike.
+    measure: Measure,
     baseline: String,
     /// The methods of all studies, in the order of the first that has them.
     methods: Vec<String>,
@@ -220,6 +222,16 @@ impl Survey {
         let Some(first) = studies.first() else {
             return Err(Error::plan("there is nothing to report: give the folder that `limbeck run` wrote, runs/NAME"));
         };
+        let measure = first.measure;
+        if let Some(other) = studies.iter().find(|study| study.measure != measure) {
+            return Err(Error::plan(format!(
+                "{} is measured by {} and {} by {}: they do not stand side by side, so make a report of each",
+                first.experiment.name,
+                measure.short(),
+                other.experiment.name,
+                other.measure.short()
+            )));
+        }
         let compare = &first.experiment.compare;
         let accuracy = options.accuracy.unwrap_or(compare.accuracy);
         let usual = compare.baseline.clone().or_else(|| compare.methods.first().cloned()).unwrap_or_default();
@@ -237,7 +249,7 @@ impl Survey {
         }
         label(&mut studies);
         let csv = options.formats.contains(&Format::Csv);
-        Ok(Survey { studies, accuracy, baseline, methods, published: Published::load()?, csv })
+        Ok(Survey { studies, accuracy, measure, baseline, methods, published: Published::load()?, csv })
     }
 
     /// Whether it is of a single experiment.

@@ -18,6 +18,7 @@ use tch::Device;
 use crate::cohorts::{self, Cohort, Seat};
 use crate::log::EventLog;
 use crate::plan::{self, Cell, Plan, PlannedTeacher, TeacherWeights};
+use crate::probes::ProbeSeat;
 use crate::store::{self, Progress};
 use crate::sweep::Sweep;
 use crate::tasks::{Board, End, Task};
@@ -44,7 +45,8 @@ pub fn execute(plan: &Plan, stop: &Stop, observer: &mut dyn Observer) -> Result<
     let _alone = begin(&plan.folder)?;
     describe(plan)?;
     let open = cohorts::seats([plan], |_, cell| is_open(cell));
-    let mut finished = work(Board::new(cohorts::form(&open)?), &plan.folder, stop, observer);
+    let probes = ProbeSeat::all(plan).filter(is_unread).collect();
+    let mut finished = work(Board::new(cohorts::form(&open)?, probes), &plan.folder, stop, observer);
     if finished.errors.is_empty() { Ok(finished) } else { Err(finished.errors.remove(0)) }
 }
 
@@ -57,7 +59,7 @@ pub fn execute_sweep(sweep: &Sweep, crew: Option<&Crew>, stop: &Stop, observer: 
     let _alone = begin(&sweep.folder)?;
     sweep.describe()?;
     sweep.plans().try_for_each(describe)?;
-    let board = Board::new(cohorts::form(&sweep.open())?);
+    let board = Board::new(cohorts::form(&sweep.open())?, sweep.open_probes());
     Ok(match crew {
         None => work(board, &sweep.folder, stop, observer),
         Some(crew) => worker::spread(board, &sweep.folder, crew, stop),
@@ -82,6 +84,11 @@ fn describe(plan: &Plan) -> Result<()> {
 /// Whether a cell is not finished.
 pub(crate) fn is_open(cell: &Cell) -> bool {
     store::progress(&cell.folder) != Progress::Finished
+}
+
+/// Whether a linear classifier is not trained.
+pub(crate) fn is_unread(seat: &ProbeSeat<'_>) -> bool {
+    seat.subject.progress() != Progress::Finished
 }
 
 /// Does one task after the other in this process.
@@ -117,6 +124,7 @@ impl<'a> Runner<'a> {
             Task::Teacher(plan, teacher) => self.train_teacher(plan, teacher).map_err(|e| e.within(&task.name())),
             Task::Cohort(cohort) if cohort.plan().label.is_empty() => self.train_cohort(cohort),
             Task::Cohort(cohort) => self.train_cohort(cohort).map_err(|e| e.within(&task.name())),
+            Task::Probe(seat) => self.train_probe(seat),
         }
     }
 
@@ -162,6 +170,16 @@ impl<'a> Runner<'a> {
         let stopped = outcomes.iter().any(Option::is_none);
         let ended = lanes.iter().zip(outcomes).filter_map(|(lane, outcome)| Some((lane, outcome?)));
         Ok(End { failed: ended.filter_map(failure).collect(), stopped })
+    }
+
+    /// Trains a linear classifier. One that fails fails alone.
+    fn train_probe(&mut self, seat: &ProbeSeat<'_>) -> Result<End> {
+        let environment = self.surroundings(seat.plan);
+        match cohort::catch(|| seat.run(&environment, self.stop, &mut self.observer)) {
+            Ok(is_done) => Ok(End { failed: Vec::new(), stopped: !is_done }),
+            Err(error) if error.is_usage() => Err(error.within(&seat.subject.name)),
+            Err(error) => Ok(End { failed: vec![format!("{}: {error}", seat.subject.name)], stopped: false }),
+        }
     }
 
     /// Trains a teacher that has no weights: a cohort of one, by the labels alone.

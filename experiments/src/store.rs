@@ -10,6 +10,9 @@
 //!     cells/METHOD-seedN-DIGEST/
 //!       cell.toml  events.jsonl  checkpoint.safetensors  student.safetensors  summary.json
 //!       similarity.json  correlations.safetensors
+//!     probes/PROBE-NETWORK-seedN-DIGEST/
+//!       events.jsonl  probe.json        of a linear classifier; untrained.safetensors where the network never trained
+//!     probes/features/        what the frozen networks say of a probe's samples, known by what it is a function of
 //!     report/
 //! ```
 //!
@@ -32,7 +35,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::cohort;
 use limbeck::error::{Error, Result};
-use limbeck::record::{Outcome, Summary};
+use limbeck::record::{Outcome, ProbedNetwork, Summary};
 use limbeck::weights::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +48,8 @@ pub const PLAN: &str = "plan.json";
 pub const CELL: &str = "cell.toml";
 /// The folder of the cells in an experiment's or a sweep's folder.
 pub const CELLS: &str = "cells";
+/// The folder of linear probes, beside that of the cells.
+pub const PROBES: &str = "probes";
 /// The list of points in a sweep's folder.
 pub const SWEEP: &str = "sweep.json";
 /// The folder of the points in a sweep's folder.
@@ -59,6 +64,22 @@ pub struct PlanFile {
     pub format: u32,
     /// The cells in the order of the experiment: methods first, then seeds.
     pub cells: Vec<CellEntry>,
+    /// The linear classifiers on frozen networks: probe by probe, students first, then teachers, then untrained networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbeEntry>,
+}
+
+/// One classifier of `plan.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeEntry {
+    /// The probe's name.
+    pub probe: String,
+    /// Whose features.
+    pub network: ProbedNetwork,
+    /// The seed.
+    pub seed: u64,
+    /// Its folder, relative to the experiment's folder.
+    pub folder: PathBuf,
 }
 
 /// One cell of `plan.json`.

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::cohorts::{self, Seat};
 use crate::plan::{Outline, Place, Plan, Pool, thousands};
-use crate::run::is_open;
+use crate::probes::ProbeSeat;
+use crate::run::{is_open, is_unread};
 use crate::store::{self, PointEntry, SweepFile};
 
 /// The longest name of a point's folder, in bytes.
@@ -101,6 +102,32 @@ impl Sweep {
         seats
     }
 
+    /// The linear classifiers on the networks that were asked for, each once.
+    pub fn chosen_probes(&self) -> Vec<ProbeSeat<'_>> {
+        let cells = self.chosen();
+        let mut seen = HashSet::new();
+        let is_chosen = |seat: &ProbeSeat<'_>| match &seat.subject.cell {
+            Some(folder) => cells.iter().any(|other| other.cell.folder == *folder),
+            // Those of no method go with the students of their seed.
+            None => {
+                let seeds = &seat.plan.experiment.compare.seeds;
+                let of_plan = |other: &Seat<'_>| seat.plan.cells.iter().any(|cell| cell.folder == other.cell.folder);
+                let same =
+                    |other: &Seat<'_>| other.cell.seed == seat.subject.seed || !seeds.contains(&seat.subject.seed);
+                cells.iter().any(|other| of_plan(other) && same(other))
+            }
+        };
+        let all = self.plans().flat_map(ProbeSeat::all).filter(is_chosen);
+        all.filter(|seat| seen.insert(seat.subject.folder.clone())).collect()
+    }
+
+    /// Those that are not trained.
+    pub fn open_probes(&self) -> Vec<ProbeSeat<'_>> {
+        let mut seats = self.chosen_probes();
+        seats.retain(is_unread);
+        seats
+    }
+
     /// Writes what the sweep is into its folder.
     pub(crate) fn describe(&self) -> Result<()> {
         self.file.as_ref().map_or(Ok(()), |file| store::write_json(&self.folder.join(store::SWEEP), file))
@@ -171,6 +198,13 @@ impl Sweep {
             let _ = writeln!(text, "  {}: {together} teacher passes, {alone} one by one", cohort.name());
         }
         let _ = writeln!(text, "teachers' forward passes that cohorts save: {}", thousands(saved as i64));
+        let probes = self.chosen_probes();
+        if !probes.is_empty() {
+            let _ = writeln!(text, "\nlinear probes ({}):", probes.len());
+        }
+        for ProbeSeat { subject, .. } in &probes {
+            let _ = writeln!(text, "  {:<8} {}: {}", subject.progress(), subject.name, subject.folder.display());
+        }
         Ok(text)
     }
 }

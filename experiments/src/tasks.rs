@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cohorts::Cohort;
 use crate::plan::{Plan, PlannedTeacher, join_label};
+use crate::probes::ProbeSeat;
 use crate::run::Finished;
 
 /// Something that one process does in one piece.
@@ -16,6 +17,8 @@ pub(crate) enum Task<'a> {
     Teacher(&'a Plan, &'a PlannedTeacher),
     /// Trains students side by side.
     Cohort(Cohort<'a>),
+    /// Trains a linear classifier on a frozen network.
+    Probe(ProbeSeat<'a>),
 }
 
 impl Task<'_> {
@@ -24,6 +27,7 @@ impl Task<'_> {
         match self {
             Task::Teacher(plan, teacher) => join_label(&plan.label, &format!("teacher {}", teacher.name)),
             Task::Cohort(cohort) => cohort.name(),
+            Task::Probe(seat) => seat.subject.name.clone(),
         }
     }
 }
@@ -53,6 +57,26 @@ struct Job<'a> {
     state: State,
 }
 
+/// Teachers that are not there yet, each once.
+#[derive(Default)]
+struct Teachers<'a>(Vec<(&'a Plan, &'a PlannedTeacher)>);
+
+impl<'a> Teachers<'a> {
+    /// Takes in those of these that have to be trained; returns their numbers.
+    fn needed(&mut self, asked: impl IntoIterator<Item = (&'a Plan, &'a PlannedTeacher)>) -> Vec<usize> {
+        let mut needed = Vec::new();
+        for (plan, teacher) in asked.into_iter().filter(|(_, teacher)| teacher.is_to_be_trained()) {
+            let path = teacher.weights.path();
+            let known = self.0.iter().position(|(_, other)| other.weights.path() == path);
+            needed.push(known.unwrap_or(self.0.len()));
+            if known.is_none() {
+                self.0.push((plan, teacher));
+            }
+        }
+        needed
+    }
+}
+
 /// The tasks with how far they are, and what came of them.
 #[derive(Debug)]
 pub(crate) struct Board<'a> {
@@ -62,26 +86,29 @@ pub(crate) struct Board<'a> {
 }
 
 impl<'a> Board<'a> {
-    /// The cohorts, and before them the teachers that they ask and that are not there yet, each once.
-    pub fn new(cohorts: Vec<Cohort<'a>>) -> Self {
-        let mut teachers: Vec<(&Plan, &PlannedTeacher)> = Vec::new();
-        let mut needs = Vec::new();
-        for cohort in &cohorts {
-            let mut asked = Vec::new();
-            for (plan, teacher) in cohort.teachers().into_iter().filter(|(_, teacher)| teacher.is_to_be_trained()) {
-                let path = teacher.weights.path();
-                let known = teachers.iter().position(|(_, other)| other.weights.path() == path);
-                asked.push(known.unwrap_or(teachers.len()));
-                if known.is_none() {
-                    teachers.push((plan, teacher));
-                }
-            }
-            needs.push(asked);
-        }
+    /// The cohorts; before them the teachers that they, or the probes, ask and that are not there yet, each once; after them
+    /// the probes, which wait for their network alone.
+    pub fn new(cohorts: Vec<Cohort<'a>>, probes: Vec<ProbeSeat<'a>>) -> Self {
+        let mut teachers = Teachers::default();
+        let asked_by = |cohort: &Cohort<'a>| -> Vec<(&'a Plan, &'a PlannedTeacher)> { cohort.teachers() };
+        let needs: Vec<Vec<usize>> = cohorts.iter().map(|cohort| teachers.needed(asked_by(cohort))).collect();
+        let read: Vec<Vec<usize>> =
+            probes.iter().map(|seat| teachers.needed(seat.teacher().map(|teacher| (seat.plan, teacher)))).collect();
+        let first = teachers.0.len();
         let job = |task, needs| Job { task, needs, state: State::Waiting };
-        let first = teachers.iter().map(|(plan, teacher)| job(Task::Teacher(plan, teacher), Vec::new()));
-        let then = cohorts.into_iter().zip(needs).map(|(cohort, needs)| job(Task::Cohort(cohort), needs));
-        Board { jobs: first.chain(then).collect(), end: End::default(), errors: Vec::new() }
+        let trained = |seat: &ProbeSeat<'a>| {
+            let cell = seat.subject.cell.as_ref();
+            cohorts.iter().position(|cohort| cohort.seats.iter().any(|other| Some(&other.cell.folder) == cell))
+        };
+        let waits: Vec<Option<usize>> = probes.iter().map(trained).collect();
+        let mut jobs: Vec<Job<'a>> =
+            teachers.0.into_iter().map(|(plan, teacher)| job(Task::Teacher(plan, teacher), Vec::new())).collect();
+        jobs.extend(cohorts.into_iter().zip(needs).map(|(cohort, needs)| job(Task::Cohort(cohort), needs)));
+        for ((seat, mut needs), cohort) in probes.into_iter().zip(read).zip(waits) {
+            needs.extend(cohort.map(|index| first + index));
+            jobs.push(job(Task::Probe(seat), needs));
+        }
+        Board { jobs, end: End::default(), errors: Vec::new() }
     }
 
     /// A task that can be begun: its number, by which its end is told.
@@ -119,9 +146,12 @@ impl<'a> Board<'a> {
         let waiting = self.jobs.iter().filter(|job| job.state == State::Waiting);
         let (hindered, stopped): (Vec<&Job<'_>>, Vec<&Job<'_>>) = waiting.partition(is_hindered);
         self.end.stopped |= !stopped.is_empty() && !self.is_refused();
-        self.end
-            .failed
-            .extend(hindered.iter().map(|job| format!("{}: not tried, for its teacher failed", job.task.name())));
+        let why = |task: &Task<'_>| match task {
+            Task::Probe(_) => "its network was not trained",
+            _ => "its teacher failed",
+        };
+        let not_tried = |job: &&Job<'_>| format!("{}: not tried, for {}", job.task.name(), why(&job.task));
+        self.end.failed.extend(hindered.iter().map(not_tried));
         Finished { folder: folder.to_owned(), failed: self.end.failed, stopped: self.end.stopped, errors: self.errors }
     }
 }

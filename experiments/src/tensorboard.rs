@@ -82,19 +82,19 @@ fn bytes(events: impl Iterator<Item = Event>) -> Vec<u8> {
 fn of_step(event: &Event) -> Vec<(String, f64)> {
     let Event::Step { train, train_top1, learning_rate, samples_per_second, .. } = event else { return Vec::new() };
     let losses = train.iter().map(|(name, value)| (format!("train/{name}"), *value));
+    let top1 = train_top1.map(|top1| ("train/top1", top1));
     let others =
-        [("train/top1", train_top1), ("learning_rate", learning_rate), ("samples_per_second", samples_per_second)];
-    losses.chain(others.map(|(name, value)| (name.to_owned(), *value))).collect()
+        top1.into_iter().chain([("learning_rate", *learning_rate), ("samples_per_second", *samples_per_second)]);
+    losses.chain(others.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
 fn of_epoch(record: &EpochRecord) -> Vec<(String, f64)> {
     let losses = record.train.iter().map(|(name, value)| (format!("epoch/{name}"), *value));
     let mut scalars: Vec<(String, f64)> = losses.collect();
-    scalars.push(("epoch/top1".to_owned(), record.train_top1));
+    scalars.extend(record.train_top1.map(|top1| ("epoch/top1".to_owned(), top1)));
     for (split, found) in [("validation", record.validation), ("test", record.test)] {
-        if let Some(Accuracy { top1, top5, loss }) = found {
-            scalars.extend([("top1", top1), ("top5", top5), ("loss", loss)].map(|(n, v)| (format!("{split}/{n}"), v)));
-        }
+        let numbers = found.iter().flat_map(Accuracy::named);
+        scalars.extend(numbers.map(|(name, value)| (format!("{split}/{name}"), value)));
     }
     scalars
 }
@@ -251,7 +251,15 @@ mod tests {
     fn step(stage: &str, step: u64) -> Event {
         let train = IndexMap::from([("loss".to_owned(), 2.5)]);
         let stage = stage.to_owned();
-        Event::Step { stage, epoch: 1, step, train, train_top1: 12.5, learning_rate: 0.05, samples_per_second: 640.0 }
+        Event::Step {
+            stage,
+            epoch: 1,
+            step,
+            train,
+            train_top1: Some(12.5),
+            learning_rate: 0.05,
+            samples_per_second: 640.0,
+        }
     }
 
     fn epoch() -> Event {
@@ -261,9 +269,9 @@ mod tests {
             step: 300,
             learning_rate: 0.05,
             train: IndexMap::from([("loss".to_owned(), 1.25)]),
-            train_top1: 40.0,
+            train_top1: Some(40.0),
             validation: None,
-            test: Some(Accuracy { top1: 44.5, top5: 80.0, loss: 1.5 }),
+            test: Some(Accuracy::SingleLabel { top1: 44.5, top5: 80.0, loss: 1.5 }),
             seconds: 12.5,
         })
     }

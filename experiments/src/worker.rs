@@ -21,6 +21,7 @@ use limbeck::event::Observer;
 use serde::{Deserialize, Serialize};
 
 use crate::cohorts::{self, Cohort};
+use crate::probes::ProbeSeat;
 use crate::progress::Stderr;
 use crate::run::{Finished, Runner};
 use crate::sweep::Sweep;
@@ -62,6 +63,7 @@ pub(crate) struct Order {
 enum Errand {
     Teacher(PathBuf),
     Cohort(Vec<PathBuf>),
+    Probe(PathBuf),
 }
 
 /// What a worker answers.
@@ -80,6 +82,7 @@ impl Order {
                 cohort.seats.iter().map(|seat| seat.plan.label.clone()).collect(),
                 Errand::Cohort(cohort.seats.iter().map(|seat| seat.cell.folder.clone()).collect()),
             ),
+            Task::Probe(seat) => (vec![seat.plan.label.clone()], Errand::Probe(seat.subject.folder.clone())),
         };
         Order { threads, points, errand }
     }
@@ -96,6 +99,10 @@ impl Order {
             Errand::Cohort(folders) => {
                 let seats = cohorts::seats(sweep.plans(), |_, cell| folders.contains(&cell.folder));
                 if seats.len() < folders.len() { Err(changed()) } else { Ok(Task::Cohort(Cohort { seats })) }
+            }
+            Errand::Probe(folder) => {
+                let found = sweep.plans().flat_map(ProbeSeat::all).find(|seat| seat.subject.folder == *folder);
+                found.map(Task::Probe).ok_or_else(changed)
             }
         }
     }

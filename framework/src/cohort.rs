@@ -25,18 +25,19 @@ use indexmap::IndexMap;
 use tch::{Device, Tensor};
 
 pub use catch::catch;
+pub(crate) use evaluate::batches;
 pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
 pub use stop::{Limit, Stop};
 pub use teacher::Teacher;
 pub use term::{Term, TermSite, build_terms};
 
 use crate::checkpoint;
-use crate::dataset::{Dataset, Rows, Split, Views, hold_out};
+use crate::dataset::{Dataset, Rows, Split, UNLABELLED, Views, hold_out};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
 use crate::experiment::{MethodConfig, Precision, TrainConfig};
 use crate::model::{Features, ModelConfig, ModelSpec, Signature, TapRef, Taps};
-use crate::record::{Environment, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
+use crate::record::{Environment, Measure, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
 use crate::seed::Seed;
 use crate::weights;
 use lane::{Lane, Shared};
@@ -67,10 +68,16 @@ impl Data {
     /// Holds out `validation` samples; see [`hold_out`].
     ///
     /// # Errors
-    /// If nothing is left to train on.
+    /// If nothing is left to train on, or samples lack targets that are sets of classes.
     pub fn new(dataset: Box<dyn Dataset>, validation: usize) -> Result<Self> {
         let info = dataset.info();
         let all = &info.train_labels;
+        if info.measure == Measure::MeanAveragePrecision && all.contains(&UNLABELLED) {
+            return Err(Error::plan(format!(
+                "data set {} has training samples without a target, and its targets are sets of classes: leave them out",
+                info.name
+            )));
+        }
         let (train_rows, validation_rows) = hold_out(all, info.classes(), validation)?;
         let labels = train_rows.iter().map(|row| all[*row as usize]).collect();
         Ok(Data { dataset, train_rows, validation_rows, labels })
@@ -240,8 +247,13 @@ impl<'a> Cohort<'a> {
         let steps_per_epoch = config.data.steps_per_epoch(config.train.batch);
         let teachers: IndexMap<String, Signature> =
             config.teachers.iter().map(|(t, _)| (t.name.clone(), t.signature().clone())).collect();
-        let site =
-            TermSite { teachers: &teachers, labels: &config.data.labels, device: config.device, seed: config.seed };
+        let site = TermSite {
+            teachers: &teachers,
+            labels: &config.data.labels,
+            measure: config.data.dataset.info().measure,
+            device: config.device,
+            seed: config.seed,
+        };
         let (mut berths, mut damaged) = (Vec::new(), Vec::new());
         for (index, lane) in lanes.iter().enumerate() {
             fs::create_dir_all(&lane.folder).map_err(Error::io("create", &lane.folder))?;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::record::Measure;
 use crate::seed::Seed;
 
 /// The recipe of a data set, as the experiment file has it. Register it with [`plugin!`](crate::plugin).
@@ -71,7 +72,11 @@ pub struct DatasetInfo {
     pub identity: String,
     /// The classes, in the order of the labels.
     pub class_names: Vec<String>,
-    /// The label of every row of the training part, or [`UNLABELLED`], on the host: samplers need it there.
+    /// What the targets are, and so what is measured: one class a sample, its label; or, measured by
+    /// [`Measure::MeanAveragePrecision`], a set of classes, which every [`Batch`] has as its `targets`.
+    pub measure: Measure,
+    /// The label of every row of the training part, or [`UNLABELLED`], on the host: samplers need it there. Where targets are
+    /// sets of classes, the one that stands for the sample when rows are held out or told apart by class.
     pub train_labels: Arc<[i64]>,
     /// The label of every row of the test part.
     pub test_labels: Arc<[i64]>,
@@ -183,6 +188,8 @@ pub struct Batch {
     pub views: IndexMap<String, Tensor>,
     /// `[B]`, int64.
     pub labels: Tensor,
+    /// `[B, C]`, float32: 1 for each class that a sample has and 0 for the others; absent where it has one, its label.
+    pub targets: Option<Tensor>,
 }
 
 impl Batch {

@@ -13,6 +13,7 @@ use tch::{Device, Tensor, nn};
 use crate::dataset::Rows;
 use crate::error::{Error, Result};
 use crate::model::{Features, Form, Mode, Signature, TapInfo, TapRef};
+use crate::record::Measure;
 use crate::seed::Seed;
 
 /// The recipe of a method. Register it with [`plugin!`](crate::plugin).
@@ -84,6 +85,8 @@ pub struct Site<'a> {
     pub labels: &'a Arc<[i64]>,
     /// The number of classes.
     pub classes: i64,
+    /// What is measured: whether targets are one class a sample or sets of them.
+    pub measure: Measure,
     /// The pairs that the experiment file names for this term, in place of the method's own.
     pub configured_pairs: Option<&'a [(TapRef, TapRef)]>,
     /// Where tensors live.
@@ -94,6 +97,21 @@ impl Site<'_> {
     /// The number of training samples.
     pub fn samples(&self) -> i64 {
         self.labels.len() as i64
+    }
+
+    /// Refuses data whose targets are sets of classes, for a method that supposes one class a sample: `why` says in what way,
+    /// as in "kd compares one distribution over all classes".
+    ///
+    /// # Errors
+    /// If targets are sets of classes.
+    pub fn one_class(&self, why: &str) -> Result<()> {
+        match self.measure {
+            Measure::Top1 => Ok(()),
+            Measure::MeanAveragePrecision => Err(Error::plan(format!(
+                "{why}, and the targets of these data are sets of classes: take a method that compares features, or data \
+                 with one class a sample"
+            ))),
+        }
     }
 
     /// No taps: a method of logits. A configured pairing is refused.

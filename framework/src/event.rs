@@ -43,10 +43,11 @@ pub enum Event {
         epoch: u64,
         /// Steps done in the stage.
         step: u64,
-        /// Means since the epoch began: `loss`, `cross_entropy`, terms and metrics.
+        /// Means since the epoch began: `loss`, the loss by the targets, terms and metrics.
         train: IndexMap<String, f64>,
-        /// Top-1 on the training batches of this epoch so far, in percent.
-        train_top1: f64,
+        /// Top-1 on the training batches of this epoch so far, in percent; absent where targets are sets of classes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        train_top1: Option<f64>,
         /// The learning rate.
         learning_rate: f64,
         /// Samples per second of the whole cohort: each sample counts once.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Signature, TapRef};
 use crate::optim::{AverageConfig, MultiStep, OptimizerConfig, ScheduleConfig, Sgd};
 pub use crate::precision::Precision;
+use crate::record::Measure;
 use crate::registry::{self, Role};
 
 /// The version of the file format that this framework reads.
@@ -54,6 +55,9 @@ pub struct Experiment {
     /// What to compare.
     #[serde(default)]
     pub compare: CompareConfig,
+    /// Linear classifiers on the frozen networks, by name: trained after the students.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub probe: IndexMap<String, ProbeConfig>,
 }
 
 fn default_lanes() -> usize {
@@ -376,6 +380,90 @@ impl std::fmt::Display for TermSchedule {
     }
 }
 
+/// A linear probe: a linear classifier on the features of each finished student, each teacher, and the student's network as
+/// it was before training. See [`probe`](crate::probe).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeConfig {
+    /// The data that classifiers are trained and tested on; absent: the experiment's own, without what is held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<Arc<dyn DatasetConfig>>,
+    /// The view of these data that every network sees; absent: each sees the one that it was trained on, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// Where features are taken; a map is averaged over space.
+    pub tap: TapRef,
+    /// Whether each feature is given mean 0 and deviation 1 over the training part.
+    pub standardize: bool,
+    /// The seeds of the classifiers on teachers and of the networks that never train; absent: `compare.seeds`. Classifiers on
+    /// students have the students' own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<Vec<u64>>,
+    /// How classifiers are trained.
+    pub train: ProbeTrainConfig,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        ProbeConfig {
+            dataset: None,
+            view: None,
+            tap: TapRef::output("pooled"),
+            standardize: true,
+            seeds: None,
+            train: ProbeTrainConfig::default(),
+        }
+    }
+}
+
+/// How linear classifiers are trained. SGD with momentum, the batch and the shape of the schedule are those with which the
+/// CRD paper trains everything. Length, rate and decay are ours: on features that are standardised and do not change, 30
+/// epochs at 0.1 suffice, and without decay the classifier is what fits the training part, as linear evaluation usually has
+/// it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeTrainConfig {
+    /// Passes over the training part.
+    pub epochs: u64,
+    /// Samples in a batch; the last one may be smaller.
+    pub batch: usize,
+    /// The base learning rate.
+    pub learning_rate: f64,
+    /// What it is multiplied by.
+    pub schedule: Arc<dyn ScheduleConfig>,
+    /// The optimiser.
+    pub optimizer: Arc<dyn OptimizerConfig>,
+}
+
+impl Default for ProbeTrainConfig {
+    fn default() -> Self {
+        ProbeTrainConfig {
+            epochs: 30,
+            batch: 64,
+            learning_rate: 0.1,
+            schedule: Arc::new(MultiStep::default()),
+            optimizer: Arc::new(Sgd { weight_decay: 0.0, ..Sgd::default() }),
+        }
+    }
+}
+
+impl ProbeConfig {
+    /// Checks the numbers. `key` is the table that this is.
+    fn check(&self, key: &str) -> Result<(), Fault> {
+        // A classifier is trained as a student is, with fewer settings.
+        let ProbeTrainConfig { epochs, batch, learning_rate, schedule, optimizer } = self.train.clone();
+        TrainConfig { epochs, batch, learning_rate, schedule, optimizer, ..TrainConfig::default() }
+            .check(&format!("{key}.train"))?;
+        let Some(seeds) = &self.seeds else { return Ok(()) };
+        let message = match repeated(seeds) {
+            _ if seeds.is_empty() => "there is no seed: leave it out to use compare.seeds".to_owned(),
+            Some((_, seed)) => format!("{seed} is named twice"),
+            None => return Ok(()),
+        };
+        Err(Fault::new(format!("{key}.seeds"), message))
+    }
+}
+
 /// What an experiment compares.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -412,11 +500,26 @@ pub enum AccuracyChoice {
 
 impl AccuracyChoice {
     /// What a reader must know about it.
-    pub fn describe(self) -> &'static str {
-        match self {
-            AccuracyChoice::Last => "test accuracy after the last epoch",
-            AccuracyChoice::BestOnValidation => "test accuracy at the epoch with the best validation accuracy",
-            AccuracyChoice::BestOnTest => "best test accuracy of any epoch (chosen on the test set, hence optimistic)",
+    pub fn describe(self, measure: Measure) -> &'static str {
+        match (measure, self) {
+            (Measure::Top1, AccuracyChoice::Last) => "test accuracy after the last epoch",
+            (Measure::Top1, AccuracyChoice::BestOnValidation) => {
+                "test accuracy at the epoch with the best validation accuracy"
+            }
+            (Measure::Top1, AccuracyChoice::BestOnTest) => {
+                "best test accuracy of any epoch (chosen on the test set, hence optimistic)"
+            }
+            (Measure::MeanAveragePrecision, AccuracyChoice::Last) => {
+                "mean average precision (mAP, not top-1: targets are sets of classes) on the test split after the last epoch"
+            }
+            (Measure::MeanAveragePrecision, AccuracyChoice::BestOnValidation) => {
+                "mean average precision (mAP, not top-1: targets are sets of classes) on the test split at the epoch with the \
+                 best on the samples held out"
+            }
+            (Measure::MeanAveragePrecision, AccuracyChoice::BestOnTest) => {
+                "best mean average precision (mAP, not top-1: targets are sets of classes) on the test split of any epoch \
+                 (chosen on the test set, hence optimistic)"
+            }
         }
     }
 }
@@ -485,6 +588,13 @@ impl Experiment {
         }
         for name in self.method.keys() {
             self.check_method(name)?;
+        }
+        for (name, probe) in &self.probe {
+            let key = format!("probe.{name}");
+            if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') || name == "features" {
+                return fault(&key, "the name must be usable as that of a folder, and not `features`".to_owned());
+            }
+            probe.check(&key)?;
         }
         self.check_compare()
     }

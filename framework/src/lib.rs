@@ -19,6 +19,7 @@ pub mod model;
 pub mod negatives;
 pub mod optim;
 pub mod precision;
+pub mod probe;
 pub mod record;
 pub mod registry;
 pub mod seed;
@@ -41,6 +42,7 @@ pub mod prelude {
     };
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
+    pub use crate::record::Measure;
     pub use crate::seed::Seed;
     pub use tch::{Device, Kind, Tensor, nn};
     pub use typetag;

@@ -5,20 +5,131 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::model::TapRef;
 use crate::precision::Precision;
 
 /// The version of [`Summary`]'s format.
 pub const SUMMARY_FORMAT: u32 = 1;
 
-/// Accuracy and loss on a whole split.
+/// What is measured on a split. It follows from what the targets of the data are, and whoever shows a number calls it by
+/// this name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// One class a sample: the share of samples whose first guess is right.
+    #[default]
+    Top1,
+    /// A set of classes a sample: the mean over classes of [average precision](crate::metric::average_precision).
+    MeanAveragePrecision,
+}
+
+impl Measure {
+    /// As it stands beside a number: `top-1`, `mAP`.
+    pub fn short(self) -> &'static str {
+        match self {
+            Measure::Top1 => "top-1",
+            Measure::MeanAveragePrecision => "mAP",
+        }
+    }
+
+    /// As it stands in a title.
+    pub fn title(self) -> &'static str {
+        match self {
+            Measure::Top1 => "Top-1 accuracy",
+            Measure::MeanAveragePrecision => "Mean average precision (mAP)",
+        }
+    }
+
+    /// As files for programs have it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Measure::Top1 => "top1",
+            Measure::MeanAveragePrecision => "mean_average_precision",
+        }
+    }
+
+    /// The loss by the targets, as it stands among the losses of a step.
+    pub fn loss(self) -> &'static str {
+        match self {
+            Measure::Top1 => "cross_entropy",
+            Measure::MeanAveragePrecision => "binary_cross_entropy",
+        }
+    }
+
+    /// That loss in words.
+    pub fn loss_in_words(self) -> &'static str {
+        match self {
+            Measure::Top1 => "cross-entropy",
+            Measure::MeanAveragePrecision => "binary cross-entropy",
+        }
+    }
+}
+
+/// What a network is worth on a whole split: by [`Measure`], under names that cannot be taken for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Accuracy {
-    /// Share of samples whose first guess is right, in percent.
-    pub top1: f64,
-    /// Share of samples whose first five guesses hold the label, in percent.
-    pub top5: f64,
-    /// Mean cross-entropy in nats.
-    pub loss: f64,
+#[serde(untagged)]
+pub enum Accuracy {
+    /// One class a sample.
+    SingleLabel {
+        /// Share of samples whose first guess is right, in percent.
+        top1: f64,
+        /// Share of samples whose first five guesses hold the label, in percent.
+        top5: f64,
+        /// Mean cross-entropy in nats.
+        loss: f64,
+    },
+    /// A set of classes a sample.
+    MultiLabel {
+        /// Mean of the average precision of the classes that occur in the split, in percent: see
+        /// [`mean_average_precision`](crate::metric::mean_average_precision).
+        mean_average_precision: f64,
+        /// Mean binary cross-entropy over samples and classes, in nats.
+        binary_cross_entropy: f64,
+    },
+}
+
+impl Accuracy {
+    /// What was measured.
+    pub fn measure(&self) -> Measure {
+        match self {
+            Accuracy::SingleLabel { .. } => Measure::Top1,
+            Accuracy::MultiLabel { .. } => Measure::MeanAveragePrecision,
+        }
+    }
+
+    /// The number that networks are compared by, in percent: top-1 or mAP.
+    pub fn score(&self) -> f64 {
+        match self {
+            Accuracy::SingleLabel { top1, .. } => *top1,
+            Accuracy::MultiLabel { mean_average_precision, .. } => *mean_average_precision,
+        }
+    }
+
+    /// Top-5 in percent, where there is one class a sample.
+    pub fn top5(&self) -> Option<f64> {
+        match self {
+            Accuracy::SingleLabel { top5, .. } => Some(*top5),
+            Accuracy::MultiLabel { .. } => None,
+        }
+    }
+
+    /// The loss by the targets: cross-entropy, or binary cross-entropy.
+    pub fn loss(&self) -> f64 {
+        match self {
+            Accuracy::SingleLabel { loss, .. } => *loss,
+            Accuracy::MultiLabel { binary_cross_entropy, .. } => *binary_cross_entropy,
+        }
+    }
+
+    /// Its numbers with the names that they have in files.
+    pub fn named(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            Accuracy::SingleLabel { top1, top5, loss } => vec![("top1", top1), ("top5", top5), ("loss", loss)],
+            Accuracy::MultiLabel { mean_average_precision, binary_cross_entropy } => {
+                vec![("mean_average_precision", mean_average_precision), ("binary_cross_entropy", binary_cross_entropy)]
+            }
+        }
+    }
 }
 
 /// Mean seconds of the timed steps, part by part. Data and teacher are shared by the lanes of a cohort.
@@ -56,10 +167,13 @@ pub struct EpochRecord {
     pub step: u64,
     /// The learning rate of the epoch's last step.
     pub learning_rate: f64,
-    /// Means over the epoch's samples: `loss` (the total), `cross_entropy`, each term's unweighted losses and metrics.
+    /// Means over the epoch's samples: `loss` (the total), the loss by the targets ([`Measure::loss`]), each term's
+    /// unweighted losses and metrics.
     pub train: IndexMap<String, f64>,
-    /// Top-1 on the training batches, in percent, as they came: augmented, while the weights moved.
-    pub train_top1: f64,
+    /// Top-1 on the training batches, in percent, as they came: augmented, while the weights moved. Absent where targets are
+    /// sets of classes: average precision is no mean over batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_top1: Option<f64>,
     /// On the samples held out, if there are any and this epoch was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Accuracy>,
@@ -216,8 +330,9 @@ pub const SIMILARITY_FORMAT: u32 = 1;
 pub struct Similarity {
     /// [`SIMILARITY_FORMAT`]
     pub format: u32,
-    /// Expected calibration error of the student, in percentage points.
-    pub calibration_error: f64,
+    /// Expected calibration error of the student, in percentage points; absent where targets are sets of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_error: Option<f64>,
     /// Every class, in the order of the labels.
     pub classes: Vec<ClassAccuracy>,
     /// Against each teacher of the cohort, whether the student's method asks it or not.
@@ -225,17 +340,34 @@ pub struct Similarity {
 }
 
 /// A student on the test samples of one class.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassAccuracy {
     /// The class.
     pub name: String,
-    /// Its test samples.
+    /// The test samples that have it.
     pub samples: usize,
-    /// How many of them the first guess got right.
-    pub right: usize,
+    /// How many of them the first guess got right; absent where targets are sets of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right: Option<usize>,
+    /// Its average precision in percent, where targets are sets of classes and a sample has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average_precision: Option<f64>,
 }
 
-/// A student beside a teacher, on the same test samples.
+impl ClassAccuracy {
+    /// How good the student is at this class, in percent: the share of its samples that were guessed right, or its average
+    /// precision. Nothing if no test sample has it.
+    pub fn share(&self) -> Option<f64> {
+        match self.right {
+            Some(_) if self.samples == 0 => None,
+            Some(right) => Some(100.0 * right as f64 / self.samples as f64),
+            None => self.average_precision,
+        }
+    }
+}
+
+/// A student beside a teacher, on the same test samples. What compares one distribution over all classes is absent where
+/// targets are sets of classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TeacherSimilarity {
     /// The teacher's name in the experiment.
@@ -243,11 +375,14 @@ pub struct TeacherSimilarity {
     /// [`TeacherRecord::digest`]
     pub digest: String,
     /// Expected calibration error of the teacher, in percentage points.
-    pub calibration_error: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_error: Option<f64>,
     /// Share of samples with the same first guess, in percent.
-    pub agreement: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
     /// Mean KL(teacher ‖ student) at temperature 1, in nats.
-    pub divergence: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<f64>,
     /// Mean absolute difference of the correlations of classes' logits.
     pub correlation_difference: f64,
     /// Alignment of the taps.
@@ -264,4 +399,68 @@ pub struct TapSimilarity {
     /// See [`Alignment`](crate::similarity::Alignment); absent where one of them does not vary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alignment: Option<f64>,
+}
+
+/// The version of [`ProbeRecord`]'s format.
+pub const PROBE_FORMAT: u32 = 1;
+
+/// Whose features a probe reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ProbedNetwork {
+    /// A finished student.
+    Student {
+        /// Its method.
+        method: String,
+    },
+    /// A teacher.
+    Teacher {
+        /// Its name in the experiment.
+        name: String,
+    },
+    /// The student's network with the weights that it begins with: never trained, one for each seed.
+    Untrained,
+}
+
+/// What a linear probe came to: `probe.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeRecord {
+    /// [`PROBE_FORMAT`]
+    pub format: u32,
+    /// A digest of everything that determines the result.
+    pub identity: String,
+    /// The probe's name in the experiment.
+    pub probe: String,
+    /// Whose features.
+    pub network: ProbedNetwork,
+    /// The seed of the student, or of the classifier where the network is a teacher.
+    pub seed: u64,
+    /// The kind of the network.
+    pub model: String,
+    /// BLAKE3 of the file of its weights, in hexadecimal.
+    pub digest: String,
+    /// What it saw.
+    pub view: String,
+    /// Where its features were taken.
+    pub tap: TapRef,
+    /// How many there are of a sample.
+    pub features: i64,
+    /// The probe's data set.
+    pub dataset: String,
+    /// The classes of that.
+    pub classes: i64,
+    /// Samples that the classifier was trained on and tested on.
+    pub samples: [usize; 2],
+    /// Whether each feature had mean 0 and deviation 1 over the training part.
+    pub standardized: bool,
+    /// Passes over the training part.
+    pub epochs: u64,
+    /// Mean loss of the last of them, in nats.
+    pub train_loss: f64,
+    /// On the test part, after the last epoch.
+    pub test: Accuracy,
+    /// Seconds, taking the features included where they were not there yet.
+    pub seconds: f64,
+    /// The surroundings.
+    pub environment: Environment,
 }

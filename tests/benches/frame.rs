@@ -166,6 +166,7 @@ fn sampler() -> Result<Box<dyn NegativeSampler>> {
         teacher_name: "teacher",
         labels: &labels,
         classes: CLASSES,
+        measure: Measure::Top1,
         configured_pairs: None,
         device: CPU,
     })
@@ -369,7 +370,7 @@ impl Dataset for Metronome {
             let other = seconds(&mut || tch::with_grad(|| (beat.between)(&images, &labels)))?;
             beat.last = Some((Instant::now(), other));
         }
-        Ok(Batch { views: [(IMAGE.to_owned(), images)].into_iter().collect(), labels })
+        Ok(Batch { views: [(IMAGE.to_owned(), images)].into_iter().collect(), labels, targets: None })
     }
 }
 
@@ -392,6 +393,7 @@ fn beside_a_cohort(
             name: "prepared".to_owned(),
             identity: "prepared".to_owned(),
             class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
+            measure: Measure::Top1,
             train_labels: (0..rows as i64).map(|row| row % CLASSES).collect(),
             test_labels: Arc::from([0, 1]),
             views: vec![ViewInfo { name: IMAGE.to_owned(), shape: SPEC.input }],
@@ -495,7 +497,7 @@ fn teacher(
         parameters: teacher.parameters(),
         precision,
         folded: false,
-        test: Some(Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 }),
+        test: Some(Accuracy::SingleLabel { top1: 0.0, top5: 0.0, loss: 0.0 }),
     };
     Ok((teacher, record))
 }

@@ -76,7 +76,7 @@ fn overrides_reach_every_value() {
 fn unknown_keys_at_every_depth() {
     assert_eq!(
         replaced("name = \"x\"\n", "name = \"x\"\nepochs = 3\n"),
-        "unknown key `epochs`: known here: format, name, device, threads, lanes, validation, dataset, teacher, student, train, method, compare
+        "unknown key `epochs`: known here: format, name, device, threads, lanes, validation, dataset, teacher, student, train, method, compare, probe
   --> x.toml:3:1
   |
 3 | epochs = 3

@@ -1,4 +1,4 @@
-//! The ready experiments: each is read and planned; those on CIFAR-100 against files of its format, without pictures.
+//! The ready experiments: each is read and planned, against files of the formats of their data, without pictures.
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,6 +39,73 @@ fn cifar100() -> TempDir {
     folder
 }
 
+/// A picture of noise.
+fn png(path: PathBuf, [height, width]: [u32; 2], color: png::ColorType) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let channels = if color == png::ColorType::Rgb { 3 } else { 1 };
+    let pixels: Vec<u8> = (0..channels * height * width).map(|i| (i * i % 7) as u8).collect();
+    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(color);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+}
+
+/// A folder of images: two classes.
+fn image_folder(folder: &Path) {
+    for (part, class, image) in
+        [("train", "n01", 0), ("train", "n01", 1), ("train", "n02", 2), ("val", "n01", 3), ("val", "n02", 4)]
+    {
+        png(folder.join(format!("{part}/{class}/{image}.png")), [32, 32], png::ColorType::Rgb);
+    }
+}
+
+/// Photographs, depth and label maps: as many frames as five blocks have.
+fn frames(folder: &Path) {
+    for frame in 0..250 {
+        for (kind, color) in
+            [("rgb", png::ColorType::Rgb), ("depth", png::ColorType::Grayscale), ("labels", png::ColorType::Grayscale)]
+        {
+            png(folder.join(format!("{kind}/{frame:04}.png")), [6, 8], color);
+        }
+    }
+}
+
+/// Tiny ImageNet's layout, with two classes.
+fn tiny_imagenet(folder: &Path) {
+    let root = folder.join("tiny-imagenet-200");
+    for class in ["n01", "n02"] {
+        png(root.join(format!("train/{class}/images/{class}_0.png")), [64, 64], png::ColorType::Rgb);
+    }
+    png(root.join("val/images/val_0.png"), [64, 64], png::ColorType::Rgb);
+    fs::write(root.join("wnids.txt"), "n01\nn02\n").unwrap();
+    fs::write(root.join("words.txt"), "n01\tgoldfish\nn02\tbullfrog\n").unwrap();
+    fs::write(root.join("val/val_annotations.txt"), "val_0.png\tn02\t0\t0\t9\t9\n").unwrap();
+}
+
+/// The binary version of STL-10, black.
+fn stl10(folder: &Path) {
+    let inside = folder.join("stl10_binary");
+    fs::create_dir(&inside).unwrap();
+    for (name, count) in [("train", 5_000), ("test", 8_000)] {
+        fs::File::create(inside.join(format!("{name}_X.bin"))).unwrap().set_len(count * 3 * 96 * 96).unwrap();
+        fs::write(inside.join(format!("{name}_y.bin")), vec![1; count as usize]).unwrap();
+    }
+    fs::write(inside.join("class_names.txt"), (0..10).map(|i| format!("class_{i}\n")).collect::<String>()).unwrap();
+}
+
+/// Where the data of an experiment are, in place of what its file says: one folder has them all.
+fn data_of(text: &str, folder: &Path) -> Vec<String> {
+    let table: toml::Table = text.parse().unwrap();
+    let probes = table.get("probe").and_then(toml::Value::as_table).into_iter().flatten();
+    let probes = probes.filter_map(|(name, probe)| Some((format!("probe.{name}.dataset"), probe.get("dataset")?)));
+    let own = ("dataset".to_owned(), &table["dataset"]);
+    let path = |(key, dataset): (String, &toml::Value)| {
+        let inside = dataset.get("path")?.as_str()?.strip_prefix("data")?;
+        Some(format!("{key}.path={:?}", format!("{}{inside}", folder.display())))
+    };
+    std::iter::once(own).chain(probes).filter_map(path).collect()
+}
+
 /// The values of an axis called `pair` whose networks are linked into this program; none if there is no such axis.
 fn pairs(path: &Path) -> Vec<String> {
     let table: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
@@ -57,9 +124,12 @@ fn pairs(path: &Path) -> Vec<String> {
 #[test]
 fn every_ready_experiment_is_planned() {
     let (data, mut pool) = (cifar100(), Pool::default());
-    let path_of_data = format!("dataset.path={:?}", data.path().display().to_string());
+    image_folder(&data.path().join("tiny-imagenet-32"));
+    frames(&data.path().join("nyu-depth-v2-small"));
+    tiny_imagenet(data.path());
+    stl10(data.path());
     let paths = configs();
-    assert!(paths.len() >= 6, "{paths:?}");
+    assert!(paths.len() >= 12, "{paths:?}");
     for path in paths {
         let text = fs::read_to_string(&path).unwrap();
         let (is_sweep, pairs) = (text.contains("[grid"), pairs(&path));
@@ -68,7 +138,7 @@ fn every_ready_experiment_is_planned() {
             continue;
         }
         let mut overrides = vec!["threads=1".to_owned(), "device=\"cpu\"".to_owned()];
-        overrides.extend(text.contains("\"cifar100\"").then(|| path_of_data.clone()));
+        overrides.extend(data_of(&text, data.path()));
         let only = Filter::new(pairs.iter().map(String::as_str)).unwrap();
         let grid = load_grid(&path, &overrides, &only).unwrap();
         let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut pool).unwrap();
@@ -77,6 +147,7 @@ fn every_ready_experiment_is_planned() {
         assert_eq!(sweep.points.len(), pairs.len().max(1));
         let cohorts = cohorts::form(&sweep.open()).unwrap();
         assert!(cohorts.iter().all(|cohort| cohort.passes().0 < cohort.passes().1), "{name:?}");
+        assert_eq!(sweep.open_probes().is_empty(), !text.contains("[probe."), "{name:?}");
     }
 }
 

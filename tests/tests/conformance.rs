@@ -704,6 +704,7 @@ impl DatasetConfig for BrokenDataset {
             name: "Broken".to_owned(),
             identity,
             class_names: ["a", second].map(str::to_owned).to_vec(),
+            measure: if self.fault.ends_with("sets") { Measure::MeanAveragePrecision } else { Measure::Top1 },
             train_labels: labels.iter().map(|label| label + more).collect(),
             test_labels: labels.into(),
             views: vec![ViewInfo { name: "image".to_owned(), shape: [3, 4, 4] }],
@@ -755,7 +756,10 @@ impl Dataset for LiveBrokenDataset {
         }
         let labels: Vec<i64> = rows.host().iter().map(|row| self.info.labels(split)[*row as usize % 10]).collect();
         let labels = Tensor::from_slice(&labels);
-        Ok(Batch { views: found, labels: if fault("mixes up labels") { labels.flip([0]) } else { labels } })
+        let targets = fault("has halves in its sets")
+            .then(|| Tensor::full([labels.size()[0], 2], 0.5, (Kind::Float, Device::Cpu)));
+        let labels = if fault("mixes up labels") { labels.flip([0]) } else { labels };
+        Ok(Batch { views: found, labels, targets })
     }
 }
 
@@ -774,6 +778,8 @@ fn a_broken_data_set_is_caught_by_name() {
             ("is in float64", &[BATCH], "view `image` is of kind Double instead of Float"),
             ("is infinite", &[BATCH], "holds numbers that are not finite"),
             ("mixes up labels", &[BATCH], "a batch of the Train part has labels"),
+            ("lacks sets", &[BATCH], "a batch of the Train part has no `targets`"),
+            ("has halves in its sets", &[BATCH], "a batch of the Train part has `targets` other than 0 and 1"),
             (
                 "augments in evaluation",
                 &["evaluation is repeatable", "building twice gives the same"],

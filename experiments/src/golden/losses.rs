@@ -65,7 +65,8 @@ fn distiller(kind: &str, settings: &Settings) -> Result<Box<dyn DistillerConfig>
 
 fn site<'a>(student: &'a Signature, teacher: &'a Signature, labels: &'a Arc<[i64]>, device: Device) -> Site<'a> {
     let classes = student.classes;
-    Site { student, teacher, teacher_name: "teacher", labels, classes, configured_pairs: None, device }
+    let (teacher_name, measure, configured_pairs) = ("teacher", Measure::Top1, None);
+    Site { student, teacher, teacher_name, labels, classes, measure, configured_pairs, device }
 }
 
 fn total(terms: &Terms) -> Result<Tensor> {

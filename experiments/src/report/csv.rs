@@ -1,7 +1,7 @@
 //! The report for programs: CSV with numbers in full precision and empty cells where there is no number. The first column of
 //! every file is the experiment's name.
 
-use limbeck::record::{Accuracy, EpochAccuracy};
+use limbeck::record::{Accuracy, EpochAccuracy, Measure, ProbedNetwork};
 
 use super::Survey;
 use super::sections::{classes, evidence, likeness};
@@ -22,12 +22,13 @@ pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
         ("alignment.csv", alignment(survey)),
         ("correlations.csv", correlations(survey)),
         ("classes.csv", by_class(survey)),
+        ("probes.csv", probes(survey)),
     ];
     files.into_iter().filter(|(_, table)| !table.rows.is_empty())
 }
 
 /// What is in a file.
-pub fn describe(name: &str) -> &'static str {
+pub fn describe(measure: Measure, name: &str) -> &'static str {
     match name {
         "comparison.csv" => "a row for each method",
         "runs.csv" => "every run with its three accuracies, cost and surroundings",
@@ -38,7 +39,9 @@ pub fn describe(name: &str) -> &'static str {
         "similarity.csv" => "every run beside every teacher",
         "alignment.csv" => "CKA of every pair of taps, mean over seeds",
         "correlations.csv" => "differences of the correlations of every two classes, mean over seeds",
+        "classes.csv" if measure == Measure::MeanAveragePrecision => "average precision by class, mean over seeds",
         "classes.csv" => "accuracy by class, mean over seeds",
+        "probes.csv" => "every linear classifier on a frozen network",
         _ => "",
     }
 }
@@ -51,40 +54,44 @@ fn mean_and_deviation(spread: Option<Spread>) -> [String; 2] {
     [or_empty(spread.map(|spread| spread.mean)), or_empty(spread.and_then(|spread| spread.deviation))]
 }
 
-fn accuracy(value: Option<Accuracy>) -> [String; 3] {
-    [or_empty(value.map(|a| a.top1)), or_empty(value.map(|a| a.top5)), or_empty(value.map(|a| a.loss))]
+/// The columns of an accuracy: its numbers under their own names, behind a prefix.
+fn columns(measure: Measure, prefix: &str) -> Vec<String> {
+    let names: &[&str] = match measure {
+        Measure::Top1 => &["top1", "top5", "loss"],
+        Measure::MeanAveragePrecision => &["mean_average_precision", "binary_cross_entropy"],
+    };
+    names.iter().map(|name| format!("{prefix}_{name}")).collect()
+}
+
+/// The cells of those columns.
+fn accuracy(measure: Measure, value: Option<Accuracy>) -> Vec<String> {
+    match value {
+        Some(value) => value.named().into_iter().map(|(_, number)| number.to_string()).collect(),
+        None => vec![String::new(); columns(measure, "").len()],
+    }
 }
 
 /// One row for each method.
 fn comparison(survey: &Survey) -> Table {
     let choice = serde_json::to_value(survey.accuracy).ok().and_then(|name| name.as_str().map(str::to_owned));
     let choice = choice.unwrap_or_default();
-    let mut table = Table::new([
-        "experiment",
-        "method",
-        "accuracy",
-        "seeds",
-        "seeds_planned",
-        "top1_mean",
-        "top1_deviation",
-        "top5_mean",
-        "top5_deviation",
-        "baseline",
-        "difference_mean",
-        "difference_deviation",
-        "difference_seeds",
-        "teacher",
-        "teacher_difference",
-        "published",
-    ]);
+    let is_single = survey.measure == Measure::Top1;
+    let key = survey.measure.key();
+    let mut header: Vec<String> =
+        ["experiment", "method", "accuracy", "seeds", "seeds_planned"].map(str::to_owned).into();
+    header.extend([format!("{key}_mean"), format!("{key}_deviation")]);
+    header.extend(["top5_mean", "top5_deviation"].map(str::to_owned).into_iter().filter(|_| is_single));
+    header.extend(["baseline", "difference_mean", "difference_deviation", "difference_seeds"].map(str::to_owned));
+    header.extend(["teacher", "teacher_difference", "published"].map(str::to_owned));
+    let mut table = Table::new(header);
     for study in &survey.studies {
         for method in &study.methods {
             let scratch = study.scratch().is_some_and(|scratch| scratch.name == method.name);
             let published = survey.published.of(study).and_then(|(_, pair)| pair.accuracy(&method.name, scratch));
             let mut row = vec![study.experiment.name.clone(), method.name.clone(), choice.clone()];
             row.extend([method.results.len().to_string(), method.runs.len().to_string()]);
-            row.extend(mean_and_deviation(method.top1));
-            row.extend(mean_and_deviation(method.top5));
+            row.extend(mean_and_deviation(method.score));
+            row.extend(mean_and_deviation(method.top5).into_iter().filter(|_| is_single));
             row.push(survey.baseline.clone());
             row.extend(mean_and_deviation(method.difference));
             row.push(or_empty(method.difference.map(|difference| difference.count)));
@@ -174,9 +181,9 @@ fn similarity(survey: &Survey) -> Table {
         for (run, found) in &pairing.found {
             let mut row = of_run(pairing.study, run);
             row.push(pairing.teacher.name.clone());
-            row.extend([found.agreement, found.divergence].map(|value| value.to_string()));
-            row.push(or_empty(run.similarity.as_ref().map(|similarity| similarity.calibration_error)));
-            row.extend([found.calibration_error, found.correlation_difference].map(|value| value.to_string()));
+            let own = run.similarity.as_ref().and_then(|similarity| similarity.calibration_error);
+            row.extend([found.agreement, found.divergence, own, found.calibration_error].map(or_empty));
+            row.push(found.correlation_difference.to_string());
             table.row(row);
         }
     }
@@ -214,11 +221,66 @@ fn correlations(survey: &Survey) -> Table {
 
 /// One row for each method and class.
 fn by_class(survey: &Survey) -> Table {
-    let mut table = Table::new(["experiment", "method", "class", "top1"]);
+    let column = match survey.measure {
+        Measure::Top1 => "top1",
+        Measure::MeanAveragePrecision => "average_precision",
+    };
+    let mut table = Table::new(["experiment", "method", "class", column]);
     for (study, method, classes) in classes::all(survey) {
-        for (class, top1) in classes {
-            table.row([study.experiment.name.clone(), method.name.clone(), class, top1.to_string()]);
+        for (class, share) in classes {
+            table.row([study.experiment.name.clone(), method.name.clone(), class, share.to_string()]);
         }
+    }
+    table
+}
+
+/// One row for each classifier on a frozen network, those without a result too.
+fn probes(survey: &Survey) -> Table {
+    let mut table = Table::new([
+        "experiment",
+        "probe",
+        "network",
+        "name",
+        "seed",
+        "model",
+        "view",
+        "tap",
+        "features",
+        "dataset",
+        "classes",
+        "train_samples",
+        "test_samples",
+        "epochs",
+        "measure",
+        "score",
+        "top5",
+        "test_loss",
+        "train_loss",
+        "score_of_random_backbone",
+        "seconds",
+    ]);
+    for (study, run) in survey.studies.iter().flat_map(|study| study.probes.iter().map(move |run| (study, run))) {
+        let (kind, name) = match &run.entry.network {
+            ProbedNetwork::Student { method } => ("student", method.as_str()),
+            ProbedNetwork::Teacher { name } => ("teacher", name.as_str()),
+            ProbedNetwork::Untrained => ("untrained", ""),
+        };
+        let record = run.record.as_ref();
+        let test = record.map(|record| record.test);
+        let mut row = [&study.experiment.name, &run.entry.probe, kind, name].map(str::to_owned).to_vec();
+        row.push(run.entry.seed.to_string());
+        row.extend([or_empty(record.map(|r| &r.model)), or_empty(record.map(|r| &r.view))]);
+        row.extend([or_empty(record.map(|r| &r.tap)), or_empty(record.map(|r| r.features))]);
+        row.extend([or_empty(record.map(|r| &r.dataset)), or_empty(record.map(|r| r.classes))]);
+        row.extend([or_empty(record.map(|r| r.samples[0])), or_empty(record.map(|r| r.samples[1]))]);
+        row.extend([or_empty(record.map(|r| r.epochs)), or_empty(test.map(|test| test.measure().key()))]);
+        row.extend([or_empty(test.map(|test| test.score())), or_empty(test.and_then(|test| test.top5()))]);
+        row.extend([or_empty(test.map(|test| test.loss())), or_empty(record.map(|r| r.train_loss))]);
+        row.push(or_empty(
+            study.untrained(&run.entry.probe).iter().find(|(s, _)| *s == run.entry.seed).map(|(_, v)| v),
+        ));
+        row.push(or_empty(record.map(|r| r.seconds)));
+        table.row(row);
     }
     table
 }
@@ -230,24 +292,14 @@ fn of_run(study: &Study, run: &Run) -> Vec<String> {
 
 /// One row for each run, those without a result too.
 fn runs(survey: &Survey) -> Table {
-    let mut table = Table::new([
-        "experiment",
-        "method",
-        "seed",
-        "status",
-        "reason",
-        "folder",
-        "last_top1",
-        "last_top5",
-        "last_loss",
-        "best_on_validation_epoch",
-        "best_on_validation_top1",
-        "best_on_validation_top5",
-        "best_on_validation_loss",
-        "best_on_test_epoch",
-        "best_on_test_top1",
-        "best_on_test_top5",
-        "best_on_test_loss",
+    let mut header: Vec<String> =
+        ["experiment", "method", "seed", "status", "reason", "folder"].map(str::to_owned).into();
+    header.extend(columns(survey.measure, "last"));
+    for best in ["best_on_validation", "best_on_test"] {
+        header.push(format!("{best}_epoch"));
+        header.extend(columns(survey.measure, best));
+    }
+    let others = [
         "epochs",
         "student_parameters",
         "student_multiply_adds",
@@ -267,22 +319,25 @@ fn runs(survey: &Survey) -> Table {
         "limbeck",
         "libtorch",
         "git",
-    ]);
+    ];
+    header.extend(others.map(str::to_owned));
+    let mut table = Table::new(header);
     for study in &survey.studies {
-        study.runs().for_each(|run| table.row(run_row(study, run)));
+        study.runs().for_each(|run| table.row(run_row(survey.measure, study, run)));
     }
     table
 }
 
-fn run_row(study: &Study, run: &Run) -> Vec<String> {
+fn run_row(measure: Measure, study: &Study, run: &Run) -> Vec<String> {
     let best = |best: Option<EpochAccuracy>| {
-        std::iter::once(or_empty(best.map(|b| b.epoch))).chain(accuracy(best.map(|b| b.test))).collect::<Vec<String>>()
+        let numbers = accuracy(measure, best.map(|b| b.test));
+        std::iter::once(or_empty(best.map(|b| b.epoch))).chain(numbers).collect::<Vec<String>>()
     };
     let (accuracies, summary) = (run.accuracies.as_ref(), run.summary.as_ref());
     let mut row = of_run(study, run);
     row.extend([run.status.to_owned(), run.reason.clone()]);
     row.push(run.cell.folder.display().to_string());
-    row.extend(accuracy(accuracies.map(|a| a.last)));
+    row.extend(accuracy(measure, accuracies.map(|a| a.last)));
     row.extend(best(accuracies.and_then(|a| a.best_on_validation)));
     row.extend(best(accuracies.map(|a| a.best_on_test)));
     row.push(or_empty(summary.map(|s| s.epochs)));
@@ -324,25 +379,13 @@ fn curves(survey: &Survey) -> Table {
             metrics.push(name);
         }
     }
-    let fixed = [
-        "experiment",
-        "method",
-        "seed",
-        "stage",
-        "epoch",
-        "step",
-        "learning_rate",
-        "seconds",
-        "train_top1",
-        "validation_top1",
-        "validation_top5",
-        "validation_loss",
-        "test_top1",
-        "test_top5",
-        "test_loss",
-    ];
-    let named = metrics.iter().map(|name| format!("train.{name}"));
-    let mut table = Table::new(fixed.into_iter().map(str::to_owned).chain(named));
+    let measure = survey.measure;
+    let of_run = ["experiment", "method", "seed", "stage", "epoch", "step", "learning_rate", "seconds"];
+    let mut header: Vec<String> = of_run.map(str::to_owned).into();
+    header.extend((measure == Measure::Top1).then(|| "train_top1".to_owned()));
+    header.extend(["validation", "test"].iter().flat_map(|part| columns(measure, part)));
+    header.extend(metrics.iter().map(|name| format!("train.{name}")));
+    let mut table = Table::new(header);
     for (study, summary) in summaries() {
         for epoch in &summary.history {
             let mut row = vec![study.experiment.name.clone(), summary.method.clone(), summary.seed.to_string()];
@@ -352,9 +395,10 @@ fn curves(survey: &Survey) -> Table {
                 epoch.step.to_string(),
                 epoch.learning_rate.to_string(),
             ]);
-            row.extend([epoch.seconds.to_string(), epoch.train_top1.to_string()]);
-            row.extend(accuracy(epoch.validation));
-            row.extend(accuracy(epoch.test));
+            row.push(epoch.seconds.to_string());
+            row.extend((measure == Measure::Top1).then(|| or_empty(epoch.train_top1)));
+            row.extend(accuracy(measure, epoch.validation));
+            row.extend(accuracy(measure, epoch.test));
             row.extend(metrics.iter().map(|name| or_empty(epoch.train.get(*name))));
             table.row(row);
         }

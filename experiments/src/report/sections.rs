@@ -6,6 +6,7 @@ mod cost;
 mod curves;
 pub mod evidence;
 pub mod likeness;
+mod probes;
 mod setting;
 
 use super::document::{Block, Document, Section};
@@ -19,6 +20,7 @@ pub fn document(survey: &Survey) -> Document {
         Section::new("What was compared", setting::blocks(survey)),
         Section::new("Comparison", comparison::blocks(survey)),
         Section::new("What can be said", evidence::blocks(survey)),
+        Section::new("Linear probes", probes::blocks(survey)),
         Section::new("What the students took from the teacher", likeness::blocks(survey)),
         Section::new("Cost", cost::blocks(survey)),
         Section::new("Curves", curves::blocks(survey)),
@@ -71,6 +73,6 @@ fn files(survey: &Survey) -> Vec<Block> {
     if !survey.csv {
         return Vec::new();
     }
-    let items = csv::files(survey).map(|(name, _)| format!("{name}: {}", csv::describe(name)));
+    let items = csv::files(survey).map(|(name, _)| format!("{name}: {}", csv::describe(survey.measure, name)));
     vec!["In full precision:".into(), Block::List(items.collect())]
 }

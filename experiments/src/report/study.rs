@@ -7,13 +7,14 @@ use indexmap::IndexMap;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
 use limbeck::record::{
-    Accuracies, Accuracy, Outcome, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity, Summary, TeacherRecord,
-    TeacherSimilarity,
+    Accuracies, Accuracy, Measure, Outcome, ProbeRecord, ProbedNetwork, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity,
+    Summary, TeacherRecord, TeacherSimilarity,
 };
 use limbeck::{cohort, config, weights};
 use tch::{Kind, Tensor};
 
-use crate::store::{self, CellEntry, PlanFile, PointEntry, SweepFile};
+use crate::probes;
+use crate::store::{self, CellEntry, PlanFile, PointEntry, ProbeEntry, SweepFile};
 
 use super::statistics::{Spread, differences};
 
@@ -115,6 +116,18 @@ pub struct Study {
     pub methods: Vec<Method>,
     /// The teachers of all runs, each once.
     pub teachers: Vec<TeacherRecord>,
+    /// What was measured.
+    pub measure: Measure,
+    /// The linear classifiers on frozen networks, in the order of the plan.
+    pub probes: Vec<ProbeRun>,
+}
+
+/// A linear classifier and what became of it.
+#[derive(Debug)]
+pub struct ProbeRun {
+    pub entry: ProbeEntry,
+    /// What it says of itself; absent if it has not ended or cannot be read.
+    pub record: Option<ProbeRecord>,
 }
 
 /// The place of an experiment in a sweep.
@@ -136,19 +149,19 @@ pub struct Method {
     pub runs: Vec<Run>,
     /// (seed, accuracy) of the runs that have a result.
     pub results: Vec<(u64, Accuracy)>,
-    /// Top-1 over seeds.
-    pub top1: Option<Spread>,
-    /// Top-5 over seeds.
+    /// Top-1 or mAP over seeds.
+    pub score: Option<Spread>,
+    /// Top-5 over seeds, where there is one class a sample.
     pub top5: Option<Spread>,
-    /// Top-1 minus the baseline's, of the seeds that both have; empty for the baseline itself.
+    /// That minus the baseline's, of the seeds that both have; empty for the baseline itself.
     pub differences: Vec<f64>,
     /// Their spread.
     pub difference: Option<Spread>,
 }
 
 impl Method {
-    pub fn top1s(&self) -> Vec<(u64, f64)> {
-        self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.top1)).collect()
+    pub fn scores(&self) -> Vec<(u64, f64)> {
+        self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.score())).collect()
     }
 
     /// The summaries of runs with a result.
@@ -196,10 +209,14 @@ impl Study {
             )));
         }
         let experiment = config::load(&path, &[])?;
-        let methods = group(&experiment, read_cells(dir)?, dir);
+        let PlanFile { cells, probes, .. } = read_plan(dir)?;
+        let methods = group(&experiment, cells, dir);
+        let record = |entry: &ProbeEntry| probes::read(&dir.join(&entry.folder)).ok().flatten();
+        let probes = probes.into_iter().map(|entry| ProbeRun { record: record(&entry), entry }).collect();
         let teachers = teachers(&experiment, &methods);
         let label = experiment.name.clone();
-        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers })
+        let measure = measure(&methods);
+        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers, measure, probes })
     }
 
     /// What it is part of: its sweep, or itself.
@@ -229,16 +246,16 @@ impl Study {
             for run in &mut method.runs {
                 match run.accuracies.as_ref().map(|accuracies| pick(accuracy, accuracies)) {
                     Some(Some(accuracy)) => method.results.push((run.cell.seed, accuracy)),
-                    Some(None) => run.reason = format!("it has no {}", accuracy.describe()),
+                    Some(None) => run.reason = format!("it has no {}", accuracy.describe(self.measure)),
                     None => {}
                 }
             }
-            method.top1 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top1));
-            method.top5 = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.top5));
+            method.score = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.score()));
+            method.top5 = Spread::of(method.results.iter().filter_map(|(_, accuracy)| accuracy.top5()));
         }
-        let theirs = self.method(baseline).map(Method::top1s).unwrap_or_default();
+        let theirs = self.method(baseline).map(Method::scores).unwrap_or_default();
         for method in self.methods.iter_mut().filter(|method| method.name != baseline) {
-            method.differences = differences(&method.top1s(), &theirs);
+            method.differences = differences(&method.scores(), &theirs);
             method.difference = Spread::of(method.differences.iter().copied());
         }
         Ok(())
@@ -251,13 +268,20 @@ impl Study {
 
     /// The mean accuracy of a method.
     pub fn mean(&self, name: &str) -> Option<f64> {
-        Some(self.method(name)?.top1?.mean)
+        Some(self.method(name)?.score?.mean)
     }
 
     /// The student trained by the labels alone: a method that has no term.
     pub fn scratch(&self) -> Option<&Method> {
         let alone = |method: &&Method| self.experiment.method(&method.name).is_ok_and(|config| config.terms.is_empty());
         self.methods.iter().find(alone)
+    }
+
+    /// The scores of a probe's classifiers on networks that never trained, by seed.
+    pub fn untrained(&self, probe: &str) -> Vec<(u64, f64)> {
+        let of = |run: &&ProbeRun| run.entry.probe == probe && run.entry.network == ProbedNetwork::Untrained;
+        let runs = self.probes.iter().filter(of);
+        runs.filter_map(|run| Some((run.entry.seed, run.record.as_ref()?.test.score()))).collect()
     }
 
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
@@ -270,15 +294,25 @@ impl Study {
 
     /// The teacher that differences are taken to: the most accurate of those that could be measured.
     pub fn best_teacher(&self) -> Option<&TeacherRecord> {
-        let top1 = |teacher: &TeacherRecord| teacher.test.map(|test| test.top1);
+        let score = |teacher: &TeacherRecord| teacher.test.map(|test| test.score());
         let measured = self.teachers.iter().filter(|teacher| teacher.test.is_some());
-        measured.reduce(|best, teacher| if top1(teacher) > top1(best) { teacher } else { best })
+        measured.reduce(|best, teacher| if score(teacher) > score(best) { teacher } else { best })
     }
 
     /// A method's mean minus the best teacher's accuracy.
     pub fn to_teacher(&self, method: &Method) -> Option<f64> {
-        Some(method.top1?.mean - self.best_teacher()?.test?.top1)
+        Some(method.score?.mean - self.best_teacher()?.test?.score())
     }
+}
+
+/// What was measured, as the runs' numbers say; top-1 as long as there is none.
+fn measure(methods: &[Method]) -> Measure {
+    let summaries = methods.iter().flat_map(|method| &method.runs).filter_map(|run| run.summary.as_ref());
+    let mut tests = summaries.flat_map(|summary| {
+        let teachers = summary.teachers.iter().map(|teacher| teacher.test);
+        teachers.chain(summary.history.iter().map(|record| record.test)).flatten()
+    });
+    tests.next().map_or(Measure::Top1, |test| test.measure())
 }
 
 /// The teachers of all runs, each once, in the order of the experiment.
@@ -294,7 +328,7 @@ fn teachers(experiment: &Experiment, methods: &[Method]) -> Vec<TeacherRecord> {
     teachers
 }
 
-fn read_cells(dir: &Path) -> Result<Vec<CellEntry>> {
+fn read_plan(dir: &Path) -> Result<PlanFile> {
     let path = dir.join(store::PLAN);
     let plan: PlanFile = store::read_json(&path)?;
     if plan.format != PLAN_FORMAT {
@@ -303,7 +337,7 @@ fn read_cells(dir: &Path) -> Result<Vec<CellEntry>> {
             format!("format {} is not known; this version reads format {PLAN_FORMAT}", plan.format),
         ));
     }
-    Ok(plan.cells)
+    Ok(plan)
 }
 
 /// The cells by method, in the order of `compare`; cells that `compare` does not name come last, those that the plan
@@ -314,7 +348,7 @@ fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path) -> Vec<Meth
         name: name.to_owned(),
         runs: Vec::new(),
         results: Vec::new(),
-        top1: None,
+        score: None,
         top5: None,
         differences: Vec::new(),
         difference: None,

@@ -40,7 +40,7 @@ seeds = [0, 1, 2]
 "#;
 
 fn accuracy(top1: f64) -> Accuracy {
-    Accuracy { top1, top5: top1 + 20.0, loss: 1.5 }
+    Accuracy::SingleLabel { top1, top5: top1 + 20.0, loss: 1.5 }
 }
 
 fn summary(method: &str, seed: u64, last: f64) -> Summary {
@@ -55,7 +55,7 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
             step: 100 * epoch,
             learning_rate: 0.05,
             train,
-            train_top1: 55.5,
+            train_top1: Some(55.5),
             validation: Some(accuracy(top1 - 1.0)),
             test: Some(accuracy(top1)),
             seconds: 30.5,
@@ -119,7 +119,7 @@ fn folder(experiment: &str, methods: &[&str], seeds: &[u64], summaries: &[Summar
             });
         }
     }
-    store::write_json(&dir.path().join(store::PLAN), &PlanFile { format: 1, cells }).unwrap();
+    store::write_json(&dir.path().join(store::PLAN), &PlanFile { format: 1, cells, probes: Vec::new() }).unwrap();
     for summary in summaries {
         let cell = dir.path().join(format!("cells/{}-seed{}", summary.method, summary.seed));
         fs::create_dir_all(&cell).unwrap();
@@ -131,7 +131,12 @@ fn folder(experiment: &str, methods: &[&str], seeds: &[u64], summaries: &[Summar
 /// Two classes and two taps on either side, all numbers moved by the seed.
 fn similarity(seed: u64) -> Similarity {
     let moved = seed as f64;
-    let class = |name: &str, right| ClassAccuracy { name: name.to_owned(), samples: 20, right };
+    let class = |name: &str, right| ClassAccuracy {
+        name: name.to_owned(),
+        samples: 20,
+        right: Some(right),
+        average_precision: None,
+    };
     let tap = |student: &str, teacher: &str, alignment| TapSimilarity {
         student: student.to_owned(),
         teacher: teacher.to_owned(),
@@ -139,14 +144,14 @@ fn similarity(seed: u64) -> Similarity {
     };
     Similarity {
         format: SIMILARITY_FORMAT,
-        calibration_error: 4.0 + moved,
+        calibration_error: Some(4.0 + moved),
         classes: vec![class("circle", 10 + seed as usize), class("<square>", 14)],
         teachers: vec![TeacherSimilarity {
             name: "big".to_owned(),
             digest: "00ff".to_owned(),
-            calibration_error: 2.5,
-            agreement: 60.0 + moved,
-            divergence: 0.75,
+            calibration_error: Some(2.5),
+            agreement: Some(60.0 + moved),
+            divergence: Some(0.75),
             correlation_difference: 0.25,
             taps: vec![
                 tap("stem", "stem", Some(0.75)),

@@ -5,7 +5,7 @@ use tch::{Device, Tensor, no_grad_guard};
 use super::{Data, catch};
 use crate::dataset::{Batch, Rows, Split, Views};
 use crate::error::Result;
-use crate::metric::AccuracyMeter;
+use crate::metric::SplitMeter;
 use crate::record::Accuracy;
 
 /// The samples of an evaluation batch. It changes speed and memory, and the last bits of nothing that is trained.
@@ -21,7 +21,7 @@ pub struct Evaluation {
 }
 
 /// The batches of an evaluation: the given rows of a split in order, without augmentation.
-pub(super) fn batches<'a>(
+pub(crate) fn batches<'a>(
     data: &'a Data,
     split: Split,
     rows: &'a [i64],
@@ -39,7 +39,7 @@ pub(super) fn batches<'a>(
 /// A network in evaluation mode: a batch's logits `[B, classes]`.
 pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
 
-/// The accuracy of each network on the given rows of a split, without augmentation. A network that fails or panics fails
+/// What each network is worth, by the data's [measure](crate::record::Measure), on the given rows of a split, without augmentation. A network that fails or panics fails
 /// alone.
 ///
 /// # Errors
@@ -53,14 +53,14 @@ pub fn accuracy(
     device: Device,
 ) -> Result<Vec<Result<Accuracy>>> {
     let _no_grad = no_grad_guard();
-    let mut meters: Vec<Result<AccuracyMeter>> = networks.iter().map(|_| Ok(AccuracyMeter::new(device))).collect();
+    let measure = data.dataset.info().measure;
+    let mut meters: Vec<Result<SplitMeter>> = networks.iter().map(|_| Ok(SplitMeter::new(measure, device))).collect();
     for batch in batches(data, split, rows, views, device) {
         let batch = batch?;
         for (network, state) in networks.iter().zip(&mut meters) {
             if let Ok(meter) = state {
-                match catch(|| network(&batch)) {
-                    Ok(logits) => meter.add(&logits, &batch.labels),
-                    Err(error) => *state = Err(error),
+                if let Err(error) = catch(|| meter.add(&network(&batch)?, &batch)) {
+                    *state = Err(error);
                 }
             }
         }

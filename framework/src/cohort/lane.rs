@@ -16,10 +16,10 @@ use crate::distiller::{InitialStage, Step, TapPairs};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::{Precision, TrainConfig};
-use crate::metric::{Meter, cross_entropy, right_guesses};
+use crate::metric::{Meter, loss_by_targets, right_guesses};
 use crate::model::{Features, Mode, Model, ModelSpec, Signature, TapRef, Taps};
 use crate::optim::{Average, FlatParameters, Optimizer, Progress, Variable};
-use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Timing};
+use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Measure, Timing};
 use crate::seed::Seed;
 use crate::weights;
 
@@ -31,6 +31,8 @@ pub(super) struct Lane {
     pub model_kind: String,
     pub view: String,
     identity: String,
+    measure: Measure,
+    /// The weight of the loss by the targets.
     cross_entropy: f64,
     student: Box<dyn Model>,
     pub precision: Precision,
@@ -258,6 +260,7 @@ impl Lane {
             model_kind: config.student.typetag_name().to_owned(),
             view: config.view.clone(),
             identity: config.identity.clone(),
+            measure: site.measure,
             cross_entropy: config.method.cross_entropy,
             student,
             precision: config.precision,
@@ -486,9 +489,9 @@ impl Lane {
         let mut weighted: Vec<Tensor> = Vec::new();
         let (mut losses, mut metrics) = (Vec::new(), Vec::new());
         if !place.initial && self.cross_entropy != 0.0 {
-            let loss = cross_entropy(&features.logits, &shared.batch.labels);
+            let (name, loss) = loss_by_targets(&features.logits, shared.batch);
             weighted.push(&loss * self.cross_entropy);
-            losses.push(("cross_entropy".to_owned(), loss));
+            losses.push((name.to_owned(), loss));
         }
         for &(index, weight) in &place.terms {
             let term = &mut self.terms[index];
@@ -598,9 +601,15 @@ impl Lane {
         }
     }
 
+    /// Means of the epoch so far: every loss, and top-1 where there is one class a sample.
+    fn means(&self) -> Result<(IndexMap<String, f64>, Option<f64>)> {
+        let (losses, top1) = self.meter.read()?;
+        Ok((losses, (self.measure == Measure::Top1).then_some(top1)))
+    }
+
     /// The event of a step at which the device is read anyway.
     pub fn step_event(&self, steps_per_epoch: u64, samples_per_second: f64) -> Result<Event> {
-        let (train, train_top1) = self.meter.read()?;
+        let (train, train_top1) = self.means()?;
         let stage = self.stage().map(|plan| plan.name.clone()).unwrap_or_default();
         let step = self.progress.step;
         let learning_rate = self.progress.learning_rate;
@@ -617,7 +626,7 @@ impl Lane {
 
     /// Closes an epoch: its record joins the history and the meter starts anew.
     pub fn end_epoch(&mut self, epoch: u64, accuracy: super::evaluate::Evaluation) -> Result<EpochRecord> {
-        let (train, train_top1) = self.meter.read()?;
+        let (train, train_top1) = self.means()?;
         self.meter.clear();
         let record = EpochRecord {
             stage: self.stage().map(|plan| plan.name.clone()).unwrap_or_default(),
@@ -679,8 +688,8 @@ impl Lane {
         };
         Some(Accuracies {
             last: tested.last()?.1.test,
-            best_on_validation: best(&|record| record.validation.map(|v| v.top1)),
-            best_on_test: best(&|record| record.test.map(|t| t.top1))?,
+            best_on_validation: best(&|record| record.validation.map(|v| v.score())),
+            best_on_test: best(&|record| record.test.map(|t| t.score()))?,
         })
     }
 

@@ -9,9 +9,11 @@ use super::lane::Lane;
 use super::{CohortConfig, Teacher, catch};
 use crate::dataset::{Batch, Split, Views};
 use crate::error::{Error, Result};
-use crate::metric::calibration_error;
+use crate::metric::{average_precisions, calibration_error};
 use crate::model::{Features, Signature, TapRef, Taps};
-use crate::record::{ClassAccuracy, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity};
+use crate::record::{
+    ClassAccuracy, Measure, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity,
+};
 use crate::similarity::{Alignment, Kernels, agreement, class_correlation, correlation_difference, divergence};
 use crate::weights;
 
@@ -49,10 +51,12 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
         .chain(asked(config).map(|(teacher, _)| teacher.view.clone()))
         .collect();
     let rows: Vec<i64> = (0..info.test_labels.len() as i64).collect();
+    let mut targets = Logits::default();
     let mut taught: Vec<Logits> = asked(config).map(|_| Logits::default()).collect();
     let mut seen: Vec<Result<Seen>> = students.iter().map(|_| Ok(Seen::new(config))).collect();
     for batch in batches(config.data, Split::Test, &rows, &views, config.device) {
         let batch = batch?;
+        batch.targets.iter().for_each(|found| targets.add(found));
         let mut kernels = Vec::new();
         for ((teacher, _), logits) in asked(config).zip(&mut taught) {
             let (theirs, of_taps) =
@@ -69,11 +73,33 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
         }
     }
     let taught: Vec<Tensor> = taught.into_iter().map(Logits::all).collect();
-    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught));
+    let truth = match info.measure {
+        Measure::Top1 => Truth::Labels(Tensor::from_slice(&info.test_labels)),
+        Measure::MeanAveragePrecision => Truth::Sets(targets.all()),
+    };
+    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught, &truth));
     Ok(students.iter().zip(seen).map(findings).collect())
 }
 
-/// Logits of a whole split, gathered on the host: `[N, classes]`.
+/// What is right on the test split.
+enum Truth {
+    /// `[N]`, int64.
+    Labels(Tensor),
+    /// `[N, classes]`, of 0 and 1.
+    Sets(Tensor),
+}
+
+impl Truth {
+    /// What only makes sense of one distribution over all classes.
+    fn of_labels(&self, value: impl FnOnce(&Tensor) -> Result<f64>) -> Result<Option<f64>> {
+        match self {
+            Truth::Labels(labels) => value(labels).map(Some),
+            Truth::Sets(_) => Ok(None),
+        }
+    }
+}
+
+/// Logits, or targets, of a whole split, gathered on the host: `[N, classes]`.
 #[derive(Default)]
 struct Logits(Vec<Tensor>);
 
@@ -128,9 +154,7 @@ impl Seen {
         Ok(())
     }
 
-    fn findings(self, config: &CohortConfig<'_>, student: &Lane, taught: &[Tensor]) -> Result<Findings> {
-        let info = config.data.dataset.info();
-        let labels = Tensor::from_slice(&info.test_labels);
+    fn findings(self, config: &CohortConfig<'_>, student: &Lane, taught: &[Tensor], truth: &Truth) -> Result<Findings> {
         let logits = self.logits.all();
         let correlation = class_correlation(&logits);
         let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
@@ -140,9 +164,9 @@ impl Seen {
             teachers.push(TeacherSimilarity {
                 name: teacher.name.clone(),
                 digest: record.digest.clone(),
-                calibration_error: calibration_error(theirs, &labels)?,
-                agreement: agreement(&logits, theirs)?,
-                divergence: divergence(&logits, theirs)?,
+                calibration_error: truth.of_labels(|labels| calibration_error(theirs, labels))?,
+                agreement: truth.of_labels(|_| agreement(&logits, theirs))?,
+                divergence: truth.of_labels(|_| divergence(&logits, theirs))?,
                 correlation_difference: correlation_difference(&correlation, &their_correlation)?,
                 taps: taps(student.signature(), teacher.signature(), alignment)?,
             });
@@ -150,8 +174,8 @@ impl Seen {
         }
         let similarity = Similarity {
             format: SIMILARITY_FORMAT,
-            calibration_error: calibration_error(&logits, &labels)?,
-            classes: classes(&info.class_names, &info.test_labels, &logits)?,
+            calibration_error: truth.of_labels(|labels| calibration_error(&logits, labels))?,
+            classes: classes(&config.data.dataset.info().class_names, truth, &logits)?,
             teachers,
         };
         Ok(Findings { similarity, correlations })
@@ -170,13 +194,28 @@ fn taps(student: &Signature, teacher: &Signature, alignment: &Alignment) -> Resu
     Ok(pairs.collect())
 }
 
-fn classes(names: &[String], labels: &[i64], logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
+fn classes(names: &[String], truth: &Truth, logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
+    let labels: Vec<i64> = match truth {
+        Truth::Labels(labels) => Vec::try_from(labels)?,
+        Truth::Sets(targets) => return precisions(names, targets, logits),
+    };
     let guesses: Vec<i64> = Vec::try_from(logits.argmax(1, false))?;
     let class = |(label, name): (i64, &String)| {
         let of_class = labels.iter().zip(&guesses).filter(|(known, _)| **known == label);
         let (samples, right) =
             of_class.fold((0, 0), |(samples, right), (_, guess)| (samples + 1, right + usize::from(*guess == label)));
-        ClassAccuracy { name: name.clone(), samples, right }
+        ClassAccuracy { name: name.clone(), samples, right: Some(right), average_precision: None }
     };
     Ok((0..).zip(names).map(class).collect())
+}
+
+fn precisions(names: &[String], targets: &Tensor, logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
+    let samples: Vec<f64> = Vec::try_from(targets.sum_dim_intlist([0_i64].as_slice(), false, Kind::Double))?;
+    let class = |((name, samples), found): ((&String, f64), Option<f64>)| ClassAccuracy {
+        name: name.clone(),
+        samples: samples as usize,
+        right: None,
+        average_precision: found.map(|share| 100.0 * share),
+    };
+    Ok(names.iter().zip(samples).zip(average_precisions(logits, targets)?).map(class).collect())
 }

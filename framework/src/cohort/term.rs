@@ -9,6 +9,7 @@ use crate::distiller::{Distiller, InitialStage, Site, TapPairs};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, TermConfig, TermSchedule};
 use crate::model::Signature;
+use crate::record::Measure;
 use crate::seed::Seed;
 use crate::weights;
 
@@ -36,6 +37,8 @@ pub struct TermSite<'a> {
     pub teachers: &'a IndexMap<String, Signature>,
     /// The label of every training sample, by position.
     pub labels: &'a Arc<[i64]>,
+    /// What is measured: whether targets are one class a sample or sets of them.
+    pub measure: Measure,
     /// Where tensors live.
     pub device: Device,
     /// The lane's seed: initial values of heads are a function of it and of the term's place in its method.
@@ -65,6 +68,7 @@ pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'
                 teacher_name: name,
                 labels: site.labels,
                 classes: student.classes,
+                measure: site.measure,
                 configured_pairs: config.taps.as_deref(),
                 device: site.device,
             };

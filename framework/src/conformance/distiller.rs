@@ -15,6 +15,7 @@ use crate::distiller::{DistillerConfig, Step};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, Precision, TermConfig};
 use crate::model::{Features, Form, Mode, Signature, TapRef};
+use crate::record::Measure;
 use crate::seed::Seed;
 use crate::weights;
 
@@ -210,7 +211,8 @@ impl Subject {
 
     /// The live method, as training builds it.
     fn build(&self, kind: Kind, device: Device) -> Result<Term> {
-        let site = TermSite { teachers: &self.teachers, labels: &self.labels, device, seed: 0 };
+        let (teachers, labels, measure) = (&self.teachers, &self.labels, Measure::Top1);
+        let site = TermSite { teachers, labels, measure, device, seed: 0 };
         let mut terms = build_terms(&self.method, &self.student, &site)?;
         let mut term = terms.pop().ok_or_else(|| Error::run("no term was built"))?;
         if kind == Kind::Double {

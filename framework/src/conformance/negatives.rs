@@ -11,6 +11,7 @@ use crate::distiller::Site;
 use crate::error::{Error, Result};
 use crate::model::Signature;
 use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
+use crate::record::Measure;
 use crate::seed::Seed;
 
 const ANCHORS: [i64; 6] = [3, 17, 8, 31, 22, 5];
@@ -62,6 +63,7 @@ impl Subject {
             teacher_name: TEACHER,
             labels: &self.labels,
             classes: self.classes,
+            measure: Measure::Top1,
             configured_pairs: None,
             device: Device::Cpu,
         })

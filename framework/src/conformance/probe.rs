@@ -14,7 +14,7 @@ use crate::dataset::{Batch, Dataset, DatasetInfo, Rows, Split, ViewInfo, Views};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, Precision, TrainConfig};
 use crate::model::{Features, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps};
-use crate::record::{Accuracy, Environment, Outcome, TeacherRecord};
+use crate::record::{Accuracy, Environment, Measure, Outcome, TeacherRecord};
 use crate::seed::Seed;
 use crate::weights;
 
@@ -122,6 +122,7 @@ impl Noise {
             name: "noise".to_owned(),
             identity: "noise".to_owned(),
             class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
+            measure: Measure::Top1,
             train_labels: labels(),
             test_labels: (0..CLASSES).collect(),
             views: vec![ViewInfo { name: VIEW.to_owned(), shape: SPEC.input }],
@@ -138,7 +139,8 @@ impl Dataset for Noise {
     fn batch(&self, split: Split, rows: &Rows, views: &Views, _draw: Option<Seed>) -> Result<Batch> {
         let labels = Tensor::from_slice(self.info.labels(split)).index_select(0, rows.device());
         let images = self.images.index_select(0, rows.device());
-        Ok(Batch { views: views.iter().map(|view| (view.to_owned(), images.shallow_clone())).collect(), labels })
+        let views = views.iter().map(|view| (view.to_owned(), images.shallow_clone())).collect();
+        Ok(Batch { views, labels, targets: None })
     }
 }
 
@@ -216,7 +218,7 @@ impl Training {
             parameters: teacher.parameters(),
             precision: Precision::Float32,
             folded: false,
-            test: Some(Accuracy { top1: 0.0, top5: 0.0, loss: 0.0 }),
+            test: Some(Accuracy::SingleLabel { top1: 0.0, top5: 0.0, loss: 0.0 }),
         };
         Ok((teacher, record))
     }

@@ -62,6 +62,7 @@ fn check(setting: &Setting, case: &Case, kind: Kind, tol: f64) {
         teacher_name: "teacher",
         labels: &all,
         classes: *classes,
+        measure: Measure::Top1,
         configured_pairs: None,
         device: Device::Cpu,
     };

@@ -1,5 +1,7 @@
 //! Which classes gained and which lost, against the baseline.
 
+use limbeck::record::Measure;
+
 use crate::report::Survey;
 use crate::report::document::{Block, Figure};
 use crate::report::picture;
@@ -17,7 +19,11 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
             }
             let place = if survey.single().is_some() { String::new() } else { format!("{}: ", study.label) };
             let caption = format!("{place}{} minus {}", method.name, baseline.name);
-            let title = format!("Accuracy by class, {caption}");
+            let what = match survey.measure {
+                Measure::Top1 => "Accuracy",
+                Measure::MeanAveragePrecision => "Average precision",
+            };
+            let title = format!("{what} by class, {caption}");
             let svg = picture::bars(&title, "points", &differences);
             figures.push(Figure { caption, svg, legend: Vec::new(), numbers: survey.csv.then_some("classes.csv") });
         }
@@ -25,20 +31,24 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     if figures.is_empty() {
         return Vec::new();
     }
+    let what = match survey.measure {
+        Measure::Top1 => "Test accuracy",
+        Measure::MeanAveragePrecision => "Average precision on the test split",
+    };
     let text = format!(
-        "Test accuracy by class after the last epoch, minus that of `{}`: means over all seeds of each.",
+        "{what} by class after the last epoch, minus that of `{}`: means over all seeds of each.",
         survey.baseline
     );
     vec![Block::Text(text), Block::Figures(figures)]
 }
 
-/// The accuracy of every class in percent, mean over the seeds that were measured.
+/// The accuracy, or average precision, of every class in percent, mean over the seeds that were measured.
 pub fn accuracies(method: &Method) -> Vec<(String, f64)> {
     let measured: Vec<_> = method.runs.iter().filter_map(|run| run.similarity.as_ref()).collect();
     let Some(first) = measured.first() else { return Vec::new() };
     let mean = |(at, class): (usize, &limbeck::record::ClassAccuracy)| {
-        let found = measured.iter().filter_map(|found| found.classes.get(at)).filter(|found| found.samples > 0);
-        let shares: Vec<f64> = found.map(|found| 100.0 * found.right as f64 / found.samples as f64).collect();
+        let found = measured.iter().filter_map(|found| found.classes.get(at));
+        let shares: Vec<f64> = found.filter_map(limbeck::record::ClassAccuracy::share).collect();
         (class.name.clone(), shares.iter().sum::<f64>() / shares.len().max(1) as f64)
     };
     first.classes.iter().enumerate().map(mean).collect()

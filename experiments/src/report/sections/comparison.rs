@@ -1,5 +1,7 @@
 //! The comparison: accuracy by method and pair, differences to the baseline, published numbers beside them.
 
+use limbeck::record::Measure;
+
 use crate::progress::plural;
 use crate::report::document::Block;
 use crate::report::numbers::{signed, signed_spread, spread};
@@ -53,7 +55,7 @@ fn reading(survey: &Survey) -> String {
         "Shown: {}, in percent. Mean ± sample deviation (n − 1) over seeds; a single seed has no deviation. The difference \
          to `{baseline}` is the mean of the differences seed by seed ± their sample deviation; `common` is the number of \
          seeds that both have.{}",
-        survey.accuracy.describe(),
+        survey.accuracy.describe(survey.measure),
         if survey.csv { " The other recorded accuracies are in runs.csv." } else { "" }
     )
 }
@@ -62,19 +64,20 @@ fn reading(survey: &Survey) -> String {
 fn overview(survey: &Survey) -> [Block; 2] {
     let header = || std::iter::once("method".to_owned()).chain(survey.studies.iter().map(|study| study.label.clone()));
     let any = survey.studies.iter().any(|study| survey.published.of(study).is_some());
-    let title = if any { "Top-1 accuracy; published in parentheses" } else { "Top-1 accuracy" };
+    let title = survey.measure.title();
+    let title = if any { format!("{title}; published in parentheses") } else { title.to_owned() };
     let mut accuracies = Table::new(header()).caption(title);
     accuracies.row(std::iter::once("teacher".into()).chain(survey.studies.iter().map(|study| {
-        let teacher = study.best_teacher().and_then(|teacher| teacher.test).map(|test| test.top1);
+        let teacher = study.best_teacher().and_then(|teacher| teacher.test).map(|test| test.score());
         let published = survey.published.of(study).map(|(_, pair)| pair.teacher());
-        Cell::number(with_published(teacher.map_or(NONE.to_owned(), |top1| format!("{top1:.2}")), published), teacher)
+        Cell::number(with_published(teacher.map_or(NONE.to_owned(), |score| format!("{score:.2}")), published), teacher)
     })));
     let mut table = Table::new(header()).caption(format!("Difference to `{}` in points", survey.baseline));
     for name in &survey.methods {
         let cell = |study: &Study| {
-            let top1 = study.method(name).and_then(|method| method.top1);
-            let text = with_published(spread(top1), published(survey, study, name));
-            Cell::number(text, top1.map(|top1| top1.mean)).marked(place(study, top1))
+            let score = study.method(name).and_then(|method| method.score);
+            let text = with_published(spread(score), published(survey, study, name));
+            Cell::number(text, score.map(|score| score.mean)).marked(place(study, score))
         };
         accuracies.row(std::iter::once(name.into()).chain(survey.studies.iter().map(cell)));
         if *name != survey.baseline {
@@ -106,16 +109,16 @@ fn difference(difference: Option<Spread>) -> Cell {
 }
 
 /// Whether a mean, as it is shown, is the highest or the second highest of a study with several.
-fn place(study: &Study, top1: Option<Spread>) -> Option<Mark> {
-    let shown = |top1: Spread| format!("{:.2}", top1.mean);
-    let mut means: Vec<Spread> = study.methods.iter().filter_map(|method| method.top1).collect();
+fn place(study: &Study, score: Option<Spread>) -> Option<Mark> {
+    let shown = |score: Spread| format!("{:.2}", score.mean);
+    let mut means: Vec<Spread> = study.methods.iter().filter_map(|method| method.score).collect();
     if means.len() < 2 {
         return None;
     }
     means.sort_by(|a, b| b.mean.total_cmp(&a.mean));
     let mut shown_means: Vec<String> = means.into_iter().map(shown).collect();
     shown_means.dedup();
-    match shown_means.iter().position(|mean| Some(mean) == top1.map(shown).as_ref())? {
+    match shown_means.iter().position(|mean| Some(mean) == score.map(shown).as_ref())? {
         0 => Some(Mark::Best),
         1 => Some(Mark::Second),
         _ => None,
@@ -126,16 +129,19 @@ fn place(study: &Study, top1: Option<Spread>) -> Option<Mark> {
 fn detail(survey: &Survey, study: &Study) -> Table {
     let has_published = survey.published.of(study).is_some();
     let best_teacher = study.best_teacher();
-    let mut header: Vec<String> = ["method", "seeds", "top-1", "top-5"].map(str::to_owned).into();
+    let top5 = (survey.measure == Measure::Top1).then_some("top-5");
+    let mut header: Vec<String> =
+        ["method", "seeds", survey.measure.short()].into_iter().chain(top5).map(str::to_owned).collect();
     header.extend(has_published.then(|| "published".to_owned()));
     header.extend([format!("to {}", survey.baseline), "common".to_owned()]);
     header.extend(best_teacher.map(|teacher| format!("to teacher {}", teacher.name)));
     let mut table = Table::new(header);
     for method in &study.methods {
-        let mark = place(study, method.top1);
+        let mark = place(study, method.score);
         let number = |spread: Option<Spread>, text: String| Cell::number(text, spread.map(|spread| spread.mean));
         let mut row: Vec<Cell> = vec![method.name.as_str().into(), seeds(method).into()];
-        row.extend([number(method.top1, spread(method.top1)).marked(mark), number(method.top5, spread(method.top5))]);
+        row.push(number(method.score, spread(method.score)).marked(mark));
+        row.extend(top5.map(|_| number(method.top5, spread(method.top5))));
         if has_published {
             let value = published(survey, study, &method.name);
             row.push(Cell::number(value.map_or(NONE.to_owned(), |value| format!("{value:.2}")), value));
@@ -166,7 +172,7 @@ fn seeds(method: &Method) -> String {
 /// What a reader must know before believing the table.
 fn notes(survey: &Survey) -> Option<Block> {
     let mut notes: Vec<String> = Vec::new();
-    if survey.studies.iter().any(|study| study.methods.iter().filter(|method| method.top1.is_some()).count() > 1) {
+    if survey.studies.iter().any(|study| study.methods.iter().filter(|method| method.score.is_some()).count() > 1) {
         let leads = survey.studies.iter().filter_map(|study| lead(survey, study));
         notes.push("Bold: the highest mean; italic or underlined: the second.".to_owned());
         notes.extend(leads);
@@ -180,7 +186,7 @@ fn notes(survey: &Survey) -> Option<Block> {
 
 fn study_notes(survey: &Survey, study: &Study) -> Vec<String> {
     let mut notes = Vec::new();
-    let with_result = || study.methods.iter().filter(|method| method.top1.is_some());
+    let with_result = || study.methods.iter().filter(|method| method.score.is_some());
     if let Some(fewest) = with_result().map(|method| method.results.len()).min()
         && fewest < ENOUGH_SEEDS
         && with_result().count() > 1
@@ -216,10 +222,10 @@ fn study_notes(survey: &Survey, study: &Study) -> Vec<String> {
 /// How far the best method is ahead of the next, and whether that is more than the seeds scatter.
 fn lead(survey: &Survey, study: &Study) -> Option<String> {
     let mut ranked: Vec<(&Method, f64)> =
-        study.methods.iter().filter_map(|method| Some((method, method.top1?.mean))).collect();
+        study.methods.iter().filter_map(|method| Some((method, method.score?.mean))).collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     let [(first, _), (second, _), ..] = &ranked[..] else { return None };
-    let lead = Spread::of(differences(&first.top1s(), &second.top1s()))?;
+    let lead = Spread::of(differences(&first.scores(), &second.scores()))?;
     let verdict = match lead.deviation {
         Some(deviation) if lead.mean.abs() <= deviation => ": within the deviation, so their order is not established",
         _ => "",

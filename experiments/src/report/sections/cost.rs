@@ -1,6 +1,6 @@
 //! What the methods cost, and accuracy against it.
 
-use limbeck::record::Timing;
+use limbeck::record::{Measure, Timing};
 
 use crate::report::Survey;
 use crate::report::document::{Block, Figure};
@@ -82,15 +82,19 @@ fn table(survey: &Survey) -> Table {
 fn against_accuracy(survey: &Survey, study: &Study) -> Option<Figure> {
     let spot = |(index, name): (usize, &String)| {
         let method = study.method(name)?;
-        let top1 = method.top1?;
+        let score = method.score?;
         let x = 1e3 * timed(method, Timing::total)?;
-        Some(Spot { name: name.clone(), index, x, y: top1.mean, deviation: top1.deviation })
+        Some(Spot { name: name.clone(), index, x, y: score.mean, deviation: score.deviation })
     };
     let spots: Vec<Spot> = survey.methods.iter().enumerate().filter_map(spot).collect();
     if spots.len() < 2 {
         return None;
     }
-    let title = format!("{}: top-1 accuracy and milliseconds of a step alone", study.label);
-    let svg = picture::scatter(&title, "ms a step, alone", "top-1 %", &spots);
+    let measured = match survey.measure {
+        Measure::Top1 => "top-1 accuracy",
+        Measure::MeanAveragePrecision => "mAP",
+    };
+    let title = format!("{}: {measured} and milliseconds of a step alone", study.label);
+    let svg = picture::scatter(&title, "ms a step, alone", &format!("{} %", survey.measure.short()), &spots);
     Some(Figure { caption: title, svg, legend: Vec::new(), numbers: survey.csv.then_some("runs.csv") })
 }

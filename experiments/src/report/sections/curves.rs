@@ -1,6 +1,6 @@
 //! What happened epoch by epoch: accuracy, learning rate, every loss.
 
-use limbeck::record::{EpochRecord, Summary};
+use limbeck::record::{EpochRecord, Measure, Summary};
 
 use crate::report::Survey;
 use crate::report::document::{Block, Figure};
@@ -35,9 +35,16 @@ fn figures(survey: &Survey, study: &Study) -> Vec<Figure> {
     let mut draw = |title: String, unit: &str, of: &dyn Fn(&EpochRecord) -> Option<f64>| {
         figures.extend(figure(survey, study, title, unit, of));
     };
-    draw("Test accuracy".to_owned(), "top-1 %", &|r| r.test.filter(|_| main(r)).map(|test| test.top1));
-    draw("Validation accuracy".to_owned(), "top-1 %", &|r| r.validation.filter(|_| main(r)).map(|found| found.top1));
-    draw("Training accuracy, on augmented batches".to_owned(), "top-1 %", &|r| main(r).then_some(r.train_top1));
+    let [test, validation] = match survey.measure {
+        Measure::Top1 => ["Test accuracy", "Validation accuracy"],
+        Measure::MeanAveragePrecision => {
+            ["Mean average precision on the test split", "Mean average precision on the samples held out"]
+        }
+    };
+    let unit = format!("{} %", survey.measure.short());
+    draw(test.to_owned(), &unit, &|r| r.test.filter(|_| main(r)).map(|test| test.score()));
+    draw(validation.to_owned(), &unit, &|r| r.validation.filter(|_| main(r)).map(|found| found.score()));
+    draw("Training accuracy, on augmented batches".to_owned(), "top-1 %", &|r| r.train_top1.filter(|_| main(r)));
     draw("Learning rate".to_owned(), "", &|r| main(r).then_some(r.learning_rate));
     for (stage, metric) in metrics(study) {
         let title = if stage == "main" { metric.clone() } else { format!("{stage}, {metric}") };

@@ -203,7 +203,7 @@ pub fn relative_improvement(pairs: &[[f64; 3]]) -> Improvement {
 
 /// The accuracies of `method`, `other` and the student alone, on every pair that has all three.
 pub fn triples(survey: &Survey, method: &str, other: &str) -> Vec<[f64; 3]> {
-    let of = |study: &Study| Some([study.mean(method)?, study.mean(other)?, study.scratch()?.top1?.mean]);
+    let of = |study: &Study| Some([study.mean(method)?, study.mean(other)?, study.scratch()?.score?.mean]);
     survey.studies.iter().filter_map(of).collect()
 }
 
@@ -214,7 +214,7 @@ pub fn is_alone(survey: &Survey, method: &str) -> bool {
 
 fn relative(survey: &Survey) -> Vec<Block> {
     let baseline = &survey.baseline;
-    if !survey.studies.iter().any(|study| study.scratch().is_some_and(|scratch| scratch.top1.is_some())) {
+    if !survey.studies.iter().any(|study| study.scratch().is_some_and(|scratch| scratch.score.is_some())) {
         return Vec::new();
     }
     let heading = Block::Heading("Relative improvement".to_owned());

@@ -1,7 +1,7 @@
 //! What the students took from the teacher: agreement, divergence, calibration, alignment, correlations, and the bound on
 //! the mutual information.
 
-use limbeck::record::{TapSimilarity, TeacherRecord, TeacherSimilarity};
+use limbeck::record::{Measure, TapSimilarity, TeacherRecord, TeacherSimilarity};
 use tch::{Kind, Tensor};
 
 use crate::report::Survey;
@@ -100,8 +100,11 @@ fn numbers(survey: &Survey) -> Vec<Block> {
     let several = survey.studies.iter().any(|study| study.teachers.len() > 1);
     let mut header: Vec<&str> = study_column(survey).into_iter().collect();
     header.extend(several.then_some("teacher"));
-    header.extend(["method", "agreement", "divergence", "calibration", "correlations", "CKA of the last taps"]);
-    let left = header.len() - 5;
+    let of_labels = survey.measure == Measure::Top1;
+    header.push("method");
+    let left = header.len();
+    header.extend(["agreement", "divergence", "calibration"].into_iter().filter(|_| of_labels));
+    header.extend(["correlations", "CKA of the last taps"]);
     let mut table = Table::new(header).left(left);
     let number = |value: Option<Spread>| Cell::number(spread(value), value.map(|value| value.mean));
     let fine = |value: Option<Spread>| {
@@ -112,26 +115,36 @@ fn numbers(survey: &Survey) -> Vec<Block> {
         let mut row: Vec<Cell> = of_study(survey, &pairing.study.label).into_iter().collect();
         row.extend(several.then(|| pairing.teacher.name.as_str().into()));
         row.push(pairing.method.name.as_str().into());
-        row.push(number(pairing.spread(|_, found| Some(found.agreement))));
-        row.push(fine(pairing.spread(|_, found| Some(found.divergence))));
-        row.push(number(pairing.spread(|run, _| Some(run.similarity.as_ref()?.calibration_error))));
+        if of_labels {
+            row.push(number(pairing.spread(|_, found| found.agreement)));
+            row.push(fine(pairing.spread(|_, found| found.divergence)));
+            row.push(number(pairing.spread(|run, _| run.similarity.as_ref()?.calibration_error)));
+        }
         row.push(fine(pairing.spread(|_, found| Some(found.correlation_difference))));
         row.push(fine(pairing.spread(|_, found| found.taps.last()?.alignment)));
         table.row(row);
-        if let Some(calibration) = pairing.spread(|_, found| Some(found.calibration_error)) {
+        if let Some(calibration) = pairing.spread(|_, found| found.calibration_error) {
             let own = format!("{:.2} points for {} ({})", calibration.mean, pairing.teacher.name, pairing.study.label);
             if !teachers.contains(&own) {
                 teachers.push(own);
             }
         }
     }
+    let about = if of_labels {
+        format!(
+            "Agreement: samples with the same first guess, in percent. Divergence: KL(teacher ‖ student) at temperature 1, in \
+             nats. Calibration: expected calibration error over 15 bins, in percentage points; of the teacher: {}.",
+            teachers.join(", ")
+        )
+    } else {
+        "Agreement, divergence and calibration error are of one distribution over all classes, and left out where targets are \
+         sets of classes."
+            .to_owned()
+    };
     let text = format!(
-        "Measured once at the end of every run, with the final weights on the test split. Agreement: samples with the same first \
-         guess, in percent. Divergence: KL(teacher ‖ student) at temperature 1, in nats. Calibration: expected calibration \
-         error over 15 bins, in percentage points; of the teacher: {}. Correlations: mean absolute difference of the \
-         correlations of the classes' logits. CKA: linear, unbiased, over batches. Means over seeds. Of a student whose method \
-         asks no teacher these numbers say what two networks share anyway.",
-        teachers.join(", ")
+        "Measured once at the end of every run, with the final weights on the test split. {about} Correlations: mean absolute \
+         difference of the correlations of the classes' logits. CKA: linear, unbiased, over batches. Means over seeds. Of a \
+         student whose method asks no teacher these numbers say what two networks share anyway."
     );
     vec![Block::Text(text), Block::Table(table)]
 }

@@ -1,7 +1,7 @@
 //! What was compared: data, networks, methods, training, surroundings.
 
 use limbeck::experiment::{MethodConfig, Precision, TrainConfig};
-use limbeck::record::{Environment, Summary, TeacherRecord};
+use limbeck::record::{Accuracy, Environment, Measure, Summary, TeacherRecord};
 use serde::Serialize;
 
 use crate::progress::plural;
@@ -39,6 +39,16 @@ fn setting(study: &Study) -> Vec<String> {
     for data in distinct(study.summaries().map(data_set)) {
         item("data set", data);
     }
+    if study.measure == Measure::MeanAveragePrecision {
+        let loss = study.measure.loss_in_words();
+        item(
+            "targets",
+            format!(
+                "sets of classes, trained by {loss}, measured by mean average precision (mAP): over the \
+             classes that occur in the test split, not interpolated, samples of equal score ranked together"
+            ),
+        );
+    }
     for teacher in &study.teachers {
         item(&format!("teacher `{}`", teacher.name), describe_teacher(teacher));
     }
@@ -47,7 +57,7 @@ fn setting(study: &Study) -> Vec<String> {
     }
     for method in &study.methods {
         if let Ok(config) = experiment.method(&method.name) {
-            item(&format!("method `{}`", method.name), describe_method(&config));
+            item(&format!("method `{}`", method.name), describe_method(&config, study.measure));
         }
     }
     let train = &experiment.train;
@@ -98,7 +108,12 @@ fn data_set(summary: &Summary) -> String {
 
 fn describe_teacher(teacher: &TeacherRecord) -> String {
     let measured = match teacher.test {
-        Some(test) => format!("measured on the test split: {:.2} % top-1, {:.2} % top-5", test.top1, test.top5),
+        Some(Accuracy::SingleLabel { top1, top5, .. }) => {
+            format!("measured on the test split: {top1:.2} % top-1, {top5:.2} % top-5")
+        }
+        Some(Accuracy::MultiLabel { mean_average_precision, .. }) => {
+            format!("measured on the test split: {mean_average_precision:.2} % mAP")
+        }
         None => "known by its outputs on the training samples alone, without augmentation".to_owned(),
     };
     format!(
@@ -147,10 +162,10 @@ fn refinements(train: &TrainConfig) -> Vec<(&'static str, String)> {
 }
 
 /// `0.1 cross-entropy + 0.9 kd (temperature = 4.0)`
-fn describe_method(config: &MethodConfig) -> String {
+fn describe_method(config: &MethodConfig, measure: Measure) -> String {
     let mut parts = Vec::new();
     if config.cross_entropy != 0.0 {
-        parts.push(format!("{} cross-entropy", config.cross_entropy));
+        parts.push(format!("{} {}", config.cross_entropy, measure.loss_in_words()));
     }
     for term in &config.terms {
         let teachers = term.teachers.as_ref().map(|names| format!(" of {}", names.join(", "))).unwrap_or_default();

@@ -1,0 +1,393 @@
+//! Linear probes as planned: which classifiers are trained on which frozen networks, once these are there.
+//!
+//! A probe of the experiment gives one classifier for each of its cells, for each teacher and seed, and for each seed on the
+//! student's network as it was before training. All have folders of their own beside the cells, known by what determines
+//! the result; a classifier that several experiments of a sweep have is trained once.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use indexmap::IndexMap;
+use limbeck::cohort::{Data, STUDENT, Stop};
+use limbeck::error::{Error, Result};
+use limbeck::event::{LaneInfo, Observer};
+use limbeck::experiment::{ProbeConfig, ProbeTrainConfig};
+use limbeck::model::{ModelConfig, Signature};
+use limbeck::probe::{PROBE, Probe, ProbeWeights};
+use limbeck::record::{Environment, Measure, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
+use serde::Serialize;
+
+use crate::plan::{Cell, Network, Plan, PlannedTeacher, join_label, shape, thousands};
+use crate::store::{self, ProbeEntry, Progress};
+
+/// The folder of features, in that of the probes.
+const FEATURES: &str = "features";
+
+/// A probe of an experiment.
+#[derive(Debug)]
+pub struct PlannedProbe {
+    /// Its name in the experiment.
+    pub name: String,
+    /// What the experiment says of it.
+    pub config: ProbeConfig,
+    /// Its data.
+    pub data: Rc<Data>,
+    /// The networks that it reads.
+    pub subjects: Vec<Subject>,
+    /// What it leaves out, and why.
+    pub notes: Vec<String>,
+}
+
+/// One classifier to be trained on one frozen network.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// For people: `probe tiny, crd, seed 0`.
+    pub name: String,
+    /// Whose features.
+    pub network: ProbedNetwork,
+    /// The seed of the student, or of the classifier.
+    pub seed: u64,
+    /// What the network sees.
+    pub view: String,
+    /// How many features it gives.
+    pub features: i64,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// A digest of everything that determines the result.
+    pub identity: String,
+    /// The run folder of the student, if it is one.
+    pub cell: Option<PathBuf>,
+}
+
+impl Subject {
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        match read(&self.folder) {
+            Ok(Some(record)) if record.identity == self.identity => Progress::Finished,
+            _ => Progress::New,
+        }
+    }
+
+    /// The name of whose network it is: the method, the teacher, or none.
+    fn of(&self) -> String {
+        match &self.network {
+            ProbedNetwork::Student { method } => method.clone(),
+            ProbedNetwork::Teacher { name } => format!("teacher {name}"),
+            ProbedNetwork::Untrained => "random backbone".to_owned(),
+        }
+    }
+
+    /// As `plan.json` has it.
+    pub(crate) fn entry(&self, probe: &str, folder: &Path) -> ProbeEntry {
+        ProbeEntry {
+            probe: probe.to_owned(),
+            network: self.network.clone(),
+            seed: self.seed,
+            folder: store::relative(&self.folder, folder),
+        }
+    }
+}
+
+/// The record in a probe's folder, if it has ended.
+///
+/// # Errors
+/// If the file is there and cannot be read, or is of another format.
+pub fn read(folder: &Path) -> Result<Option<ProbeRecord>> {
+    let path = folder.join(PROBE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let record: ProbeRecord = store::read_json(&path)?;
+    match record.format {
+        PROBE_FORMAT => Ok(Some(record)),
+        other => {
+            Err(Error::data(&path, format!("format {other} is not known; this version reads format {PROBE_FORMAT}")))
+        }
+    }
+}
+
+/// What determines a probe's result, and nothing else: the order of fields is part of the digest.
+#[derive(Serialize)]
+struct Identity<'a> {
+    format: u32,
+    dataset: &'a str,
+    /// Rows that are trained on: what the experiment holds out is left out of its own data.
+    rows: usize,
+    view: &'a str,
+    tap: String,
+    standardize: bool,
+    train: &'a ProbeTrainConfig,
+    seed: u64,
+    network: &'a str,
+}
+
+/// A network that may be probed.
+struct Candidate<'a> {
+    network: ProbedNetwork,
+    seed: u64,
+    planned: &'a Network,
+    /// A digest of what determines its weights.
+    identity: String,
+    cell: Option<PathBuf>,
+}
+
+/// Plans a probe: every network is checked against its data.
+///
+/// # Errors
+/// If a network lacks the tap or takes another shape than the view has; the message has the key and the remedy.
+pub(crate) fn plan(plan: &Plan, name: &str, config: &ProbeConfig, data: Rc<Data>) -> Result<PlannedProbe> {
+    let (candidates, notes) = candidates(plan, config)?;
+    let mut probe = PlannedProbe { name: name.to_owned(), config: config.clone(), data, subjects: Vec::new(), notes };
+    for candidate in candidates {
+        let subject = probe.subject(plan, candidate)?;
+        probe.subjects.push(subject);
+    }
+    Ok(probe)
+}
+
+/// The networks in the order of the report: students, teachers, the untrained one.
+fn candidates<'a>(plan: &'a Plan, config: &ProbeConfig) -> Result<(Vec<Candidate<'a>>, Vec<String>)> {
+    let seeds = config.seeds.as_ref().unwrap_or(&plan.experiment.compare.seeds);
+    let student = |cell: &Cell| Candidate {
+        network: ProbedNetwork::Student { method: cell.method.clone() },
+        seed: cell.seed,
+        planned: &plan.student,
+        identity: cell.identity.clone(),
+        cell: Some(cell.folder.clone()),
+    };
+    let mut candidates: Vec<Candidate<'_>> = plan.cells.iter().map(student).collect();
+    let mut notes = Vec::new();
+    for teacher in plan.asked_teachers() {
+        if teacher.config.model.file().is_some() && teacher.network.signature.taps.is_empty() {
+            notes.push(format!("teacher {} is known by its outputs alone and is left out", teacher.name));
+            continue;
+        }
+        candidates.extend(seeds.iter().map(|seed| Candidate {
+            network: ProbedNetwork::Teacher { name: teacher.name.clone() },
+            seed: *seed,
+            planned: &teacher.network,
+            identity: teacher.identity.clone(),
+            cell: None,
+        }));
+    }
+    for seed in seeds {
+        let recipe = (&plan.experiment.student.model, plan.student.signature.input, plan.student.signature.classes);
+        candidates.push(Candidate {
+            network: ProbedNetwork::Untrained,
+            seed: *seed,
+            planned: &plan.student,
+            identity: store::digest(&("untrained", recipe, seed))?,
+            cell: None,
+        });
+    }
+    Ok((candidates, notes))
+}
+
+impl PlannedProbe {
+    fn subject(&self, plan: &Plan, candidate: Candidate<'_>) -> Result<Subject> {
+        let Candidate { network, seed, planned, identity, cell } = candidate;
+        let info = self.data.dataset.info();
+        let view = match &self.config.view {
+            Some(view) => info.view(Some(view))?,
+            None => info.view(Some(&planned.view)).map_err(|e| {
+                Error::plan(format!("{e}; a network is shown the view of the name that it was trained on: set `view`"))
+            })?,
+        };
+        check_shape(view.name.as_str(), view.shape, planned)?;
+        let features = features(&planned.signature, &self.config)?;
+        let identity = store::digest(&Identity {
+            format: PROBE_FORMAT,
+            dataset: &info.identity,
+            rows: self.data.train_rows.len(),
+            view: &view.name,
+            tap: self.config.tap.to_string(),
+            standardize: self.config.standardize,
+            train: &self.config.train,
+            seed,
+            network: &identity,
+        })?;
+        let mut subject = Subject {
+            name: String::new(),
+            network,
+            seed,
+            view: view.name.clone(),
+            features,
+            folder: PathBuf::new(),
+            identity,
+            cell,
+        };
+        let (of, short) = (subject.of(), store::short(&subject.identity));
+        let folder = store::folder_name(&format!("{}-{}-seed{seed}-{short}", self.name, of.replace(' ', "-")));
+        subject.folder = plan.probe_folder.join(folder);
+        subject.name = join_label(&plan.label, &format!("probe {}, {of}, seed {seed}", self.name));
+        Ok(subject)
+    }
+
+    /// The probe for programs.
+    pub(crate) fn outline(&self) -> ProbeOutline {
+        let info = self.data.dataset.info();
+        let subject = |subject: &Subject| SubjectOutline {
+            network: subject.network.clone(),
+            seed: subject.seed,
+            view: subject.view.clone(),
+            features: subject.features,
+            progress: subject.progress().to_string(),
+            folder: subject.folder.clone(),
+        };
+        ProbeOutline {
+            name: self.name.clone(),
+            dataset: info.name.clone(),
+            measure: info.measure,
+            tap: self.config.tap.to_string(),
+            samples: [self.data.train_rows.len(), info.test_labels.len()],
+            classes: info.classes(),
+            networks: self.subjects.iter().map(subject).collect(),
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+fn check_shape(view: &str, found: [i64; 3], network: &Network) -> Result<()> {
+    let expected = network.signature.input;
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::plan(format!(
+        "view `{view}` is {}, and {} takes {}: set the size of the probe's data, or another `view`",
+        shape(&found),
+        network.kind,
+        shape(&expected)
+    )))
+}
+
+/// How many features a tap gives: a map is averaged over space.
+fn features(signature: &Signature, config: &ProbeConfig) -> Result<i64> {
+    Ok(signature.shape(&config.tap)?.first().copied().unwrap_or(1))
+}
+
+/// What `limbeck plan` says of a probe.
+impl fmt::Display for PlannedProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (info, config) = (self.data.dataset.info(), &self.config);
+        let mut networks: IndexMap<String, (usize, i64, &str)> = IndexMap::new();
+        for subject in &self.subjects {
+            networks.entry(subject.of()).or_insert((0, subject.features, &subject.view)).0 += 1;
+        }
+        let ProbeTrainConfig { epochs, batch, learning_rate, .. } = &config.train;
+        let scale = if config.standardize { "standardised" } else { "as they are" };
+        writeln!(
+            f,
+            "\nprobe {}: linear classifiers on frozen networks, on {}: {} to train on, {} to test on, {} classes, measured by {}",
+            self.name,
+            info.name,
+            thousands(self.data.train_rows.len() as i64),
+            thousands(info.test_labels.len() as i64),
+            info.classes(),
+            info.measure.short()
+        )?;
+        writeln!(
+            f,
+            "  tap {}, features {scale}; {epochs} epochs, batch {batch}, learning rate {learning_rate}",
+            config.tap
+        )?;
+        for (name, (count, features, view)) in networks {
+            writeln!(f, "  {count} × {name}, {features} features of view {view}")?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))
+    }
+}
+
+/// A probe for programs.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProbeOutline {
+    name: String,
+    dataset: String,
+    measure: Measure,
+    tap: String,
+    /// Samples to train on and to test on.
+    samples: [usize; 2],
+    classes: i64,
+    networks: Vec<SubjectOutline>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SubjectOutline {
+    #[serde(flatten)]
+    network: ProbedNetwork,
+    seed: u64,
+    view: String,
+    features: i64,
+    progress: String,
+    folder: PathBuf,
+}
+
+/// A classifier with the plan and the probe that it is of.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeSeat<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The probe.
+    pub probe: &'a PlannedProbe,
+    /// The classifier.
+    pub subject: &'a Subject,
+}
+
+impl<'a> ProbeSeat<'a> {
+    /// Every classifier of a plan.
+    pub fn all(plan: &'a Plan) -> impl Iterator<Item = ProbeSeat<'a>> {
+        let of_probe =
+            move |probe: &'a PlannedProbe| probe.subjects.iter().map(move |subject| ProbeSeat { plan, probe, subject });
+        plan.probes.iter().flat_map(of_probe)
+    }
+
+    /// The teacher whose features it reads.
+    pub fn teacher(&self) -> Option<&'a PlannedTeacher> {
+        let ProbedNetwork::Teacher { name } = &self.subject.network else { return None };
+        self.plan.teachers.iter().find(|teacher| teacher.name == *name)
+    }
+
+    /// Whether its student was not trained to its end, so that there is nothing to read.
+    fn lacks_student(&self) -> bool {
+        self.subject.cell.as_ref().is_some_and(|cell| store::progress(cell) != Progress::Finished)
+    }
+
+    /// Trains the classifier: `false` if it was stopped.
+    ///
+    /// # Errors
+    /// If the student is not there, or as for [`Probe::run`].
+    pub(crate) fn run(&self, environment: &Environment, stop: &Stop, observer: &mut dyn Observer) -> Result<bool> {
+        let ProbeSeat { plan, probe, subject } = self;
+        if self.lacks_student() {
+            return Err(Error::run("there are no features to read, for its student is not finished"));
+        }
+        let (planned, model, weights): (_, &dyn ModelConfig, _) = match (&subject.cell, self.teacher()) {
+            (Some(cell), _) => (&plan.student, &*plan.experiment.student.model, ProbeWeights::File(cell.join(STUDENT))),
+            (None, Some(teacher)) => {
+                (&teacher.network, &*teacher.config.model, ProbeWeights::File(teacher.weights.path()))
+            }
+            (None, None) => (&plan.student, &*plan.experiment.student.model, ProbeWeights::Untrained),
+        };
+        let info = LaneInfo { index: 0, lanes: 1, name: subject.name.clone(), folder: subject.folder.clone() };
+        let features = plan.probe_folder.join(FEATURES);
+        let probe = Probe {
+            info,
+            name: &probe.name,
+            identity: &subject.identity,
+            config: &probe.config,
+            data: &probe.data,
+            view: &subject.view,
+            network: subject.network.clone(),
+            model,
+            spec: plan.data.spec(Some(&planned.view))?,
+            weights,
+            features: &features,
+            seed: subject.seed,
+            device: plan.device,
+            environment,
+            stop,
+        };
+        Ok(probe.run(observer)?.is_some())
+    }
+}
