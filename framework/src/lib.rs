@@ -2,6 +2,7 @@
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod checkpoint;
+pub mod combination;
 pub mod cohort;
 pub mod config;
 pub mod conformance;

@@ -210,7 +210,8 @@ impl Subject {
 
     /// The live method, as training builds it.
     fn build(&self, kind: Kind, device: Device) -> Result<Term> {
-        let site = TermSite { teachers: &self.teachers, labels: &self.labels, device, seed: 0 };
+        let combined = IndexMap::new();
+        let site = TermSite { teachers: &self.teachers, combined: &combined, labels: &self.labels, device, seed: 0 };
         let mut terms = build_terms(&self.method, &self.student, &site)?;
         let mut term = terms.pop().ok_or_else(|| Error::run("no term was built"))?;
         if kind == Kind::Double {
