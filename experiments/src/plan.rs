@@ -392,9 +392,8 @@ impl Plan {
 
     fn cell(&self, method: &PlannedMethod, seed: u64) -> Result<Cell> {
         let asked = |name: &str| method.terms.iter().any(|term| term.teacher == name);
-        let needed = |name: &str| {
-            asked(name) || method.terms.iter().any(|term| self.networks_of(&term.teacher).contains(&name))
-        };
+        let needed =
+            |name: &str| asked(name) || method.terms.iter().any(|term| self.networks_of(&term.teacher).contains(&name));
         let networks = self.teachers.iter().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()));
         let combined = self.combined.iter().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()));
         let identity = store::digest(&Identity {

@@ -318,7 +318,8 @@ fn members<'a>(
 /// A digest of the members and of how they are combined, whatever they are called.
 fn together(plan: &Plan, combination: &Combination, members: &[&(Teacher, TeacherRecord)]) -> Result<String> {
     let member = |(_, record): &&(Teacher, TeacherRecord)| {
-        let TeacherRecord { model, view, digest, precision, folded, .. } = record;
+        let TeacherRecord { name, view, digest, precision, folded, .. } = record;
+        let model = plan.teachers.iter().find(|planned| planned.name == *name).map(|planned| &planned.config.model);
         store::digest(&(model, view, digest, precision, folded))
     };
     let members = members.iter().map(member).collect::<Result<Vec<_>>>()?;
@@ -346,13 +347,7 @@ fn measure_together(
 }
 
 /// The accuracy of a teacher on the test split, measured once for each `cache`, the name of a file.
-fn measured(
-    plan: &Plan,
-    name: &str,
-    cache: &str,
-    networks: &[&Teacher],
-    classify: Classifier<'_>,
-) -> Result<Accuracy> {
+fn measured(plan: &Plan, name: &str, cache: &str, networks: &[&Teacher], classify: Classifier<'_>) -> Result<Accuracy> {
     let cache = plan.teacher_folder.join("measured").join(format!("{cache}.json"));
     let _turn = take_turns(&cache)?;
     store::read_json(&cache).or_else(|error| {

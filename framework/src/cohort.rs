@@ -122,8 +122,7 @@ impl CohortConfig<'_> {
     fn teachers_of(&self, lane: &Lane) -> Vec<TeacherRecord> {
         let mut used = lane.teachers();
         let combined = self.combined.iter().filter(|(teacher, _)| used.contains(&teacher.name));
-        let members: Vec<String> =
-            combined.flat_map(|(teacher, _)| &teacher.combination.teachers).cloned().collect();
+        let members: Vec<String> = combined.flat_map(|(teacher, _)| &teacher.combination.teachers).cloned().collect();
         used.extend(members);
         let networks = self.teachers.iter().map(|(_, record)| record);
         let all = networks.chain(self.combined.iter().map(|(_, record)| record));

@@ -637,11 +637,16 @@ impl Experiment {
         }
         if weights.len() != teachers.len() {
             let (given, wanted) = (weights.len(), teachers.len());
-            return fault(format!("{key}.weights"), format!("there must be a weight for each teacher, {wanted}, not {given}"));
+            return fault(
+                format!("{key}.weights"),
+                format!("there must be a weight for each teacher, {wanted}, not {given}"),
+            );
         }
         match weights.iter().enumerate().find(|(_, weight)| !(**weight > 0.0 && weight.is_finite())) {
             None => Ok(()),
-            Some((i, weight)) => fault(format!("{key}.weights[{i}]"), format!("a weight must be positive, not {weight}")),
+            Some((i, weight)) => {
+                fault(format!("{key}.weights[{i}]"), format!("a weight must be positive, not {weight}"))
+            }
         }
     }
 

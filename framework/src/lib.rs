@@ -2,8 +2,8 @@
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod checkpoint;
-pub mod combination;
 pub mod cohort;
+pub mod combination;
 pub mod config;
 pub mod conformance;
 pub mod critic;
