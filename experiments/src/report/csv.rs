@@ -4,7 +4,7 @@
 use limbeck::record::{Accuracy, EpochAccuracy};
 
 use super::Survey;
-use super::sections::{classes, evidence, likeness};
+use super::sections::{ablations, classes, evidence, likeness};
 use super::statistics::Spread;
 use super::study::{Run, Study};
 use super::table::Table;
@@ -13,6 +13,8 @@ use super::table::Table;
 pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
     let files = [
         ("comparison.csv", comparison(survey)),
+        ("teachers.csv", teachers(survey)),
+        ("ablations.csv", by_setting(survey)),
         ("runs.csv", runs(survey)),
         ("curves.csv", curves(survey)),
         ("differences.csv", differences(survey)),
@@ -30,6 +32,8 @@ pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
 pub fn describe(name: &str) -> &'static str {
     match name {
         "comparison.csv" => "a row for each method",
+        "teachers.csv" => "where there are several: every teacher, and all of them together",
+        "ablations.csv" => "a row for each method at each value of a setting, the others held",
         "runs.csv" => "every run with its three accuracies, cost and surroundings",
         "curves.csv" => "every epoch of every run",
         "differences.csv" => "every method against the baseline: intervals and p-values",
@@ -91,6 +95,41 @@ fn comparison(survey: &Survey) -> Table {
             row.push(study.best_teacher().map(|teacher| teacher.name.clone()).unwrap_or_default());
             row.extend([or_empty(study.to_teacher(method)), or_empty(published)]);
             table.row(row);
+        }
+    }
+    table
+}
+
+/// One row for each teacher of an experiment with several, and one for all of its networks together.
+fn teachers(survey: &Survey) -> Table {
+    let mut table = Table::new(["experiment", "teacher", "model", "members", "top1", "top5", "loss"]);
+    for study in survey.studies.iter().filter(|study| study.teachers.len() > 1) {
+        let mut row = |name: String, model: &str, members: &[String], test: Option<Accuracy>| {
+            let cells = [study.experiment.name.clone(), name, model.to_owned(), members.join(" ")];
+            table.row(cells.into_iter().chain(accuracy(test)));
+        };
+        study.teachers.iter().for_each(|t| row(t.name.clone(), &t.model, &t.members, t.test));
+        if let Some(ensemble) = study.ensemble() {
+            row("ensemble".to_owned(), "mean_probabilities", &ensemble.teachers, Some(ensemble.test));
+        }
+    }
+    table
+}
+
+/// One row for each method at each point of every panel.
+fn by_setting(survey: &Survey) -> Table {
+    let header = ["sweep", "axis", "value", "held", "method", "seeds", "top1_mean", "top1_deviation"];
+    let mut table = Table::new(header);
+    for axis in ablations::axes(survey) {
+        for panel in &axis.panels {
+            for (value, study) in &panel.points {
+                for method in study.methods.iter().filter(|method| method.top1.is_some()) {
+                    let mut row = vec![axis.sweep.to_owned(), axis.name.to_owned(), (*value).to_owned(), panel.held()];
+                    row.extend([method.name.clone(), method.results.len().to_string()]);
+                    row.extend(mean_and_deviation(method.top1));
+                    table.row(row);
+                }
+            }
         }
     }
     table

@@ -1,5 +1,7 @@
 //! The comparison: accuracy by method and pair, differences to the baseline, published numbers beside them.
 
+use limbeck::record::Accuracy;
+
 use crate::progress::plural;
 use crate::report::document::Block;
 use crate::report::numbers::{signed, signed_spread, spread};
@@ -13,12 +15,12 @@ use crate::report::{ENOUGH_SEEDS, Survey};
 pub fn blocks(survey: &Survey) -> Vec<Block> {
     let mut blocks = vec![Block::Text(reading(survey))];
     match survey.single() {
-        Some(study) => blocks.push(Block::Table(detail(survey, study))),
+        Some(study) => blocks.extend(in_full(survey, study)),
         None => {
             blocks.extend(overview(survey));
             for study in &survey.studies {
                 blocks.push(Block::Heading(study.label.clone()));
-                blocks.push(Block::Table(detail(survey, study)));
+                blocks.extend(in_full(survey, study));
             }
         }
     }
@@ -26,11 +28,38 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     blocks
 }
 
+/// One study's methods, and its teachers where there are several.
+fn in_full(survey: &Survey, study: &Study) -> impl Iterator<Item = Block> {
+    let teachers = teachers(study);
+    let caption = if teachers.is_some() { "Students" } else { "" };
+    [Some(detail(survey, study).caption(caption)), teachers].into_iter().flatten().map(Block::Table)
+}
+
+/// What several teachers are worth, one by one and together.
+fn teachers(study: &Study) -> Option<Table> {
+    if study.teachers.len() < 2 {
+        return None;
+    }
+    let mut table =
+        Table::new(["teacher", "what it is", "top-1", "top-5"]).left(2).caption("Teachers, on the test split");
+    let mut row = |name: String, what: &str, test: Option<Accuracy>| {
+        let number = |value: Option<f64>| Cell::number(value.map_or(NONE.to_owned(), |v| format!("{v:.2}")), value);
+        let numbers = [number(test.map(|test| test.top1)), number(test.map(|test| test.top5))];
+        table.row([name.into(), Cell::from(what)].into_iter().chain(numbers));
+    };
+    study.teachers.iter().for_each(|teacher| row(teacher.name.clone(), &teacher.model, teacher.test));
+    if let Some(ensemble) = study.ensemble() {
+        let name = format!("ensemble of {}", ensemble.teachers.join(", "));
+        row(name, "mean of their probabilities", Some(ensemble.test));
+    }
+    Some(table)
+}
+
 /// The tables that say most, the protocol, and what must be known to believe them.
 pub fn summary(survey: &Survey) -> Vec<Block> {
     let mut blocks = vec![Block::List(survey.studies.iter().map(protocol).collect()), Block::Text(reading(survey))];
     match survey.single() {
-        Some(study) => blocks.push(Block::Table(detail(survey, study))),
+        Some(study) => blocks.extend(in_full(survey, study)),
         None => blocks.extend(overview(survey)),
     }
     blocks.extend(notes(survey));
@@ -69,6 +98,13 @@ fn overview(survey: &Survey) -> [Block; 2] {
         let published = survey.published.of(study).map(|(_, pair)| pair.teacher());
         Cell::number(with_published(teacher.map_or(NONE.to_owned(), |top1| format!("{top1:.2}")), published), teacher)
     })));
+    if survey.studies.iter().any(|study| study.ensemble().is_some()) {
+        let together = |study: &Study| {
+            let top1 = study.ensemble().map(|ensemble| ensemble.test.top1);
+            Cell::number(top1.map_or(NONE.to_owned(), |top1| format!("{top1:.2}")), top1)
+        };
+        accuracies.row(std::iter::once("ensemble of all teachers".into()).chain(survey.studies.iter().map(together)));
+    }
     let mut table = Table::new(header()).caption(format!("Difference to `{}` in points", survey.baseline));
     for name in &survey.methods {
         let cell = |study: &Study| {

@@ -99,6 +99,7 @@ fn data_set(summary: &Summary) -> String {
 fn describe_teacher(teacher: &TeacherRecord) -> String {
     let measured = match teacher.test {
         Some(test) => format!("measured on the test split: {:.2} % top-1, {:.2} % top-5", test.top1, test.top5),
+        None if !teacher.members.is_empty() => "not measured, since not all of them can be".to_owned(),
         None => "known by its outputs on the training samples alone, without augmentation".to_owned(),
     };
     format!(
