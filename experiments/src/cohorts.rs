@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use limbeck::error::Result;
 use limbeck::experiment::TrainConfig;
 
-use crate::plan::{self, Cell, Plan, PlannedTeacher};
+use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher};
 use crate::store;
 
 /// A cell with the plan that it is of; a cell of several plans stands under the first.
@@ -68,10 +68,12 @@ impl<'a> Seat<'a> {
     /// The teachers by name and identity. Those of its whole experiment, also of a student that asks none: it is compared
     /// with them in the end, whoever sits beside it.
     fn teachers(&self) -> Vec<(&'a str, &'a str)> {
-        self.plan.asked_teachers().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str())).collect()
+        let networks = self.plan.asked_teachers().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()));
+        let combined = self.plan.asked_combinations();
+        networks.chain(combined.map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()))).collect()
     }
 
-    /// How many epochs it asks each teacher in each stage: initial ones by number, the main one without.
+    /// How many epochs it asks each network in each stage: initial ones by number, the main one without.
     fn asked_epochs(&self) -> IndexMap<(Option<usize>, &'a str), u64> {
         let mut asked = IndexMap::new();
         let epochs = self.plan.experiment.train.epochs;
@@ -79,19 +81,27 @@ impl<'a> Seat<'a> {
         let terms = method.into_iter().flat_map(|method| &method.terms);
         let mut initial = 0;
         for term in terms {
+            let networks = self.plan.networks_of(&term.teacher);
             if let Some(epochs) = term.initial_epochs {
-                asked.insert((Some(initial), term.teacher.as_str()), epochs);
+                asked.extend(networks.iter().map(|network| ((Some(initial), *network), epochs)));
                 initial += 1;
             }
-            let last = asked.entry((None, term.teacher.as_str())).or_insert(0);
-            *last = (*last).max(term.last_epoch.unwrap_or(epochs));
+            for network in networks {
+                let last = asked.entry((None, network)).or_insert(0);
+                *last = (*last).max(term.last_epoch.unwrap_or(epochs));
+            }
         }
         asked
     }
 }
 
 impl<'a> Cohort<'a> {
-    /// The teachers that its students ask or are compared with, with the plan that they are of.
+    /// The teachers that combine others and that its students ask or are compared with.
+    pub fn combined(&self) -> impl Iterator<Item = &'a PlannedCombination> + use<'a> {
+        self.plan().asked_combinations()
+    }
+
+    /// The networks that its students ask or are compared with, with the plan that they are of.
     pub fn teachers(&self) -> Vec<(&'a Plan, &'a PlannedTeacher)> {
         let plan = self.plan();
         plan.asked_teachers().map(|teacher| (plan, teacher)).collect()

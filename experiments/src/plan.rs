@@ -9,12 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use limbeck::cohort::{Data, Teacher, Term, TermSite, build_terms};
+use limbeck::cohort::{CombinedTeacher, Data, Teacher, Term, TermSite, build_terms};
+use limbeck::combination::{Combination, Combining};
 use limbeck::dataset::{DatasetConfig, DatasetInfo};
 use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{
-    CompareConfig, Experiment, MethodConfig, ProbeConfig, TeacherConfig, TermSchedule, TrainConfig,
+    CompareConfig, Experiment, MethodConfig, NetworkConfig, ProbeConfig, TeacherConfig, TermSchedule, TrainConfig,
 };
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
 use limbeck::precision::Precision;
@@ -46,8 +47,10 @@ pub struct Plan {
     pub threads: usize,
     /// The data, shared with other plans.
     pub data: Rc<Data>,
-    /// The teachers.
+    /// The teachers that are networks.
     pub teachers: Vec<PlannedTeacher>,
+    /// Those that combine others of them.
+    pub combined: Vec<PlannedCombination>,
     /// The student's network.
     pub student: Network,
     /// The methods, in the order of the comparison.
@@ -96,7 +99,7 @@ pub struct PlannedTeacher {
     /// Its name in the experiment.
     pub name: String,
     /// Its configuration.
-    pub config: TeacherConfig,
+    pub config: NetworkConfig,
     /// Its network.
     pub network: Network,
     /// Where its weights come from.
@@ -115,6 +118,17 @@ impl PlannedTeacher {
             TeacherWeights::Trained { folder, .. } => store::progress(folder) != Progress::Finished,
         }
     }
+}
+
+/// A teacher that combines others, as planned.
+#[derive(Debug)]
+pub struct PlannedCombination {
+    /// Its name in the experiment.
+    pub name: String,
+    /// Which, and how.
+    pub combination: Combination,
+    /// A digest of how, and of the members' identities.
+    pub identity: String,
 }
 
 /// Where a teacher's weights come from.
@@ -291,11 +305,24 @@ impl Plan {
         Plan::at(experiment, place, &mut Pool::default(), |_, _| true)
     }
 
-    /// The teachers that any of its students asks.
+    /// The networks that any of its students asks, itself or as parts of a combination.
     pub fn asked_teachers(&self) -> impl Iterator<Item = &PlannedTeacher> {
-        let asked =
-            |teacher: &&PlannedTeacher| self.cells.iter().any(|cell| cell.resolved.teacher.contains_key(&teacher.name));
-        self.teachers.iter().filter(asked)
+        self.teachers.iter().filter(|teacher| self.asks(&teacher.name))
+    }
+
+    /// The combinations that any of its students asks.
+    pub fn asked_combinations(&self) -> impl Iterator<Item = &PlannedCombination> {
+        self.combined.iter().filter(|teacher| self.asks(&teacher.name))
+    }
+
+    fn asks(&self, teacher: &str) -> bool {
+        self.cells.iter().any(|cell| cell.resolved.teacher.contains_key(teacher))
+    }
+
+    /// The networks behind a teacher: itself, or those that it combines.
+    pub fn networks_of<'a>(&'a self, teacher: &'a str) -> Vec<&'a str> {
+        let combined = self.combined.iter().find(|combined| combined.name == teacher);
+        combined.map_or_else(|| vec![teacher], |combined| combined.members().collect())
     }
 
     /// Plans an experiment at a place, with the cells that `has` has, by method and seed.
@@ -313,9 +340,18 @@ impl Plan {
         let teachers = experiment
             .teacher
             .iter()
+            .filter_map(|(name, config)| Some((name, config.network()?)))
             .map(|(name, config)| {
                 plan_teacher(&experiment, name, config, &data, &place.teachers, device)
                     .map_err(|e| e.within(&format!("teacher.{name}")))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let combined = experiment
+            .teacher
+            .iter()
+            .filter_map(|(name, config)| Some((name, config.combination()?)))
+            .map(|(name, combination)| {
+                plan_combination(name, combination, &teachers, &data).map_err(|e| e.within(&format!("teacher.{name}")))
             })
             .collect::<Result<Vec<_>>>()?;
         let student = network(&*experiment.student.model, experiment.student.view.as_deref(), &data)
@@ -326,7 +362,7 @@ impl Plan {
             .compare
             .methods
             .iter()
-            .map(|name| plan_method(&experiment, name, &student, &teachers, &data))
+            .map(|name| plan_method(&experiment, name, &student, &teachers, &combined, &data))
             .collect::<Result<Vec<_>>>()?;
         let mut plan = Plan {
             label: place.label.to_owned(),
@@ -339,6 +375,7 @@ impl Plan {
             threads,
             data,
             teachers,
+            combined,
             student,
             methods,
             cells: Vec::new(),
@@ -381,12 +418,16 @@ impl Plan {
 
     fn cell(&self, method: &PlannedMethod, seed: u64) -> Result<Cell> {
         let asked = |name: &str| method.terms.iter().any(|term| term.teacher == name);
-        let teachers = self.teachers.iter().filter(|teacher| asked(&teacher.name));
+        let needed =
+            |name: &str| asked(name) || method.terms.iter().any(|term| self.networks_of(&term.teacher).contains(&name));
+        let networks = self.teachers.iter().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()));
+        let combined = self.combined.iter().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()));
         let identity = store::digest(&Identity {
             format: limbeck::experiment::FORMAT,
             dataset: &self.data.dataset.info().identity,
             validation: self.experiment.validation,
-            teachers: teachers.map(|teacher| (teacher.name.as_str(), teacher.identity.as_str())).collect(),
+            // A combination has its members' identities in its own.
+            teachers: networks.chain(combined).filter(|(name, _)| asked(name)).collect(),
             view: &self.student.view,
             student: &*self.experiment.student.model,
             precision: self.experiment.student.precision,
@@ -399,7 +440,7 @@ impl Plan {
         let mut resolved = self.experiment.clone();
         resolved.probe.clear();
         resolved.threads = Some(self.threads);
-        resolved.teacher.retain(|name, _| asked(name));
+        resolved.teacher.retain(|name, _| needed(name));
         resolved.method = IndexMap::from([(method.name.clone(), method.config.clone())]);
         resolved.compare =
             CompareConfig { methods: vec![method.name.clone()], seeds: vec![seed], baseline: None, ..resolved.compare };
@@ -435,7 +476,7 @@ pub(crate) fn cores() -> usize {
 fn resolve(experiment: &mut Experiment, base: &Path) -> Result<()> {
     let methods = experiment.compare.methods.iter().map(|name| Ok((name.clone(), experiment.method(name)?)));
     experiment.method = methods.collect::<Result<_>>()?;
-    for teacher in experiment.teacher.values_mut() {
+    for teacher in experiment.teacher.values_mut().filter_map(TeacherConfig::network_mut) {
         if let Some(weights) = &mut teacher.weights {
             *weights = absolute(base, weights)?;
         }
@@ -468,7 +509,7 @@ fn network(config: &dyn ModelConfig, view: Option<&str>, data: &Data) -> Result<
 fn plan_teacher(
     experiment: &Experiment,
     name: &str,
-    config: &TeacherConfig,
+    config: &NetworkConfig,
     data: &Data,
     teacher_folder: &Path,
     device: Device,
@@ -519,6 +560,35 @@ fn plan_teacher(
     Ok(PlannedTeacher { name: name.to_owned(), config: config.clone(), network, weights, identity, notes })
 }
 
+fn plan_combination(
+    name: &str,
+    combination: &Combination,
+    teachers: &[PlannedTeacher],
+    data: &Data,
+) -> Result<PlannedCombination> {
+    if combination.kind != Combining::MeanLogits && data.dataset.info().measure != Measure::Top1 {
+        return Err(Error::plan(format!(
+            "{} takes one distribution over all classes, and the targets of these data are sets of classes: \
+             combine by mean_logits",
+            combination.kind.name()
+        )));
+    }
+    let identity = |member: &String| {
+        let found = teachers.iter().find(|teacher| teacher.name == *member);
+        found.map(|teacher| &teacher.identity).ok_or_else(|| Error::plan(format!("there is no teacher `{member}`")))
+    };
+    let members = combination.teachers.iter().map(identity).collect::<Result<Vec<_>>>()?;
+    let identity = store::digest(&(combination.kind, combination.shares(), members))?;
+    Ok(PlannedCombination { name: name.to_owned(), combination: combination.clone(), identity })
+}
+
+impl PlannedCombination {
+    /// The names of the teachers that it combines.
+    pub fn members(&self) -> impl Iterator<Item = &str> {
+        self.combination.teachers.iter().map(String::as_str)
+    }
+}
+
 /// Checks that outputs computed beforehand are those of the training samples, and says what they are.
 fn check_outputs(outputs: &Outputs, info: &DatasetInfo) -> Result<String> {
     let (samples, rows) = (outputs.samples(), info.train_labels.len());
@@ -551,7 +621,7 @@ fn try_folding(config: &dyn ModelConfig, spec: &ModelSpec) -> Result<String> {
 }
 
 /// The arithmetic in which a teacher teaches is part of what a student sees.
-pub(crate) fn arithmetic(config: &TeacherConfig) -> String {
+pub(crate) fn arithmetic(config: &NetworkConfig) -> String {
     let folded = if config.fold_batch_norm { ", folded" } else { "" };
     format!("{}{folded}", config.precision.name())
 }
@@ -571,6 +641,8 @@ pub struct Outline {
     measure: Option<Measure>,
     student: NetworkOutline,
     teachers: Vec<TeacherOutline>,
+    /// Teachers that combine others.
+    combined: Vec<CombinationOutline>,
     methods: Vec<MethodOutline>,
     cells: Vec<CellOutline>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -603,6 +675,13 @@ struct TeacherOutline {
     /// Of its training; absent where the weights are given.
     progress: Option<String>,
     notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CombinationOutline {
+    name: String,
+    #[serde(flatten)]
+    combination: Combination,
 }
 
 #[derive(Debug, Serialize)]
@@ -682,6 +761,14 @@ impl Plan {
             measure: Some(info.measure).filter(|measure| *measure != Measure::Top1),
             student: (&self.student).into(),
             teachers: self.teachers.iter().map(teacher).collect(),
+            combined: self
+                .combined
+                .iter()
+                .map(|teacher| CombinationOutline {
+                    name: teacher.name.clone(),
+                    combination: teacher.combination.clone(),
+                })
+                .collect(),
             methods: self
                 .methods
                 .iter()
@@ -716,14 +803,19 @@ fn plan_method(
     name: &str,
     student: &Network,
     teachers: &[PlannedTeacher],
+    combined: &[PlannedCombination],
     data: &Data,
 ) -> Result<PlannedMethod> {
     let config = experiment.method(name)?;
-    let signatures: IndexMap<String, Signature> =
-        teachers.iter().map(|teacher| (teacher.name.clone(), teacher.network.signature.clone())).collect();
+    let networks = teachers.iter().map(|teacher| (teacher.name.clone(), teacher.network.signature.clone()));
+    let of_all = CombinedTeacher::signature(&data.spec(None)?);
+    let together = combined.iter().map(|teacher| (teacher.name.clone(), of_all.clone()));
+    let signatures: IndexMap<String, Signature> = networks.chain(together).collect();
+    let combined: IndexMap<String, Vec<String>> =
+        combined.iter().map(|teacher| (teacher.name.clone(), teacher.combination.teachers.clone())).collect();
     let labels: &Arc<[i64]> = &data.labels;
     let measure = data.dataset.info().measure;
-    let site = TermSite { teachers: &signatures, labels, measure, device: Device::Cpu, seed: 0 };
+    let site = TermSite { teachers: &signatures, combined: &combined, labels, measure, device: Device::Cpu, seed: 0 };
     let terms = build_terms(&config, &student.signature, &site).map_err(|e| e.within(&format!("method.{name}")))?;
     let terms = terms.iter().map(PlannedTerm::from).collect();
     Ok(PlannedMethod { name: name.to_owned(), config, terms })
@@ -807,6 +899,9 @@ impl fmt::Display for Setting<'_> {
             for note in &teacher.notes {
                 writeln!(f, "           {note}")?;
             }
+        }
+        for PlannedCombination { name, combination, .. } in &plan.combined {
+            writeln!(f, "teacher    {name}: {combination}; logits alone, and only for terms that name it")?;
         }
         writeln!(f, "student    {}, {}", plan.student, plan.experiment.student.precision.name())?;
         writeln!(f, "           {}", taps(&plan.student.signature))?;

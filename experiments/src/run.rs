@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use limbeck::cohort::{self, Classifier, CohortConfig, LaneConfig, Stop, Teacher};
-use limbeck::dataset::{Split, Views};
+use limbeck::cohort::{self, Classifier, CohortConfig, CombinedTeacher, LaneConfig, Stop, Teacher};
+use limbeck::combination::Combination;
+use limbeck::dataset::{Batch, Split, Views};
 use limbeck::device::DeviceReport;
 use limbeck::error::{Error, Result};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::model::Taps;
 use limbeck::precision::Precision;
-use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
+use limbeck::record::{Accuracy, Ensemble, Environment, Measure, Outcome, TeacherRecord};
 use tch::Device;
 
 use crate::cohorts::{self, Cohort, Seat};
 use crate::log::EventLog;
-use crate::plan::{self, Cell, Plan, PlannedTeacher, TeacherWeights};
+use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher, TeacherWeights};
 use crate::probes::ProbeSeat;
 use crate::store::{self, Progress};
 use crate::sweep::Sweep;
@@ -148,9 +149,14 @@ impl<'a> Runner<'a> {
         let teachers = cohort.teachers();
         let teachers =
             teachers.iter().map(|(plan, teacher)| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
+        let combined = cohort.combined().map(|planned| combine(plan, planned, &teachers));
+        let combined = combined.collect::<Result<Vec<_>>>()?;
+        let ensemble = ensemble(plan, &teachers)?;
         let config = CohortConfig {
             data: &plan.data,
             teachers: &teachers,
+            combined: &combined,
+            ensemble: ensemble.as_ref(),
             train: &plan.experiment.train,
             seed: cohort.seed(),
             device: plan.device,
@@ -202,6 +208,8 @@ impl<'a> Runner<'a> {
         let config = CohortConfig {
             data: &plan.data,
             teachers: &[],
+            combined: &[],
+            ensemble: None,
             train,
             seed: teacher.config.seed,
             device: plan.device,
@@ -247,37 +255,132 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
     )?;
     let path = weights.path();
     teacher.load(&path)?;
-    let digest = plan::file_digest(&path)?;
+    let file = plan::file_digest(&path)?;
     let key = store::digest(&(
-        &digest,
+        &file,
         &config.model,
         &network.view,
         plan::arithmetic(config),
         &plan.data.dataset.info().identity,
     ))?;
-    let cache = plan.teacher_folder.join("measured").join(format!("{}-{}.json", network.kind, store::short(&key)));
-    let _turn = take_turns(&cache)?;
+    let cache = format!("{}-{}", network.kind, store::short(&key));
+    let classify = |batch: &Batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
     let test = match teacher.model().outputs() {
         Some(_) => None,
-        None => Some(store::read_json(&cache).or_else(|error| {
-            if cache.exists() {
-                tracing::warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
-            }
-            measure(plan, &teacher, &cache)
-        })?),
+        None => Some(measured(plan, name, &cache, &[&teacher], &classify)?),
     };
     let record = TeacherRecord {
         name: name.clone(),
         model: network.kind.clone(),
         view: network.view.clone(),
         weights: path,
-        digest,
+        digest: file,
         parameters: network.parameters,
         precision: config.precision,
         folded: config.fold_batch_norm,
         test,
+        members: Vec::new(),
     };
     Ok((teacher, record))
+}
+
+/// A teacher that combines some of those that are loaded, measured on the test split where all of them can be.
+fn combine(
+    plan: &Plan,
+    planned: &PlannedCombination,
+    teachers: &[(Teacher, TeacherRecord)],
+) -> Result<(CombinedTeacher, TeacherRecord)> {
+    let combination = &planned.combination;
+    let members = members(combination, teachers)?;
+    let records = || members.iter().map(|(_, record)| record);
+    let mut views: Vec<&str> = records().map(|record| record.view.as_str()).collect();
+    views.sort_unstable();
+    views.dedup();
+    let record = TeacherRecord {
+        name: planned.name.clone(),
+        model: combination.to_string(),
+        view: views.join(", "),
+        weights: PathBuf::new(),
+        digest: together(plan, combination, &members)?,
+        parameters: records().map(|record| record.parameters).sum(),
+        precision: Precision::Float32,
+        folded: false,
+        test: measure_together(plan, &planned.name, combination, &members)?,
+        members: combination.teachers.clone(),
+    };
+    Ok((CombinedTeacher { name: planned.name.clone(), combination: combination.clone() }, record))
+}
+
+/// What several networks are worth together, though nobody asked for their combination. Where targets are sets of classes
+/// there is no distribution over all classes whose mean could be taken.
+fn ensemble(plan: &Plan, teachers: &[(Teacher, TeacherRecord)]) -> Result<Option<Ensemble>> {
+    if teachers.len() < 2 || plan.data.dataset.info().measure != Measure::Top1 {
+        return Ok(None);
+    }
+    let names: Vec<String> = teachers.iter().map(|(teacher, _)| teacher.name.clone()).collect();
+    let all: Vec<&(Teacher, TeacherRecord)> = teachers.iter().collect();
+    let mean = Combination::mean_probabilities(names.clone());
+    let test = measure_together(plan, &names.join(", "), &mean, &all)?;
+    Ok(test.map(|test| Ensemble { teachers: names, test }))
+}
+
+fn members<'a>(
+    combination: &Combination,
+    teachers: &'a [(Teacher, TeacherRecord)],
+) -> Result<Vec<&'a (Teacher, TeacherRecord)>> {
+    let member = |name: &String| {
+        let found = teachers.iter().find(|(teacher, _)| teacher.name == *name);
+        found.ok_or_else(|| Error::run(format!("teacher {name} is not there to be combined")))
+    };
+    combination.teachers.iter().map(member).collect()
+}
+
+/// A digest of the members and of how they are combined, whatever they are called.
+fn together(plan: &Plan, combination: &Combination, members: &[&(Teacher, TeacherRecord)]) -> Result<String> {
+    let member = |(_, record): &&(Teacher, TeacherRecord)| {
+        let TeacherRecord { name, view, digest, precision, folded, .. } = record;
+        let model = plan.teachers.iter().find(|planned| planned.name == *name).map(|planned| &planned.config.model);
+        store::digest(&(model, view, digest, precision, folded))
+    };
+    let members = members.iter().map(member).collect::<Result<Vec<_>>>()?;
+    store::digest(&(combination.kind, combination.shares(), members, &plan.data.dataset.info().identity))
+}
+
+/// The accuracy of networks together; nothing if one of them is known by its outputs on the training samples alone.
+fn measure_together(
+    plan: &Plan,
+    name: &str,
+    combination: &Combination,
+    members: &[&(Teacher, TeacherRecord)],
+) -> Result<Option<Accuracy>> {
+    if members.iter().any(|(teacher, _)| teacher.model().outputs().is_some()) {
+        return Ok(None);
+    }
+    let networks: Vec<&Teacher> = members.iter().map(|(teacher, _)| teacher).collect();
+    let classify = |batch: &Batch| {
+        let logits = |teacher: &&Teacher| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
+        let logits = networks.iter().map(logits).collect::<Result<Vec<_>>>()?;
+        Ok(combination.logits(&logits.iter().collect::<Vec<_>>()))
+    };
+    let cache = format!("{}-{}", combination.kind.name(), store::short(&together(plan, combination, members)?));
+    measured(plan, name, &cache, &networks, &classify).map(Some)
+}
+
+/// The accuracy of a teacher on the test split, measured once for each `cache`, the name of a file.
+fn measured(plan: &Plan, name: &str, cache: &str, networks: &[&Teacher], classify: Classifier<'_>) -> Result<Accuracy> {
+    let cache = plan.teacher_folder.join("measured").join(format!("{cache}.json"));
+    let _turn = take_turns(&cache)?;
+    store::read_json(&cache).or_else(|error| {
+        if cache.exists() {
+            tracing::warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
+        }
+        let rows: Vec<i64> = (0..plan.data.dataset.info().test_labels.len() as i64).collect();
+        let views: Views = networks.iter().map(|teacher| teacher.view.as_str()).collect();
+        let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &[classify], plan.device)?;
+        let test = results.into_iter().next().ok_or_else(|| Error::run("no accuracy was measured"))??;
+        store::write_json(&cache, &test)?;
+        Ok(test)
+    })
 }
 
 /// While one process measures a teacher, others wait for the result.
@@ -289,18 +392,6 @@ fn take_turns(cache: &Path) -> Result<File> {
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     file.lock().map_err(Error::io("lock", &path))?;
     Ok(file)
-}
-
-fn measure(plan: &Plan, teacher: &Teacher, cache: &Path) -> Result<Accuracy> {
-    let rows: Vec<i64> = (0..plan.data.dataset.info().test_labels.len() as i64).collect();
-    let network =
-        |batch: &limbeck::dataset::Batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
-    let views: Views = [teacher.view.as_str()].into_iter().collect();
-    let networks: [Classifier<'_>; 1] = [&network];
-    let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &networks, plan.device)?;
-    let test = results.into_iter().next().ok_or_else(|| Error::run("no accuracy was measured"))??;
-    store::write_json(cache, &test)?;
-    Ok(test)
 }
 
 /// The run's own log first, then the program's, then whoever watches.

@@ -9,6 +9,7 @@
 //! resumed from different steps, and lanes that failed need no special care.
 
 mod catch;
+mod combined;
 mod evaluate;
 mod lane;
 mod similarity;
@@ -16,6 +17,7 @@ mod stop;
 mod teacher;
 mod term;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use indexmap::IndexMap;
 use tch::{Device, Tensor};
 
 pub use catch::catch;
+pub use combined::CombinedTeacher;
 pub(crate) use evaluate::batches;
 pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
 pub use stop::{Limit, Stop};
@@ -37,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
 use crate::experiment::{MethodConfig, Precision, TrainConfig};
 use crate::model::{Features, ModelConfig, ModelSpec, Signature, TapRef, Taps};
-use crate::record::{Environment, Measure, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
+use crate::record::{Ensemble, Environment, Measure, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
 use crate::seed::Seed;
 use crate::weights;
 use lane::{Lane, Shared};
@@ -105,6 +108,10 @@ pub struct CohortConfig<'a> {
     pub data: &'a Data,
     /// The teachers with what is known of them, in the order of the experiment.
     pub teachers: &'a [(Teacher, TeacherRecord)],
+    /// The teachers that combine others of them.
+    pub combined: &'a [(CombinedTeacher, TeacherRecord)],
+    /// What all the networks among the teachers are worth together, where there are several.
+    pub ensemble: Option<&'a Ensemble>,
     /// How the students are trained.
     pub train: &'a TrainConfig,
     /// The seed of every lane: the same seed gives the same batches.
@@ -115,6 +122,19 @@ pub struct CohortConfig<'a> {
     pub environment: &'a Environment,
     /// Ends training before its time.
     pub stop: &'a Stop,
+}
+
+impl CohortConfig<'_> {
+    /// The teachers that a lane asks, and the members of those that combine others.
+    fn teachers_of(&self, lane: &Lane) -> Vec<TeacherRecord> {
+        let mut used = lane.teachers();
+        let combined = self.combined.iter().filter(|(teacher, _)| used.contains(&teacher.name));
+        let members: Vec<String> = combined.flat_map(|(teacher, _)| &teacher.combination.teachers).cloned().collect();
+        used.extend(members);
+        let networks = self.teachers.iter().map(|(_, record)| record);
+        let all = networks.chain(self.combined.iter().map(|(_, record)| record));
+        all.filter(|record| used.contains(&record.name)).cloned().collect()
+    }
 }
 
 /// One lane.
@@ -171,15 +191,24 @@ impl Watch<'_> {
 }
 
 /// Times the parts of every Nth step. On a GPU a timed part waits for the device; others do not.
-struct Clock {
+struct Clock<'a> {
     device: Device,
     timed: bool,
     data: f64,
-    /// By teacher: a lane is charged for those that it asks.
+    /// By teacher: a lane is charged for those that it asks, and for the members of those that combine others.
     teachers: IndexMap<String, f64>,
+    combined: &'a [(CombinedTeacher, TeacherRecord)],
 }
 
-impl Clock {
+impl Clock<'_> {
+    /// The seconds of these teachers.
+    fn seconds_of(&self, asked: &BTreeSet<&str>) -> f64 {
+        let of_combined = self.combined.iter().filter(|(combined, _)| asked.contains(combined.name.as_str()));
+        let members = of_combined.flat_map(|(combined, _)| combined.combination.teachers.iter().map(String::as_str));
+        let all: BTreeSet<&str> = asked.iter().copied().chain(members).collect();
+        all.into_iter().filter_map(|name| self.teachers.get(name)).sum()
+    }
+
     fn since(&self, start: Instant) -> f64 {
         if let (true, Device::Cuda(index)) = (self.timed, self.device) {
             tch::Cuda::synchronize(index as i64);
@@ -245,10 +274,15 @@ struct Cohort<'a> {
 impl<'a> Cohort<'a> {
     fn new(config: &'a CohortConfig<'a>, lanes: &[LaneConfig], watch: &mut Watch<'_>) -> Result<Self> {
         let steps_per_epoch = config.data.steps_per_epoch(config.train.batch);
-        let teachers: IndexMap<String, Signature> =
-            config.teachers.iter().map(|(t, _)| (t.name.clone(), t.signature().clone())).collect();
+        let networks = config.teachers.iter().map(|(t, _)| (t.name.clone(), t.signature().clone()));
+        let of_all = CombinedTeacher::signature(&config.data.spec(None)?);
+        let together = config.combined.iter().map(|(combined, _)| (combined.name.clone(), of_all.clone()));
+        let teachers: IndexMap<String, Signature> = networks.chain(together).collect();
+        let combined = config.combined.iter().map(|(combined, _)| combined);
+        let combined = combined.map(|teacher| (teacher.name.clone(), teacher.combination.teachers.clone())).collect();
         let site = TermSite {
             teachers: &teachers,
+            combined: &combined,
             labels: &config.data.labels,
             measure: config.data.dataset.info().measure,
             device: config.device,
@@ -355,7 +389,8 @@ impl<'a> Cohort<'a> {
         let timing = config.train.timing_steps;
         // The first steps warm up allocators and kernels: they are not timed.
         let timed = timing > 0 && position.step % timing == timing - 1;
-        let mut clock = Clock { device: config.device, timed, data: 0.0, teachers: IndexMap::new() };
+        let combined = config.combined;
+        let mut clock = Clock { device: config.device, timed, data: 0.0, teachers: IndexMap::new(), combined };
 
         let wanted = self.wanted(lanes);
         let teachers: Vec<&Teacher> = config
@@ -385,6 +420,11 @@ impl<'a> Cohort<'a> {
             features.insert(teacher.name.clone(), output);
             clock.teachers.insert(teacher.name.clone(), clock.since(started));
         }
+        for (teacher, _) in combined.iter().filter(|(teacher, _)| wanted.contains_key(&teacher.name)) {
+            let started = Instant::now();
+            features.insert(teacher.name.clone(), teacher.features(&features)?);
+            clock.teachers.insert(teacher.name.clone(), clock.since(started));
+        }
 
         let shared =
             Shared { batch: &batch, teachers: &features, rows: &positions, steps_per_epoch: self.steps_per_epoch };
@@ -403,13 +443,20 @@ impl<'a> Cohort<'a> {
         Ok(())
     }
 
-    /// The teachers that these lanes ask, with the taps that any of them wants.
+    /// The teachers that these lanes ask, with the taps that any of them wants, and the members of those that combine others.
     fn wanted(&self, lanes: &[usize]) -> IndexMap<String, Taps> {
         let mut wanted: IndexMap<String, Taps> = IndexMap::new();
         for &index in lanes {
             for (teacher, taps) in self.berths[index].lane.wanted(self.steps_per_epoch) {
                 let entry = wanted.entry(teacher.to_owned()).or_default();
                 taps.for_each(|tap: &TapRef| entry.insert(tap.clone()));
+            }
+        }
+        for (teacher, _) in self.config.combined {
+            if wanted.contains_key(&teacher.name) {
+                teacher.combination.teachers.iter().for_each(|member| {
+                    wanted.entry(member.clone()).or_default();
+                });
             }
         }
         wanted
@@ -543,7 +590,6 @@ impl<'a> Cohort<'a> {
         let berth = &mut self.berths[index];
         let (lane, data) = (&berth.lane, config.data);
         let info = data.dataset.info();
-        let used = lane.teachers();
         let summary = Summary {
             format: SUMMARY_FORMAT,
             method: berth.method_name.clone(),
@@ -554,12 +600,8 @@ impl<'a> Cohort<'a> {
             precision: lane.precision,
             averaged: config.train.average.is_some(),
             view: lane.view.clone(),
-            teachers: config
-                .teachers
-                .iter()
-                .map(|(_, record)| record.clone())
-                .filter(|t| used.contains(&t.name))
-                .collect(),
+            teachers: config.teachers_of(lane),
+            ensemble: config.ensemble.cloned(),
             accuracy: if outcome == Outcome::Finished { lane.accuracies() } else { None },
             outcome: outcome.clone(),
             epochs: config.train.epochs,

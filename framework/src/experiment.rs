@@ -6,6 +6,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::combination::{Combination, Combining};
 use crate::dataset::DatasetConfig;
 use crate::device::DeviceSpec;
 use crate::distiller::DistillerConfig;
@@ -68,30 +69,114 @@ fn is_default_lanes(lanes: &usize) -> bool {
     *lanes == default_lanes()
 }
 
-/// A teacher: a network with weights, or with a recipe for them.
+/// A teacher: a network, or several of them taken as one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged, try_from = "TeacherTable")]
+pub enum TeacherConfig {
+    /// A network.
+    Network(Box<NetworkConfig>),
+    /// What other teachers say together: it has logits alone. Terms ask it only by name.
+    Combined {
+        /// Which, and how.
+        combine: Combination,
+    },
+}
+
+impl TeacherConfig {
+    /// The network, if it is one.
+    pub fn network(&self) -> Option<&NetworkConfig> {
+        match self {
+            TeacherConfig::Network(network) => Some(network),
+            TeacherConfig::Combined { .. } => None,
+        }
+    }
+
+    /// The same to be changed.
+    pub fn network_mut(&mut self) -> Option<&mut NetworkConfig> {
+        match self {
+            TeacherConfig::Network(network) => Some(network),
+            TeacherConfig::Combined { .. } => None,
+        }
+    }
+
+    /// What it combines, if it does.
+    pub fn combination(&self) -> Option<&Combination> {
+        match self {
+            TeacherConfig::Network(_) => None,
+            TeacherConfig::Combined { combine } => Some(combine),
+        }
+    }
+}
+
+/// A teacher as it is written: every key that either form has, so that each is read in its place and errors name it.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TeacherConfig {
+struct TeacherTable {
+    combine: Option<Combination>,
+    view: Option<String>,
+    model: Option<Arc<dyn ModelConfig>>,
+    weights: Option<PathBuf>,
+    precision: Option<Precision>,
+    fold_batch_norm: Option<bool>,
+    train: Option<TrainConfig>,
+    seed: Option<u64>,
+}
+
+impl TryFrom<TeacherTable> for TeacherConfig {
+    type Error = String;
+
+    fn try_from(table: TeacherTable) -> Result<Self, String> {
+        let TeacherTable { combine, view, model, weights, precision, fold_batch_norm, train, seed } = table;
+        let Some(combine) = combine else {
+            return Ok(TeacherConfig::Network(Box::new(NetworkConfig {
+                view,
+                model: model.ok_or("missing field `model`")?,
+                weights,
+                precision: precision.unwrap_or_default(),
+                fold_batch_norm: fold_batch_norm.unwrap_or_default(),
+                train,
+                seed: seed.unwrap_or_default(),
+            })));
+        };
+        let of_networks = [
+            ("model", model.is_some()),
+            ("view", view.is_some()),
+            ("weights", weights.is_some()),
+            ("precision", precision.is_some()),
+            ("fold_batch_norm", fold_batch_norm.is_some()),
+            ("train", train.is_some()),
+            ("seed", seed.is_some()),
+        ];
+        match of_networks.into_iter().find(|(_, is)| *is) {
+            None => Ok(TeacherConfig::Combined { combine }),
+            Some((key, _)) => {
+                Err(format!("a teacher that combines others is no network of its own: remove `{key}`, or `combine`"))
+            }
+        }
+    }
+}
+
+/// A teacher's network with weights, or with a recipe for them.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkConfig {
     /// What it sees; absent: the data set's first view.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub view: Option<String>,
     /// The network.
     pub model: Arc<dyn ModelConfig>,
     /// Its weights (safetensors or a PyTorch checkpoint), relative to the experiment file. Absent: it is
     /// trained first, by `train`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// The arithmetic of its forward pass. Its outputs are float32 in any case.
-    #[serde(default)]
     pub precision: Precision,
     /// Whether each BatchNorm is folded into the convolution before it: faster, and the features differ in the last digits.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
     pub fold_batch_norm: bool,
     /// How it is trained if it has no weights.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<TrainConfig>,
     /// The seed with which it is trained.
-    #[serde(default)]
     pub seed: u64,
 }
 
@@ -290,7 +375,7 @@ pub struct TermConfig {
     /// When the weight applies; absent: always, in full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<TermSchedule>,
-    /// The teachers, each with a distiller of its own; absent: all.
+    /// The teachers, each with a distiller of its own; absent: every network among them, but no combination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teachers: Option<Vec<String>>,
     /// Pairs of taps, `[student, teacher]` each, in place of the method's own.
@@ -584,7 +669,10 @@ impl Experiment {
             );
         }
         for (name, teacher) in &self.teacher {
-            teacher.check(name)?;
+            match teacher {
+                TeacherConfig::Network(network) => network.check(name)?,
+                TeacherConfig::Combined { combine } => self.check_combination(name, combine)?,
+            }
         }
         for name in self.method.keys() {
             self.check_method(name)?;
@@ -629,6 +717,54 @@ impl Experiment {
         Ok(())
     }
 
+    /// A combination is of networks, each once.
+    fn check_combination(&self, name: &str, combination: &Combination) -> Result<(), Fault> {
+        let Combination { kind, teachers, weights } = combination;
+        let key = format!("teacher.{name}.combine");
+        let fault = |key: String, message: String| Err(Fault::new(key, message));
+        if teachers.is_empty() {
+            return fault(format!("{key}.teachers"), "there is nothing to combine: name the teachers".to_owned());
+        }
+        if let Some((i, member)) = repeated(teachers) {
+            return fault(format!("{key}.teachers[{i}]"), format!("{member} is named twice: give it a larger weight"));
+        }
+        for (i, member) in teachers.iter().enumerate() {
+            let message = match self.teacher.get(member) {
+                Some(TeacherConfig::Network(_)) => continue,
+                Some(_) if member == name => "a teacher cannot be a part of itself: name the others".to_owned(),
+                Some(TeacherConfig::Combined { combine }) => {
+                    let members = combine.teachers.join(", ");
+                    format!("`{member}` combines teachers itself, which are {members}: name networks alone")
+                }
+                None => self.no_teacher(member),
+            };
+            return fault(format!("{key}.teachers[{i}]"), message);
+        }
+        let Some(weights) = weights else { return Ok(()) };
+        if *kind == Combining::Confidence {
+            let message = "the weights are the members' own confidence, sample by sample: remove `weights`".to_owned();
+            return fault(format!("{key}.weights"), message);
+        }
+        if weights.len() != teachers.len() {
+            let (given, wanted) = (weights.len(), teachers.len());
+            return fault(
+                format!("{key}.weights"),
+                format!("there must be a weight for each teacher, {wanted}, not {given}"),
+            );
+        }
+        match weights.iter().enumerate().find(|(_, weight)| !(**weight > 0.0 && weight.is_finite())) {
+            None => Ok(()),
+            Some((i, weight)) => {
+                fault(format!("{key}.weights[{i}]"), format!("a weight must be positive, not {weight}"))
+            }
+        }
+    }
+
+    fn no_teacher(&self, name: &str) -> String {
+        let names: Vec<&str> = self.teacher.keys().map(String::as_str).collect();
+        format!("there is no teacher `{name}`; the experiment has {}", names.join(", "))
+    }
+
     fn check_method(&self, name: &str) -> Result<(), Fault> {
         let table = format!("method.{name}");
         let fault = |key: &str, message: String| Err(Fault::new(format!("{table}.{key}"), message));
@@ -663,9 +799,7 @@ impl Experiment {
             }
             for (j, teacher) in term.teachers.iter().flatten().enumerate() {
                 if !self.teacher.contains_key(teacher) {
-                    let names: Vec<&str> = self.teacher.keys().map(String::as_str).collect();
-                    let message = format!("there is no teacher `{teacher}`; the experiment has {}", names.join(", "));
-                    return fault(&key(&format!(".teachers[{j}]")), message);
+                    return fault(&key(&format!(".teachers[{j}]")), self.no_teacher(teacher));
                 }
             }
             if term.teachers.as_ref().is_some_and(Vec::is_empty) {
@@ -676,7 +810,7 @@ impl Experiment {
     }
 }
 
-impl TeacherConfig {
+impl NetworkConfig {
     fn check(&self, name: &str) -> Result<(), Fault> {
         let key = format!("teacher.{name}");
         if let Some(file) = self.model.file() {

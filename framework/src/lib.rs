@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod cohort;
+pub mod combination;
 pub mod config;
 pub mod conformance;
 pub mod critic;

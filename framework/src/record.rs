@@ -225,13 +225,13 @@ pub struct EpochAccuracy {
 pub struct TeacherRecord {
     /// Its name in the experiment.
     pub name: String,
-    /// The kind of its network.
+    /// The kind of its network; how it combines others, if it does: `mean_logits of a, b`.
     pub model: String,
     /// What it saw.
     pub view: String,
-    /// Where its weights came from.
+    /// Where its weights came from; empty if it combines others.
     pub weights: PathBuf,
-    /// BLAKE3 of the file of its weights, in hexadecimal.
+    /// BLAKE3 of the file of its weights, in hexadecimal, or of those of its members and how they are combined.
     pub digest: String,
     /// The number of its parameters.
     pub parameters: i64,
@@ -245,6 +245,18 @@ pub struct TeacherRecord {
     /// outputs on the training samples are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Accuracy>,
+    /// The teachers that it combines; none if it is a network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
+}
+
+/// Several teachers taken as one, by the mean of their probabilities.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ensemble {
+    /// Their names.
+    pub teachers: Vec<String>,
+    /// Their accuracy together, on the test split.
+    pub test: Accuracy,
 }
 
 /// The surroundings of a run: all that could change its numbers and is not in its configuration.
@@ -290,6 +302,10 @@ pub struct Summary {
     pub view: String,
     /// The teachers.
     pub teachers: Vec<TeacherRecord>,
+    /// All the networks among the experiment's teachers together; absent where there is one, or one that cannot be measured,
+    /// or where targets are sets of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<Ensemble>,
     /// How it ended.
     #[serde(flatten)]
     pub outcome: Outcome,

@@ -453,6 +453,8 @@ fn train(data: &Data, batch: usize, lanes: &[LaneConfig], teachers: &[(Teacher, 
     let config = CohortConfig {
         data,
         teachers,
+        combined: &[],
+        ensemble: None,
         train: &train,
         seed: 0,
         device: CPU,
@@ -498,6 +500,7 @@ fn teacher(
         precision,
         folded: false,
         test: Some(Accuracy::SingleLabel { top1: 0.0, top5: 0.0, loss: 0.0 }),
+        members: Vec::new(),
     };
     Ok((teacher, record))
 }

@@ -1,16 +1,18 @@
-//! The ready experiments: each is read and planned, against files of the formats of their data, without pictures.
+//! The ready experiments: each is read and planned, against small files of the layout that its data have; that on ImageNet
+//! takes a few steps, too.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use limbeck::cohort::{Limit, Stop};
 use limbeck::config::grid::Filter;
 use limbeck::config::load_grid;
 use limbeck::registry::{self, Role};
-use limbeck_experiments::cohorts;
 use limbeck_experiments::plan::{Plan, Pool};
 use limbeck_experiments::sweep::{Options, Sweep};
+use limbeck_experiments::{cohorts, run};
 use tempfile::TempDir;
 
 fn configs() -> Vec<PathBuf> {
@@ -106,11 +108,31 @@ fn data_of(text: &str, folder: &Path) -> Vec<String> {
     std::iter::once(own).chain(probes).filter_map(path).collect()
 }
 
-/// The values of an axis called `pair` whose networks are linked into this program; none if there is no such axis.
-fn pairs(path: &Path) -> Vec<String> {
+/// A folder in the layout of ImageNet: two classes of a few pictures, larger and smaller than what networks see.
+fn imagenet() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (part, count) in [("train", 4), ("val", 1)] {
+        for (class, name) in ["n01440764", "n01443537"].into_iter().enumerate() {
+            let inside = folder.path().join(part).join(name);
+            fs::create_dir_all(&inside).unwrap();
+            for i in 0..count {
+                let (width, height) = (200 + 60 * i as u16, 260);
+                let pixels: Vec<u8> = (0..3 * usize::from(width) * usize::from(height))
+                    .map(|at| (at / 7 * (class + 1) + i) as u8)
+                    .collect();
+                let encoder = jpeg_encoder::Encoder::new_file(inside.join(format!("{i}.JPEG")), 90).unwrap();
+                encoder.encode(&pixels, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+            }
+        }
+    }
+    folder
+}
+
+/// The values of an axis called `pair` whose networks are linked into this program; nothing if there is no such axis.
+fn pairs(path: &Path) -> Option<Vec<String>> {
     let table: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
     let kinds: Vec<&str> = registry::plugins_of(Role::Model).iter().map(|plugin| plugin.name).collect();
-    let pairs = table.get("grid").and_then(|grid| grid["pair"].as_array());
+    let pairs = table.get("grid")?.get("pair")?.as_array()?;
     let linked = |pair: &&toml::Value| {
         let set = pair["set"].as_table().unwrap();
         set.iter()
@@ -118,36 +140,108 @@ fn pairs(path: &Path) -> Vec<String> {
             .all(|(_, kind)| kinds.contains(&kind.as_str().unwrap()))
     };
     let name = |pair: &toml::Value| format!("pair={}", pair["name"].as_str().unwrap());
-    pairs.into_iter().flatten().filter(linked).map(name).collect()
+    Some(pairs.iter().filter(linked).map(name).collect())
 }
 
 #[test]
 fn every_ready_experiment_is_planned() {
     let (data, mut pool) = (cifar100(), Pool::default());
     image_folder(&data.path().join("tiny-imagenet-32"));
+    let images = imagenet();
+    std::os::unix::fs::symlink(images.path(), data.path().join("imagenet")).unwrap();
     frames(&data.path().join("nyu-depth-v2-small"));
     tiny_imagenet(data.path());
     stl10(data.path());
     let paths = configs();
-    assert!(paths.len() >= 12, "{paths:?}");
+    assert!(paths.len() >= 20, "{paths:?}");
     for path in paths {
         let text = fs::read_to_string(&path).unwrap();
-        let (is_sweep, pairs) = (text.contains("[grid"), pairs(&path));
-        if is_sweep && pairs.is_empty() {
+        let pairs = pairs(&path);
+        if pairs.as_ref().is_some_and(Vec::is_empty) {
             println!("{}: none of its networks is linked", path.display());
             continue;
         }
         let mut overrides = vec!["threads=1".to_owned(), "device=\"cpu\"".to_owned()];
         overrides.extend(data_of(&text, data.path()));
-        let only = Filter::new(pairs.iter().map(String::as_str)).unwrap();
+        let only = Filter::new(pairs.iter().flatten().map(String::as_str)).unwrap();
         let grid = load_grid(&path, &overrides, &only).unwrap();
+        let all = grid.listing.len();
         let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut pool).unwrap();
         let name = path.file_stem().unwrap();
         assert_eq!(sweep.folder, Path::new("runs").join(name));
-        assert_eq!(sweep.points.len(), pairs.len().max(1));
+        assert_eq!(sweep.points.len(), pairs.map_or(all, |pairs| pairs.len()), "{name:?}");
+        assert_eq!(sweep.points.len() > 1, text.contains("[grid]") || text.contains("[[grid"), "{name:?}");
         let cohorts = cohorts::form(&sweep.open()).unwrap();
         assert!(cohorts.iter().all(|cohort| cohort.passes().0 < cohort.passes().1), "{name:?}");
         assert_eq!(sweep.open_probes().is_empty(), !text.contains("[probe."), "{name:?}");
+    }
+}
+
+#[test]
+fn an_ablation_asks_its_teacher_once_for_all_values() {
+    let path = configs().into_iter().find(|path| path.ends_with("ablation-sampler.toml")).unwrap();
+    let data = cifar100();
+    let overrides = ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.path())];
+    let grid = load_grid(&path, &overrides, &Filter::new(["seed=0"]).unwrap()).unwrap();
+    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    // Two losses and five kinds of negatives, but for one; vanilla and kd have nothing of either.
+    assert_eq!((sweep.points.len(), sweep.chosen().len()), (10, 11));
+    let cohorts = cohorts::form(&sweep.open()).unwrap();
+    assert_eq!(cohorts.iter().map(|cohort| cohort.passes()).collect::<Vec<_>>(), [(782 * 240, 782 * 240 * 10)]);
+}
+
+#[test]
+fn ensembles_share_their_networks() {
+    let path = configs().into_iter().find(|path| path.ends_with("ensemble.toml")).unwrap();
+    let data = cifar100();
+    let overrides = ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.path())];
+    let grid = load_grid(&path, &overrides, &Filter::new(["seed=0"]).unwrap()).unwrap();
+    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    // vanilla once; kd and crd of one teacher; six methods each of two and three.
+    assert_eq!(sweep.chosen().len(), 1 + 2 + 6 + 6);
+    let passes: Vec<(u64, u64)> = cohorts::form(&sweep.open()).unwrap().iter().map(|cohort| cohort.passes()).collect();
+    let epochs = 782 * 240;
+    assert_eq!(passes, [(epochs, 2 * epochs), (2 * epochs, 12 * epochs), (3 * epochs, 18 * epochs)]);
+}
+
+#[test]
+fn imagenet_takes_a_few_steps() {
+    let path = configs().into_iter().find(|path| path.ends_with("imagenet-resnet34-resnet18.toml")).unwrap();
+    let (images, out) = (imagenet(), TempDir::new().unwrap());
+    let mut overrides = vec![format!("dataset.path={:?}", images.path().display().to_string())];
+    overrides.extend(["threads=1", "device=\"cpu\"", "teacher.big.train.batch=4", "train.batch=4"].map(str::to_owned));
+    let experiment = limbeck::config::load(&path, &overrides).unwrap();
+    let two_steps = |experiment| {
+        let plan = Plan::new(experiment, &path, out.path()).unwrap();
+        let finished = run::execute(&plan, &Stop::new(Some(Limit::Steps(2))), &mut ()).unwrap();
+        assert!(finished.failed.is_empty() && finished.stopped, "{finished:?}");
+        plan
+    };
+    // The whole protocol is planned; its teacher takes two steps, one epoch here, and stops with a checkpoint.
+    let plan = two_steps(experiment.clone());
+    let text = plan.to_string();
+    for part in [
+        "big: resnet34, 21 ",
+        "student    resnet18, 11 ",
+        "training   100 epochs of 2 steps, batch 4, learning rate 0.1",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(plan.teachers[0].weights.path().parent().unwrap().join("checkpoint.safetensors").exists());
+    // Weights in a file take the place of its training; then the students step.
+    let state = out.path().join("resnet34.safetensors");
+    let checkpoint = limbeck::weights::read(&plan.teachers[0].weights.path().with_file_name("checkpoint.safetensors"));
+    let tensors = checkpoint.unwrap().tensors.into_iter();
+    let student: Vec<_> =
+        tensors.filter_map(|(name, tensor)| Some((name.strip_prefix("student.")?.to_owned(), tensor))).collect();
+    limbeck::weights::save(&state, &student, None).unwrap();
+    let mut given = experiment.clone();
+    let big = given.teacher["big"].network_mut().unwrap();
+    (big.weights, big.train) = (Some(state), None);
+    let plan = two_steps(given);
+    for cell in &plan.cells {
+        let log = fs::read_to_string(cell.folder.join("events.jsonl")).unwrap();
+        assert!(log.contains("\"epoch\":1"), "{}: {log}", cell.name);
     }
 }
 

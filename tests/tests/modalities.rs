@@ -283,6 +283,21 @@ fn methods_of_one_class_are_refused_for_sets_of_classes() {
 }
 
 #[test]
+fn sets_of_classes_are_combined_by_their_logits_alone() {
+    let (data, out) = (frames(), TempDir::new().unwrap());
+    let combined = |kind: &str| format!("teacher.two.combine={{ kind = {kind:?}, teachers = [\"rgb\"] }}");
+    for kind in ["mean_probabilities", "confidence"] {
+        let error = plan(&across(&data), &[&combined(kind)], out.path()).unwrap_err().to_string();
+        let expected = format!(
+            "teacher.two: {kind} takes one distribution over all classes, and the targets of these data are sets of classes: \
+             combine by mean_logits"
+        );
+        assert_eq!(error, expected);
+    }
+    plan(&across(&data), &[&combined("mean_logits")], out.path()).unwrap();
+}
+
+#[test]
 fn a_pair_with_views_alike_is_the_pair_with_one_view() {
     let [one, two] = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     let few = ["compare.seeds=[0]", "compare.methods=[\"kd\", \"crd\", \"at\"]", "probe={}"];

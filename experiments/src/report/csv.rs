@@ -4,7 +4,7 @@
 use limbeck::record::{Accuracy, EpochAccuracy, Measure, ProbedNetwork};
 
 use super::Survey;
-use super::sections::{classes, evidence, likeness};
+use super::sections::{ablations, classes, evidence, likeness};
 use super::statistics::Spread;
 use super::study::{Run, Study};
 use super::table::Table;
@@ -13,6 +13,8 @@ use super::table::Table;
 pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
     let files = [
         ("comparison.csv", comparison(survey)),
+        ("teachers.csv", teachers(survey)),
+        ("ablations.csv", by_setting(survey)),
         ("runs.csv", runs(survey)),
         ("curves.csv", curves(survey)),
         ("differences.csv", differences(survey)),
@@ -31,6 +33,8 @@ pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
 pub fn describe(measure: Measure, name: &str) -> &'static str {
     match name {
         "comparison.csv" => "a row for each method",
+        "teachers.csv" => "where there are several: every teacher, and all of them together",
+        "ablations.csv" => "a row for each method at each value of a setting, the others held",
         "runs.csv" => "every run with its three accuracies, cost and surroundings",
         "curves.csv" => "every epoch of every run",
         "differences.csv" => "every method against the baseline: intervals and p-values",
@@ -98,6 +102,48 @@ fn comparison(survey: &Survey) -> Table {
             row.push(study.best_teacher().map(|teacher| teacher.name.clone()).unwrap_or_default());
             row.extend([or_empty(study.to_teacher(method)), or_empty(published)]);
             table.row(row);
+        }
+    }
+    table
+}
+
+/// One row for each teacher of an experiment with several, and one for all of its networks together.
+fn teachers(survey: &Survey) -> Table {
+    let mut table = Table::new(
+        ["experiment", "teacher", "model", "members"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(columns(survey.measure, "test")),
+    );
+    for study in survey.studies.iter().filter(|study| study.teachers.len() > 1) {
+        let mut row = |name: String, model: &str, members: &[String], test: Option<Accuracy>| {
+            let cells = [study.experiment.name.clone(), name, model.to_owned(), members.join(" ")];
+            table.row(cells.into_iter().chain(accuracy(survey.measure, test)));
+        };
+        study.teachers.iter().for_each(|t| row(t.name.clone(), &t.model, &t.members, t.test));
+        if let Some(ensemble) = study.ensemble() {
+            row("ensemble".to_owned(), "mean_probabilities", &ensemble.teachers, Some(ensemble.test));
+        }
+    }
+    table
+}
+
+/// One row for each method at each point of every panel.
+fn by_setting(survey: &Survey) -> Table {
+    let key = survey.measure.key();
+    let spread = [format!("{key}_mean"), format!("{key}_deviation")];
+    let header = ["sweep", "axis", "value", "held", "method", "seeds"].map(str::to_owned);
+    let mut table = Table::new(header.into_iter().chain(spread));
+    for axis in ablations::axes(survey) {
+        for panel in &axis.panels {
+            for (value, study) in &panel.points {
+                for method in study.methods.iter().filter(|method| method.score.is_some()) {
+                    let mut row = vec![axis.sweep.to_owned(), axis.name.to_owned(), (*value).to_owned(), panel.held()];
+                    row.extend([method.name.clone(), method.results.len().to_string()]);
+                    row.extend(mean_and_deviation(method.score));
+                    table.row(row);
+                }
+            }
         }
     }
     table

@@ -179,6 +179,72 @@ pub fn lines(title: &str, x_title: &str, y_title: &str, series: &[Series]) -> St
     let points = || series.iter().flat_map(|series| &series.points);
     let x = Scale::new(points().map(|point| point.0), 6.0, LEFT, WIDTH).whole();
     let y = scale_y(points().map(|point| (point.1, point.2)));
+    let text = drawn(series, &|value| x.place(value), &y, &|value| value.to_string());
+    chart(title, &x, &y, [x_title, y_title], &text)
+}
+
+/// Lines over the values of a setting, by their numbers from 0, with a band of one deviation to either side.
+///
+/// Numbers have their own axis, a logarithmic one if they span more than a factor of ten; other values stand side by side.
+pub fn settings(title: &str, x_title: &str, y_title: &str, values: &[&str], series: &[Series]) -> String {
+    let places = places(values);
+    let place = |value: f64| places.get(value as usize).copied().unwrap_or(LEFT);
+    let y = scale_y(series.iter().flat_map(|series| &series.points).map(|point| (point.1, point.2)));
+    let name = |value: f64| values.get(value as usize).map_or_else(String::new, |name| (*name).to_owned());
+    let text = drawn(series, &place, &y, &name);
+    let (axis, below) = named_axis(values, &places, x_title);
+    svg(title, LEFT + WIDTH + 12.0, TOP + HEIGHT + below, &(y_axis(&y, y_title) + &axis + &text))
+}
+
+/// Where the values of a setting stand on the horizontal axis.
+fn places(values: &[&str]) -> Vec<f64> {
+    let numbers: Option<Vec<f64>> =
+        values.iter().map(|value| value.parse().ok().filter(|v: &f64| v.is_finite())).collect();
+    let Some(numbers) = numbers else {
+        let share = |at: usize| LEFT + WIDTH * (at as f64 + 0.5) / values.len() as f64;
+        return (0..values.len()).map(share).collect();
+    };
+    let ends = |numbers: &[f64]| numbers.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+    let (low, high) = ends(&numbers);
+    let wide = low > 0.0 && high / low > 10.0;
+    let numbers: Vec<f64> = if wide { numbers.into_iter().map(f64::ln).collect() } else { numbers };
+    let (low, high) = ends(&numbers);
+    let margin = 0.05 * WIDTH;
+    let share = |value: &f64| if high > low { (value - low) / (high - low) } else { 0.5 };
+    numbers.iter().map(|value| LEFT + margin + (WIDTH - 2.0 * margin) * share(value)).collect()
+}
+
+/// The horizontal axis with a tick and a name for each value, slanted where they are long; names that would cover others
+/// are left out. With the room that it takes below the chart.
+fn named_axis(values: &[&str], places: &[f64], title: &str) -> (String, f64) {
+    const LETTER: f64 = 7.2;
+    let bottom = TOP + HEIGHT;
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|a, b| places[*a].total_cmp(&places[*b]));
+    let width = |at: usize| LETTER * values[at].chars().count() as f64;
+    let are_numbers = values.iter().all(|value| value.parse::<f64>().is_ok());
+    let fit = |pair: &[usize]| places[pair[1]] - places[pair[0]] > (width(pair[0]) + width(pair[1])) / 2.0 + 6.0;
+    let is_slanted = !are_numbers && !order.windows(2).all(fit);
+    let mut text = String::new();
+    let mut taken = f64::MIN;
+    for at in order {
+        let place = places[at];
+        let _ = writeln!(text, "<path class=\"rule\" d=\"M{place:.1} {bottom}v4\"/>");
+        if is_slanted {
+            slanted(&mut text, (place + 4.0, bottom + 14.0), values[at]);
+        } else if place - width(at) / 2.0 > taken + 4.0 {
+            label(&mut text, (place, bottom + 18.0), "middle", values[at]);
+            taken = place + width(at) / 2.0;
+        }
+    }
+    let longest = values.iter().map(|value| value.chars().count()).max().unwrap_or(0) as f64;
+    let depth = if is_slanted { 26.0 + 4.8 * longest } else { 36.0 };
+    label(&mut text, (LEFT + WIDTH / 2.0, bottom + depth), "middle", title);
+    (text, depth + 8.0)
+}
+
+/// Lines, their bands and their points; `name` says where a point is.
+fn drawn(series: &[Series], x: &dyn Fn(f64) -> f64, y: &Scale, name_of: &dyn Fn(f64) -> String) -> String {
     let mut text = String::new();
     for Series { index, points, .. } in series {
         if points.iter().any(|point| point.2.is_some_and(|deviation| deviation > 0.0)) {
@@ -187,7 +253,7 @@ pub fn lines(title: &str, x_title: &str, y_title: &str, series: &[Series]) -> St
                 points.iter().map(at).collect::<Vec<(f64, f64)>>()
             };
             let outline: Vec<(f64, f64)> = edge(1.0).into_iter().chain(edge(-1.0).into_iter().rev()).collect();
-            let _ = writeln!(text, "<path class=\"band {}\" d=\"{}Z\"/>", class(*index), path(&outline, &x, &y));
+            let _ = writeln!(text, "<path class=\"band {}\" d=\"{}Z\"/>", class(*index), path(&outline, x, y));
         }
     }
     for Series { name, index, points } in series {
@@ -196,7 +262,7 @@ pub fn lines(title: &str, x_title: &str, y_title: &str, series: &[Series]) -> St
             text,
             "<path class=\"line {}\" d=\"{}\"><title>{}</title></path>",
             class(*index),
-            path(&line, &x, &y),
+            path(&line, x, y),
             escape(name)
         );
         if points.len() <= 40 {
@@ -205,13 +271,13 @@ pub fn lines(title: &str, x_title: &str, y_title: &str, series: &[Series]) -> St
                 dot(
                     &mut text,
                     *index,
-                    (x.place(point.0), y.place(point.1), 2.5),
-                    &format!("{name}, {}: {value}", point.0),
+                    (x(point.0), y.place(point.1), 2.5),
+                    &format!("{name}, {}: {value}", name_of(point.0)),
                 );
             }
         }
     }
-    chart(title, &x, &y, [x_title, y_title], &text)
+    text
 }
 
 fn spread(value: f64, deviation: Option<f64>) -> String {
@@ -227,11 +293,11 @@ fn dot(text: &mut String, index: usize, (x, y, radius): (f64, f64, f64), title: 
     );
 }
 
-fn path(points: &[(f64, f64)], x: &Scale, y: &Scale) -> String {
+fn path(points: &[(f64, f64)], x: &dyn Fn(f64) -> f64, y: &Scale) -> String {
     let mut text = String::new();
     for (at, point) in points.iter().enumerate() {
         let command = if at == 0 { 'M' } else { 'L' };
-        let _ = write!(text, "{command}{:.1} {:.1}", x.place(point.0), y.place(point.1));
+        let _ = write!(text, "{command}{:.1} {:.1}", x(point.0), y.place(point.1));
     }
     text
 }
@@ -507,6 +573,26 @@ mod tests {
         let whole = Scale::new([1.0, 4.0].into_iter(), 6.0, 0.0, 1.0).whole();
         assert_eq!(whole.ticks().collect::<Vec<f64>>(), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(ticks([f64::NAN, 7.0]).len(), ticks([7.0, 7.0]).len());
+    }
+
+    #[test]
+    fn values_of_a_setting_stand_by_their_size() {
+        let shares = |values: &[&str]| -> Vec<i64> {
+            places(values).iter().map(|place| (100.0 * (place - LEFT) / WIDTH).round() as i64).collect()
+        };
+        assert_eq!(shares(&["0.0", "0.5", "1.0"]), [5, 50, 95]);
+        // More than a factor of ten: logarithms. Ten itself is none.
+        assert_eq!(shares(&["16", "256", "4096"]), [5, 50, 95]);
+        assert_eq!(shares(&["1", "10"]), [5, 95]);
+        assert_eq!(shares(&["0", "50", "100"]), [5, 50, 95]);
+        assert_eq!(shares(&["nce", "0.5", "mlp", "x"]), [13, 38, 63, 88]);
+        assert_eq!(shares(&["7"]), [50]);
+        let axis = |values: &[&str]| named_axis(values, &places(values), "t").0;
+        let crowded = axis(&["0.02", "0.05", "0.07", "0.1", "0.11", "0.3"]);
+        assert!(crowded.contains(">0.1<") && !crowded.contains(">0.11<"), "{crowded}");
+        assert!(axis(&["a short one", "other"]).matches("rotate").count() == 0);
+        let long = ["other_instance"; 5];
+        assert_eq!(axis(&long).matches("rotate").count(), 5);
     }
 
     #[test]

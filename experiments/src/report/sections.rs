@@ -1,5 +1,6 @@
 //! The sections of a report, each a module that turns a survey into blocks.
 
+pub mod ablations;
 pub mod classes;
 mod comparison;
 mod cost;
@@ -10,7 +11,7 @@ mod probes;
 mod setting;
 
 use super::document::{Block, Document, Section};
-use super::study::Run;
+use super::study::{Run, Study};
 use super::table::{Cell, Table};
 use super::{Survey, csv};
 
@@ -19,6 +20,7 @@ pub fn document(survey: &Survey) -> Document {
     let sections = [
         Section::new("What was compared", setting::blocks(survey)),
         Section::new("Comparison", comparison::blocks(survey)),
+        Section::new("Ablations", ablations::blocks(survey)),
         Section::new("What can be said", evidence::blocks(survey)),
         Section::new("Linear probes", probes::blocks(survey)),
         Section::new("What the students took from the teacher", likeness::blocks(survey)),
@@ -52,9 +54,10 @@ fn of_study(survey: &Survey, label: &str) -> Option<Cell> {
     survey.single().is_none().then(|| label.into())
 }
 
-/// The title of that column.
+/// The title of that column: studies are pairs of networks, unless points of a sweep share one.
 fn study_column(survey: &Survey) -> Option<&'static str> {
-    survey.single().is_none().then_some("pair")
+    let is_pair = |study: &Study| study.point.is_none() || study.pair().as_ref() == Some(&study.label);
+    survey.single().is_none().then(|| if survey.studies.iter().all(is_pair) { "pair" } else { "point" })
 }
 
 fn without_result(survey: &Survey) -> Vec<Block> {

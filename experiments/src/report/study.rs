@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
 use limbeck::record::{
-    Accuracies, Accuracy, Measure, Outcome, ProbeRecord, ProbedNetwork, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity,
-    Summary, TeacherRecord, TeacherSimilarity,
+    Accuracies, Accuracy, Ensemble, Measure, Outcome, ProbeRecord, ProbedNetwork, SIMILARITY_FORMAT, SUMMARY_FORMAT,
+    Similarity, Summary, TeacherRecord, TeacherSimilarity,
 };
 use limbeck::{cohort, config, weights};
 use tch::{Kind, Tensor};
@@ -227,9 +227,23 @@ impl Study {
     /// The networks: `resnet56 → resnet20`; absent where no run has ended.
     pub fn pair(&self) -> Option<String> {
         let student = &self.summaries().next()?.student;
-        let mut models: Vec<&str> = self.teachers.iter().map(|teacher| teacher.model.as_str()).collect();
+        let networks = self.teachers.iter().filter(|teacher| teacher.members.is_empty());
+        let mut models: Vec<&str> = networks.map(|teacher| teacher.model.as_str()).collect();
         models.dedup();
         Some(if models.is_empty() { student.clone() } else { format!("{} → {student}", models.join(" + ")) })
+    }
+
+    /// The recipes of student and teachers, whatever is made of them: the same of studies that differ in settings alone.
+    pub fn networks(&self) -> String {
+        let Experiment { student, teacher, .. } = &self.experiment;
+        let networks: Vec<_> =
+            teacher.iter().filter_map(|(name, teacher)| Some((name, &teacher.network()?.model))).collect();
+        serde_json::to_string(&(&student.model, networks)).unwrap_or_default()
+    }
+
+    /// What its teachers are worth together, if there are several.
+    pub fn ensemble(&self) -> Option<&Ensemble> {
+        self.summaries().find_map(|summary| summary.ensemble.as_ref())
     }
 
     /// Chooses the accuracy that is shown and the method that others are compared with.

@@ -82,7 +82,9 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
             precision: Precision::Float32,
             folded: false,
             test: Some(accuracy(72.0)),
+            members: Vec::new(),
         }],
+        ensemble: None,
         outcome: Outcome::Finished,
         accuracy: Some(Accuracies { last: accuracy(last), best_on_validation: Some(best), best_on_test: best }),
         epochs: 2,
@@ -108,7 +110,13 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
 /// An experiment's folder with the given runs; cells are planned for all of `seeds`.
 fn folder(experiment: &str, methods: &[&str], seeds: &[u64], summaries: &[Summary]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join(store::EXPERIMENT), experiment).unwrap();
+    fill(dir.path(), experiment, methods, seeds, summaries);
+    dir
+}
+
+/// The same in a folder that is there.
+fn fill(dir: &Path, experiment: &str, methods: &[&str], seeds: &[u64], summaries: &[Summary]) {
+    fs::write(dir.join(store::EXPERIMENT), experiment).unwrap();
     let mut cells = Vec::new();
     for method in methods {
         for seed in seeds {
@@ -119,13 +127,12 @@ fn folder(experiment: &str, methods: &[&str], seeds: &[u64], summaries: &[Summar
             });
         }
     }
-    store::write_json(&dir.path().join(store::PLAN), &PlanFile { format: 1, cells, probes: Vec::new() }).unwrap();
+    store::write_json(&dir.join(store::PLAN), &PlanFile { format: 1, cells, probes: Vec::new() }).unwrap();
     for summary in summaries {
-        let cell = dir.path().join(format!("cells/{}-seed{}", summary.method, summary.seed));
+        let cell = dir.join(format!("cells/{}-seed{}", summary.method, summary.seed));
         fs::create_dir_all(&cell).unwrap();
         store::write_json(&cell.join(cohort::SUMMARY), summary).unwrap();
     }
-    dir
 }
 
 /// Two classes and two taps on either side, all numbers moved by the seed.
@@ -336,6 +343,139 @@ fn pairs_side_by_side() {
     for (found, expected) in numbers.iter().zip([229.375, 229.375, 1.12, 1.0]) {
         approx::assert_relative_eq!(*found, expected, max_relative = 1e-9);
     }
+}
+
+/// A sweep over these axes, the last fastest. At each point `plain` has 60 % and `soft` 60 + 2 · (its number) ± 1 %, of two
+/// seeds; `change` makes the experiment of a point.
+fn sweep(axes: &[(&str, &[&str])], change: impl Fn(&IndexMap<String, String>) -> String) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut places = vec![IndexMap::new()];
+    for (axis, values) in axes {
+        let at = |place: &IndexMap<String, String>, value: &str| {
+            let mut place = place.clone();
+            place.insert((*axis).to_owned(), value.to_owned());
+            place
+        };
+        places = places.iter().flat_map(|place| values.iter().map(move |value| at(place, value))).collect();
+    }
+    let mut points = Vec::new();
+    for (number, at) in places.into_iter().enumerate() {
+        let label = at.values().cloned().collect::<Vec<_>>().join(", ");
+        let folder = Path::new("points").join(number.to_string());
+        fs::create_dir_all(dir.path().join(&folder)).unwrap();
+        let top1 = 60.0 + 2.0 * number as f64;
+        let summaries = [("plain", 60.0, 0), ("plain", 60.0, 1), ("soft", top1 - 1.0, 0), ("soft", top1 + 1.0, 1)];
+        let summaries = summaries.map(|(method, top1, seed)| summary(method, seed, top1));
+        fill(&dir.path().join(&folder), &change(&at), &METHODS[..2], &[0, 1], &summaries);
+        points.push(store::PointEntry { label, at, folder });
+    }
+    let axes = axes.iter().map(|(axis, values)| ((*axis).to_owned(), values.iter().map(|v| (*v).to_owned()).collect()));
+    let file = store::SweepFile { format: 1, name: "settings".to_owned(), axes: axes.collect(), points };
+    store::write_json(&dir.path().join(store::SWEEP), &file).unwrap();
+    dir
+}
+
+fn two_seeds(experiment: &str) -> String {
+    experiment.replace("seeds = [0, 1, 2]", "seeds = [0, 1]").replace(", \"contrast\"", "")
+}
+
+#[test]
+fn a_setting_is_drawn_with_the_others_held() {
+    let axes: [(&str, &[&str]); 2] = [("critic", &["nce", "mlp"]), ("count", &["256", "16", "4096"])];
+    let dir = sweep(&axes, |_| two_seeds(EXPERIMENT));
+    let text = written(dir.path(), &Options::default());
+    let section = text.split("\n## Ablations\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    pinned("ablations.md", section);
+    assert_eq!(
+        rows(dir.path(), "ablations.csv")[..4],
+        [
+            "settings,critic,nce,count = 256,plain,2,60,0".to_owned(),
+            format!("settings,critic,nce,count = 256,soft,2,60,{}", 2f64.sqrt()),
+            "settings,critic,mlp,count = 256,plain,2,60,0".to_owned(),
+            format!("settings,critic,mlp,count = 256,soft,2,66,{}", 2f64.sqrt()),
+        ]
+    );
+    assert_eq!(rows(dir.path(), "ablations.csv").len(), 2 * 6 * 2);
+    // Three pictures by critic, two by count; in the latter 16 stands left of 256, and both lines have three points.
+    let page = fs::read_to_string(dir.path().join("report/report.html")).unwrap();
+    let pictures: Vec<&str> = page.split("<svg ").filter(|svg| svg.contains("settings: top-1 by ")).collect();
+    assert_eq!(pictures.len(), 5);
+    let by_count = pictures[3];
+    assert!(by_count.contains("<title>settings: top-1 by count, critic = nce</title>"), "{by_count}");
+    let place = |name: &str| -> f64 {
+        let before = by_count.split(&format!(" text-anchor=\"middle\">{name}<")).next().unwrap();
+        before.rsplit("x=\"").next().unwrap().split('"').next().unwrap().parse().unwrap()
+    };
+    assert!(place("16") < place("256") && (place("256") - (place("16") + place("4096")) / 2.0).abs() < 0.1);
+    assert_eq!((by_count.matches("<circle").count(), by_count.matches("class=\"band").count()), (6, 1));
+    assert!(by_count.contains("soft, 4096: 64.000 ± 1.414"), "{by_count}");
+    // One pair of networks has no ranks over pairs, and its points are not called pairs.
+    assert!(!text.contains("Ranks over pairs") && !text.contains("| pair "), "{text}");
+}
+
+#[test]
+fn networks_are_no_setting() {
+    let axes: [(&str, &[&str]); 2] = [("pair", &["small", "smaller"]), ("temperature", &["1.0", "4.0"])];
+    let dir = sweep(&axes, |at| {
+        let student = if at["pair"] == "small" { "resnet14" } else { "resnet8" };
+        two_seeds(&EXPERIMENT.replace("\"resnet8\"", &format!("\"{student}\"")))
+    });
+    let text = written(dir.path(), &Options::default());
+    let section = text.split("\n## Ablations\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    assert!(section.contains("\n### temperature\n") && !section.contains("### pair"), "{section}");
+    assert!(section.contains("Drawn from ablations.csv: pair = small; pair = smaller."), "{section}");
+    assert_eq!(rows(dir.path(), "ablations.csv").len(), 4 * 2);
+    // One experiment has nothing to be drawn.
+    assert!(!written(complete().path(), &Options::default()).contains("Ablations"));
+}
+
+#[test]
+fn several_teachers_are_listed_one_by_one_and_together() {
+    let with_others = |mut summary: Summary| {
+        let first = summary.teachers[0].clone();
+        let other = TeacherRecord { name: "odd".to_owned(), digest: "01".to_owned(), test: None, ..first.clone() };
+        let model = "mean_logits of big (3), odd (1)".to_owned();
+        let members = vec!["big".to_owned(), "odd".to_owned()];
+        let test = Some(accuracy(73.5));
+        let both = TeacherRecord {
+            name: "both".to_owned(),
+            digest: "02".to_owned(),
+            model,
+            test,
+            members: members.clone(),
+            ..first
+        };
+        summary.teachers.extend([other, both]);
+        summary.ensemble = Some(limbeck::record::Ensemble { teachers: members, test: accuracy(73.25) });
+        summary
+    };
+    let summaries = [summary("plain", 0, 60.0), summary("soft", 0, 61.0)].map(with_others);
+    let teachers = "[teacher.odd]\nmodel = { kind = \"resnet56\" }\nweights = \"odd.safetensors\"\n[teacher.both]\n\
+                    combine = { kind = \"mean_logits\", teachers = [\"big\", \"odd\"], weights = [3, 1] }\n[student]";
+    let experiment = two_seeds(EXPERIMENT).replace("[student]", teachers);
+    let dir = folder(&experiment, &METHODS[..2], &[0], &summaries);
+    let text = written(dir.path(), &Options::default());
+    for line in [
+        "\nTeachers, on the test split:\n",
+        "\n| big                  | resnet56                        | 72.00 | 92.00 |\n",
+        "\n| odd                  | resnet56                        |     – |     – |\n",
+        "\n| both                 | mean_logits of big (3), odd (1) | 73.50 | 93.50 |\n",
+        "\n| ensemble of big, odd | mean of their probabilities     | 73.25 | 93.25 |\n",
+        "to teacher both",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert_eq!(
+        rows(dir.path(), "teachers.csv"),
+        [
+            "shapes-demo,big,resnet56,,72,92,1.5",
+            "shapes-demo,odd,resnet56,,,,",
+            "shapes-demo,both,\"mean_logits of big (3), odd (1)\",big odd,73.5,93.5,1.5",
+            "shapes-demo,ensemble,mean_probabilities,big odd,73.25,93.25,1.5",
+        ]
+    );
+    // The networks are those of the pair; how they are combined is no third one.
+    assert!(!rows(dir.path(), "comparison.csv").is_empty() && !text.contains("→ resnet8 + "), "{text}");
 }
 
 #[test]

@@ -424,7 +424,7 @@ impl Lane {
     }
 
     /// One step of training.
-    pub fn step(&mut self, shared: &Shared<'_>, clock: &Clock, watch: &mut Watch<'_>) -> Result<()> {
+    pub fn step(&mut self, shared: &Shared<'_>, clock: &Clock<'_>, watch: &mut Watch<'_>) -> Result<()> {
         let Some(plan) = self.stages.get(self.progress.stage) else { return Ok(()) };
         let step = self.progress.step;
         let seed = plan.stage.seed(self.seed).at(step);
@@ -471,7 +471,7 @@ impl Lane {
             let timing = &mut self.progress.timing;
             timing.steps += 1;
             timing.data += clock.data;
-            timing.teacher += asked.iter().filter_map(|name| clock.teachers.get(*name)).sum::<f64>();
+            timing.teacher += clock.seconds_of(&asked);
             timing.student += forward + backward;
             timing.loss += losses + after;
             timing.optimizer += optimizer;

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::evaluate::batches;
 use super::lane::Lane;
-use super::{CohortConfig, Teacher, catch};
+use super::{CohortConfig, CombinedTeacher, Teacher, catch};
 use crate::dataset::{Batch, Split, Views};
 use crate::error::{Error, Result};
 use crate::metric::{average_precisions, calibration_error};
@@ -36,6 +36,19 @@ impl Findings {
 /// The teachers that can be asked about the test split: not those that are known by their outputs alone.
 fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (Teacher, TeacherRecord)> {
     config.teachers.iter().filter(|(teacher, _)| teacher.model().outputs().is_none())
+}
+
+/// The combined teachers whose members can all be asked.
+fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (CombinedTeacher, TeacherRecord)> {
+    let networks: Vec<&str> = asked(config).map(|(teacher, _)| teacher.name.as_str()).collect();
+    let is_asked = move |name: &String| networks.contains(&name.as_str());
+    config.combined.iter().filter(move |(teacher, _)| teacher.combination.teachers.iter().all(&is_asked))
+}
+
+/// A teacher's logits of the whole test split.
+struct Taught<'a> {
+    record: &'a TeacherRecord,
+    logits: Tensor,
 }
 
 /// Looks at each student beside each teacher. A student that fails or panics fails alone.
@@ -72,7 +85,14 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
             }
         }
     }
-    let taught: Vec<Tensor> = taught.into_iter().map(Logits::all).collect();
+    let networks = asked(config).zip(taught);
+    let mut taught: Vec<Taught<'_>> =
+        networks.map(|((_, record), logits)| Taught { record, logits: logits.all() }).collect();
+    for (teacher, record) in together(config) {
+        let of_member = |name: &str| taught.iter().find(|taught| taught.record.name == name);
+        let logits = teacher.logits(|name| of_member(name).map(|taught| &taught.logits))?;
+        taught.push(Taught { record, logits });
+    }
     let truth = match info.measure {
         Measure::Top1 => Truth::Labels(Tensor::from_slice(&info.test_labels)),
         Measure::MeanAveragePrecision => Truth::Sets(targets.all()),
@@ -154,23 +174,33 @@ impl Seen {
         Ok(())
     }
 
-    fn findings(self, config: &CohortConfig<'_>, student: &Lane, taught: &[Tensor], truth: &Truth) -> Result<Findings> {
+    fn findings(
+        self,
+        config: &CohortConfig<'_>,
+        student: &Lane,
+        taught: &[Taught<'_>],
+        truth: &Truth,
+    ) -> Result<Findings> {
         let logits = self.logits.all();
         let correlation = class_correlation(&logits);
         let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
         let mut teachers = Vec::new();
-        for (((teacher, record), theirs), alignment) in asked(config).zip(taught).zip(&self.alignments) {
+        let taps = asked(config).zip(&self.alignments);
+        let taps = taps.map(|((teacher, _), alignment)| taps_of(student.signature(), teacher.signature(), alignment));
+        // Combined teachers come last, and have none.
+        let mut taps = taps.collect::<Result<Vec<_>>>()?.into_iter();
+        for Taught { record, logits: theirs } in taught {
             let their_correlation = class_correlation(theirs);
             teachers.push(TeacherSimilarity {
-                name: teacher.name.clone(),
+                name: record.name.clone(),
                 digest: record.digest.clone(),
                 calibration_error: truth.of_labels(|labels| calibration_error(theirs, labels))?,
                 agreement: truth.of_labels(|_| agreement(&logits, theirs))?,
                 divergence: truth.of_labels(|_| divergence(&logits, theirs))?,
                 correlation_difference: correlation_difference(&correlation, &their_correlation)?,
-                taps: taps(student.signature(), teacher.signature(), alignment)?,
+                taps: taps.next().unwrap_or_default(),
             });
-            correlations.push((format!("teacher.{}", teacher.name), their_correlation.to_kind(Kind::Float)));
+            correlations.push((format!("teacher.{}", record.name), their_correlation.to_kind(Kind::Float)));
         }
         let similarity = Similarity {
             format: SIMILARITY_FORMAT,
@@ -182,7 +212,7 @@ impl Seen {
     }
 }
 
-fn taps(student: &Signature, teacher: &Signature, alignment: &Alignment) -> Result<Vec<TapSimilarity>> {
+fn taps_of(student: &Signature, teacher: &Signature, alignment: &Alignment) -> Result<Vec<TapSimilarity>> {
     let rows = student.taps.iter().zip(alignment.read()?);
     let pairs = rows.flat_map(|(student, row)| {
         teacher.taps.iter().zip(row).map(|(teacher, alignment)| TapSimilarity {

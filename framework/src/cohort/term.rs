@@ -5,6 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use tch::{Device, nn};
 
+use super::catch;
 use crate::distiller::{Distiller, InitialStage, Site, TapPairs};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, TermConfig, TermSchedule};
@@ -35,6 +36,8 @@ pub struct Term {
 pub struct TermSite<'a> {
     /// The teachers by name, in the order of the experiment.
     pub teachers: &'a IndexMap<String, Signature>,
+    /// Which of them combine others, with the names of those: they have no taps, and only a term that names them asks them.
+    pub combined: &'a IndexMap<String, Vec<String>>,
     /// The label of every training sample, by position.
     pub labels: &'a Arc<[i64]>,
     /// What is measured: whether targets are one class a sample or sets of them.
@@ -52,7 +55,8 @@ pub struct TermSite<'a> {
 pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'_>) -> Result<Vec<Term>> {
     // Labels name state and metrics: they depend on the method alone, not on teachers that others ask.
     let asked = |config: &TermConfig, name: &str| {
-        config.teachers.as_ref().is_none_or(|chosen| chosen.iter().any(|chosen| chosen == name))
+        let usual = !site.combined.contains_key(name);
+        config.teachers.as_ref().map_or(usual, |chosen| chosen.iter().any(|chosen| chosen == name))
     };
     let several = site.teachers.keys().filter(|name| method.terms.iter().any(|config| asked(config, name))).count() > 1;
     let mut terms: Vec<Term> = Vec::new();
@@ -73,7 +77,8 @@ pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'
                 device: site.device,
             };
             let seed = Seed::new(site.seed).stream("term").at(index as u64).stream(name);
-            let term = build_term(config, &place, label, seed)
+            let members = site.combined.get(name).map(Vec::as_slice);
+            let term = build_term(config, &place, members, label, seed)
                 .map_err(|e| e.within(&format!("terms[{index}] ({kind}, teacher {name})")))?;
             terms.push(term);
         }
@@ -81,8 +86,17 @@ pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'
     Ok(terms)
 }
 
-fn build_term(config: &TermConfig, site: &Site<'_>, label: String, seed: Seed) -> Result<Term> {
-    let taps = config.distiller.taps(site)?;
+fn build_term(
+    config: &TermConfig,
+    site: &Site<'_>,
+    members: Option<&[String]>,
+    label: String,
+    seed: Seed,
+) -> Result<Term> {
+    let taps = match members {
+        None => config.distiller.taps(site)?,
+        Some(members) => no_taps(config, site, members)?,
+    };
     // On the CPU first, as the student: heads and banks begin with the same values on every device.
     let mut store = nn::VarStore::new(Device::Cpu);
     let distiller = {
@@ -96,6 +110,26 @@ fn build_term(config: &TermConfig, site: &Site<'_>, label: String, seed: Seed) -
     }
     let teacher = site.teacher_name.to_owned();
     Ok(Term { label, weight: config.weight, schedule: config.schedule.clone(), teacher, taps, distiller, store })
+}
+
+/// That a method compares no features: a teacher that combines others has none.
+fn no_taps(config: &TermConfig, site: &Site<'_>, members: &[String]) -> Result<TapPairs> {
+    // A method may take it for granted that there are taps.
+    let found = catch(|| config.distiller.taps(site));
+    if let Ok(taps) = &found
+        && taps.pairs.is_empty()
+        && taps.dropped.is_empty()
+    {
+        return found;
+    }
+    // What it refuses beside any teacher has another reason.
+    config.distiller.taps(&Site { teacher: site.student, ..site.clone() })?;
+    Err(Error::plan(format!(
+        "teacher `{}` combines {}: it has logits and no taps, and this term compares taps; ask the members one by one, \
+         teachers = {members:?}",
+        site.teacher_name,
+        members.join(", ")
+    )))
 }
 
 /// An initial stage that names something that does not exist would silently not train it.

@@ -211,8 +211,8 @@ impl Subject {
 
     /// The live method, as training builds it.
     fn build(&self, kind: Kind, device: Device) -> Result<Term> {
-        let (teachers, labels, measure) = (&self.teachers, &self.labels, Measure::Top1);
-        let site = TermSite { teachers, labels, measure, device, seed: 0 };
+        let (teachers, combined, labels) = (&self.teachers, &IndexMap::new(), &self.labels);
+        let site = TermSite { teachers, combined, labels, measure: Measure::Top1, device, seed: 0 };
         let mut terms = build_terms(&self.method, &self.student, &site)?;
         let mut term = terms.pop().ok_or_else(|| Error::run("no term was built"))?;
         if kind == Kind::Double {

@@ -188,6 +188,8 @@ impl Training {
             let config = CohortConfig {
                 data: &data,
                 teachers: &teachers,
+                combined: &[],
+                ensemble: None,
                 train: &train,
                 seed: 0,
                 device: Device::Cpu,
@@ -219,6 +221,7 @@ impl Training {
             precision: Precision::Float32,
             folded: false,
             test: Some(Accuracy::SingleLabel { top1: 0.0, top5: 0.0, loss: 0.0 }),
+            members: Vec::new(),
         };
         Ok((teacher, record))
     }

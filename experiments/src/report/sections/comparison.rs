@@ -1,6 +1,6 @@
 //! The comparison: accuracy by method and pair, differences to the baseline, published numbers beside them.
 
-use limbeck::record::Measure;
+use limbeck::record::{Accuracy, Measure};
 
 use crate::progress::plural;
 use crate::report::document::Block;
@@ -15,12 +15,12 @@ use crate::report::{ENOUGH_SEEDS, Survey};
 pub fn blocks(survey: &Survey) -> Vec<Block> {
     let mut blocks = vec![Block::Text(reading(survey))];
     match survey.single() {
-        Some(study) => blocks.push(Block::Table(detail(survey, study))),
+        Some(study) => blocks.extend(in_full(survey, study)),
         None => {
             blocks.extend(overview(survey));
             for study in &survey.studies {
                 blocks.push(Block::Heading(study.label.clone()));
-                blocks.push(Block::Table(detail(survey, study)));
+                blocks.extend(in_full(survey, study));
             }
         }
     }
@@ -28,11 +28,40 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     blocks
 }
 
+/// One study's methods, and its teachers where there are several.
+fn in_full(survey: &Survey, study: &Study) -> impl Iterator<Item = Block> {
+    let teachers = teachers(survey, study);
+    let caption = if teachers.is_some() { "Students" } else { "" };
+    [Some(detail(survey, study).caption(caption)), teachers].into_iter().flatten().map(Block::Table)
+}
+
+/// What several teachers are worth, one by one and together.
+fn teachers(survey: &Survey, study: &Study) -> Option<Table> {
+    if study.teachers.len() < 2 {
+        return None;
+    }
+    let top5 = (survey.measure == Measure::Top1).then_some("top-5");
+    let header = ["teacher", "what it is", survey.measure.short()].into_iter().chain(top5);
+    let mut table = Table::new(header).left(2).caption("Teachers, on the test split");
+    let mut row = |name: String, what: &str, test: Option<Accuracy>| {
+        let number = |value: Option<f64>| Cell::number(value.map_or(NONE.to_owned(), |v| format!("{v:.2}")), value);
+        let numbers =
+            [Some(number(test.map(|test| test.score()))), top5.map(|_| number(test.and_then(|test| test.top5())))];
+        table.row([name.into(), Cell::from(what)].into_iter().chain(numbers.into_iter().flatten()));
+    };
+    study.teachers.iter().for_each(|teacher| row(teacher.name.clone(), &teacher.model, teacher.test));
+    if let Some(ensemble) = study.ensemble() {
+        let name = format!("ensemble of {}", ensemble.teachers.join(", "));
+        row(name, "mean of their probabilities", Some(ensemble.test));
+    }
+    Some(table)
+}
+
 /// The tables that say most, the protocol, and what must be known to believe them.
 pub fn summary(survey: &Survey) -> Vec<Block> {
     let mut blocks = vec![Block::List(survey.studies.iter().map(protocol).collect()), Block::Text(reading(survey))];
     match survey.single() {
-        Some(study) => blocks.push(Block::Table(detail(survey, study))),
+        Some(study) => blocks.extend(in_full(survey, study)),
         None => blocks.extend(overview(survey)),
     }
     blocks.extend(notes(survey));
@@ -72,6 +101,13 @@ fn overview(survey: &Survey) -> [Block; 2] {
         let published = survey.published.of(study).map(|(_, pair)| pair.teacher());
         Cell::number(with_published(teacher.map_or(NONE.to_owned(), |score| format!("{score:.2}")), published), teacher)
     })));
+    if survey.studies.iter().any(|study| study.ensemble().is_some()) {
+        let together = |study: &Study| {
+            let score = study.ensemble().map(|ensemble| ensemble.test.score());
+            Cell::number(score.map_or(NONE.to_owned(), |score| format!("{score:.2}")), score)
+        };
+        accuracies.row(std::iter::once("ensemble of all teachers".into()).chain(survey.studies.iter().map(together)));
+    }
     let mut table = Table::new(header()).caption(format!("Difference to `{}` in points", survey.baseline));
     for name in &survey.methods {
         let cell = |study: &Study| {

@@ -8,7 +8,7 @@ use crate::report::study::Study;
 use crate::report::table::{Cell, Mark, NONE, Table};
 use crate::report::{ENOUGH_PAIRS, ENOUGH_SEEDS, Survey};
 
-use super::{of_study, study_column};
+use super::{distinct, of_study, study_column};
 
 /// Relative improvements whose denominator is nearer to 0 than this, in points, say little.
 const NEAR_ZERO: f64 = 1.0;
@@ -127,7 +127,8 @@ pub fn ranking(survey: &Survey) -> Option<(Vec<&str>, Ranking)> {
 }
 
 fn over_pairs(survey: &Survey) -> Vec<Block> {
-    if survey.single().is_some() {
+    // Points of a sweep that differ in settings alone are one pair, however many there are.
+    if distinct(survey.studies.iter().map(Study::pair)).len() < 2 {
         return Vec::new();
     }
     let heading = Block::Heading("Ranks over pairs".to_owned());

@@ -181,8 +181,9 @@ fn correlations(survey: &Survey) -> Vec<Block> {
         .into_iter()
         .filter_map(|pairing| pairing.correlations().map(|matrix| (pairing, matrix)))
         .collect();
-    let most = matrices.iter().flat_map(|(_, matrix)| matrix.iter().flatten()).copied().fold(1e-9, f64::max);
     let figure = |(pairing, matrix): &(Pairing<'_>, Vec<Vec<f64>>)| {
+        let of_pair = matrices.iter().filter(|(other, _)| std::ptr::eq(other.study, pairing.study));
+        let most = of_pair.flat_map(|(_, matrix)| matrix.iter().flatten()).copied().fold(1e-9, f64::max);
         let names: Vec<String> = if matrix.len() <= NAMED_CLASSES { class_names(pairing) } else { Vec::new() };
         let caption = pairing.title(survey);
         let title = format!("Difference of the class correlations of teacher and student, {caption}");
@@ -195,7 +196,7 @@ fn correlations(survey: &Survey) -> Vec<Block> {
         return Vec::new();
     }
     let text = "How the logits of two classes are correlated over the test split: the absolute difference between teacher and \
-                student, mean over seeds, on one scale for all methods. Dark is good: the student has taken over which classes \
+                student, mean over seeds, on one scale for all methods of a pair. Dark is good: the student has taken over which classes \
                 the teacher confuses.";
     vec![Block::Heading("Correlations of the classes".to_owned()), text.into(), Block::Figures(figures)]
 }

@@ -114,6 +114,7 @@ fn describe_teacher(teacher: &TeacherRecord) -> String {
         Some(Accuracy::MultiLabel { mean_average_precision, .. }) => {
             format!("measured on the test split: {mean_average_precision:.2} % mAP")
         }
+        None if !teacher.members.is_empty() => "not measured, since not all of them can be".to_owned(),
         None => "known by its outputs on the training samples alone, without augmentation".to_owned(),
     };
     format!(
