@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use limbeck::cohort::{self, Limit, Stop};
 use limbeck::config::{self, grid::Filter};
@@ -448,7 +448,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     anstream::ColorChoice::from(cli.log.color).write_global();
     let result = start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from);
     // Outside a lane, which ends by its own, a panic is an error of the whole command.
-    let work = || cohort::catch(|| Ok(execute(cli.verb, &arguments)))?;
+    let work = || cohort::catch(|| Ok(execute(cli.verb, &cli.log, &arguments)))?;
     let result = result.and_then(|()| work());
     result.unwrap_or_else(|failure| {
         print_error(&failure.error);
@@ -460,13 +460,13 @@ fn code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(2))
 }
 
-fn execute(verb: Verb, arguments: &[OsString]) -> Result<ExitCode, Failure> {
+fn execute(verb: Verb, log: &LogOptions, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Run { experiment, crew, dry_run: false, stop_after, json } => {
-            run_experiment(&experiment, &crew, stop_after, json, arguments)
+            run_experiment(&experiment, &crew, log, stop_after, json, arguments)
         }
         Verb::Run { experiment, crew, dry_run: true, stop_after, json } => {
-            let crew = self::crew(&experiment, &crew, stop_after, arguments)?;
+            let crew = self::crew(&experiment, &crew, log, stop_after, arguments)?;
             print_plan(&plan_for(&experiment, crew.as_ref()).map_err(Failure::of_configuration)?, json)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -567,6 +567,7 @@ fn plan(arguments: &ExperimentArgs, options: Options) -> Result<Sweep> {
 fn run_experiment(
     experiment: &ExperimentArgs,
     crew: &CrewArgs,
+    log: &LogOptions,
     limit: Option<Limit>,
     json: bool,
     arguments: &[OsString],
@@ -575,7 +576,7 @@ fn run_experiment(
         return work(experiment, crew.tensorboard).map_err(Failure::from);
     }
     let tensorboard = crew.tensorboard;
-    let crew = self::crew(experiment, crew, limit, arguments)?;
+    let crew = self::crew(experiment, crew, log, limit, arguments)?;
     let sweep = plan_for(experiment, crew.as_ref()).map_err(Failure::of_configuration)?;
     let stop = Arc::new(Stop::new(limit));
     watch_signals(&stop, "stopping: the step is finished and checkpoints are written; once more stops at once");
@@ -584,9 +585,14 @@ fn run_experiment(
     drop(observer);
     finished.failed.iter().for_each(|failed| complain(&format!("a run failed: {failed}")));
     finished.errors.iter().for_each(print_error);
-    if let Some(error) = finished.errors.first() {
-        return Ok(ExitCode::from(if error.is_usage() { 2 } else { 1 }));
+    if finished.errors.iter().any(Error::is_usage) {
+        return Ok(ExitCode::from(2));
     }
+    // What ended one experiment leaves nothing to report; the other points of a sweep have gone on.
+    if !finished.errors.is_empty() && sweep.points.len() == 1 {
+        return Ok(ExitCode::from(1));
+    }
+    let has_failed = !finished.failed.is_empty() || !finished.errors.is_empty();
     if finished.stopped {
         let _ = writeln!(
             anstream::stderr(),
@@ -597,10 +603,10 @@ fn run_experiment(
         if json {
             print_outlines(&[finished.folder], &report::Options::default(), None)?;
         }
-        return Ok(ExitCode::from(STOPPED));
+        return Ok(ExitCode::from(if finished.errors.is_empty() { STOPPED } else { 1 }));
     }
     write_report(&[finished.folder], &report::Options::default(), json)?;
-    Ok(if finished.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(ExitCode::from(u8::from(has_failed)))
 }
 
 /// Plans for this process, or for those of a crew.
@@ -629,6 +635,7 @@ fn watch_signals(stop: &Arc<Stop>, message: &'static str) {
 fn crew(
     experiment: &ExperimentArgs,
     crew: &CrewArgs,
+    log: &LogOptions,
     limit: Option<Limit>,
     arguments: &[OsString],
 ) -> Result<Option<Crew>, Failure> {
@@ -654,6 +661,12 @@ fn crew(
     arguments.extend(pairs("only", &experiment.only));
     arguments.extend(pairs("lanes", &experiment.lanes.iter().map(usize::to_string).collect::<Vec<_>>()));
     arguments.extend(crew.tensorboard.then(|| "--tensorboard".into()));
+    arguments.extend((0..log.verbose).map(|_| "-v".into()));
+    let named = |option: &str, value: Option<PossibleValue>| {
+        value.map(|value| OsString::from(format!("--{option}={}", value.get_name())))
+    };
+    arguments.extend(named("log-format", log.log_format.to_possible_value()));
+    arguments.extend(named("color", log.color.to_possible_value()));
     arguments.extend([OsString::from("--"), experiment.file.clone().into()]);
     let devices = match &crew.devices[..] {
         [] => experiment.device.iter().cloned().collect(),

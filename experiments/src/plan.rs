@@ -554,7 +554,7 @@ fn plan_teacher(
         (None, None) => return Err(Error::plan("it has neither weights nor a recipe")),
     };
     let identity = match anywhere {
-        None => store::digest(&(&identity, arithmetic(config), &network.kind, &network.view))?,
+        None => store::digest(&(&identity, arithmetic(config), &config.model, &network.view))?,
         Some(recipe) => store::digest(&(&identity, arithmetic(config), &recipe, &network.view))?,
     };
     Ok(PlannedTeacher { name: name.to_owned(), config: config.clone(), network, weights, identity, notes })

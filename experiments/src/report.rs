@@ -222,14 +222,14 @@ impl Survey {
         let Some(first) = studies.first() else {
             return Err(Error::plan("there is nothing to report: give the folder that `limbeck run` wrote, runs/NAME"));
         };
-        let measure = first.measure;
-        if let Some(other) = studies.iter().find(|study| study.measure != measure) {
+        let mut measured = studies.iter().filter_map(|study| Some((&study.experiment.name, study.measure?)));
+        let one = measured.next();
+        let measure = one.map(|(_, measure)| measure).unwrap_or_default();
+        if let (Some((one, _)), Some((other, differs))) = (one, measured.find(|(_, other)| *other != measure)) {
             return Err(Error::plan(format!(
-                "{} is measured by {} and {} by {}: they do not stand side by side, so make a report of each",
-                first.experiment.name,
+                "{one} is measured by {} and {other} by {}: they do not stand side by side, so make a report of each",
                 measure.short(),
-                other.experiment.name,
-                other.measure.short()
+                differs.short()
             )));
         }
         let compare = &first.experiment.compare;
@@ -245,7 +245,9 @@ impl Survey {
         let several = studies.len() > 1;
         for study in &mut studies {
             let name = study.experiment.name.clone();
-            study.choose(accuracy, &baseline).map_err(|error| if several { error.within(&name) } else { error })?;
+            study
+                .choose(accuracy, measure, &baseline)
+                .map_err(|error| if several { error.within(&name) } else { error })?;
         }
         label(&mut studies);
         let csv = options.formats.contains(&Format::Csv);

@@ -320,8 +320,9 @@ fn ensemble(plan: &Plan, teachers: &[(Teacher, TeacherRecord)]) -> Result<Option
     let names: Vec<String> = teachers.iter().map(|(teacher, _)| teacher.name.clone()).collect();
     let all: Vec<&(Teacher, TeacherRecord)> = teachers.iter().collect();
     let mean = Combination::mean_probabilities(names.clone());
+    let digests = teachers.iter().map(|(_, record)| record.digest.clone()).collect();
     let test = measure_together(plan, &names.join(", "), &mean, &all)?;
-    Ok(test.map(|test| Ensemble { teachers: names, test }))
+    Ok(test.map(|test| Ensemble { teachers: names, digests, test }))
 }
 
 fn members<'a>(

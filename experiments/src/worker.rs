@@ -130,6 +130,10 @@ pub(crate) fn serve(
     let perform = || {
         let sweep = plan(&order)?;
         let _held = hold(&sweep.folder)?;
+        // The caller may be gone by now, and another one at work here.
+        if stop.is_due() {
+            return Ok(End { stopped: true, ..End::default() });
+        }
         Runner::new(stop, observer).perform(&order.task(&sweep)?)
     };
     let reply = match perform() {

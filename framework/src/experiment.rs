@@ -802,6 +802,10 @@ impl Experiment {
                     return fault(&key(&format!(".teachers[{j}]")), self.no_teacher(teacher));
                 }
             }
+            if let Some((j, twice)) = term.teachers.as_deref().and_then(repeated) {
+                let message = format!("{twice} is named twice: give the term a larger weight");
+                return fault(&key(&format!(".teachers[{j}]")), message);
+            }
             if term.teachers.as_ref().is_some_and(Vec::is_empty) {
                 return fault(&key(".teachers"), "the list is empty: leave it out to use every teacher".to_owned());
             }

@@ -255,6 +255,9 @@ pub struct TeacherRecord {
 pub struct Ensemble {
     /// Their names.
     pub teachers: Vec<String>,
+    /// The digests of their weights, in that order: see [`TeacherRecord::digest`].
+    #[serde(default)]
+    pub digests: Vec<String>,
     /// Their accuracy together, on the test split.
     pub test: Accuracy,
 }
@@ -302,7 +305,7 @@ pub struct Summary {
     pub view: String,
     /// The teachers.
     pub teachers: Vec<TeacherRecord>,
-    /// All the networks among the experiment's teachers together; absent where there is one, or one that cannot be measured,
+    /// All the networks among the teachers that students of its cohort ask, together; absent where there is one, or one that cannot be measured,
     /// or where targets are sets of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ensemble: Option<Ensemble>,

@@ -383,6 +383,11 @@ fn what_makes_no_sense_is_refused_with_the_key() {
             "there is no teacher `each`; the experiment has a, b, all, weighed, sure, alone",
             "key: method.all.terms[0].teachers[0]".to_owned(),
         ),
+        (
+            &["method.all.terms[0].teachers=['a', 'a']"],
+            "\"a\" is named twice: give the term a larger weight",
+            "key: method.all.terms[0].teachers[1]".to_owned(),
+        ),
     ] {
         assert_eq!(said(overrides), (message.to_owned(), place), "{overrides:?}");
     }

@@ -99,6 +99,10 @@ fn only_chooses_cells_and_leaves_the_rest_unread() {
     ] {
         assert_eq!(grid(SWEEP, &[], &[only]).unwrap_err().to_string(), message);
     }
+    let slip = grid(SWEEP, &[], &["method=kd", "method=kdd"]).unwrap_err().to_string();
+    let expected =
+        "--only method=kdd: no such cell meets the other conditions: see `limbeck plan` for those that there are";
+    assert_eq!(slip, expected);
     let error = Filter::new(["kd"]).unwrap_err().to_string();
     assert_eq!(error, "--only kd: a condition is KEY=VALUE, as in method=kd");
 }
@@ -154,7 +158,7 @@ fn errors_of_a_grid_name_line_key_and_point() {
 
 const OF_THE_FILE: &str = "`threads` is of the whole file: results do not depend on it";
 const NAMED: &str = "a named value is a table with `name`, a string, and `set`, a table of keys and values";
-const NO_KEYS: &str = "unknown key `temperature`: it takes no keys (at temperature=2.0, flat)";
+const NO_KEYS: &str = "unknown key `temperature`: known here: shortcut (at temperature=2.0, flat)";
 
 #[test]
 fn cells_of_several_points_are_one_and_cohorts_go_across_points() {

@@ -33,7 +33,7 @@ pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
 pub fn describe(measure: Measure, name: &str) -> &'static str {
     match name {
         "comparison.csv" => "a row for each method",
-        "teachers.csv" => "where there are several: every teacher, and all of them together",
+        "teachers.csv" => "where there are several: every teacher that was asked, and all of them together",
         "ablations.csv" => "a row for each method at each value of a setting, the others held",
         "runs.csv" => "every run with its three accuracies, cost and surroundings",
         "curves.csv" => "every epoch of every run",

@@ -196,11 +196,14 @@ pub fn settings(title: &str, x_title: &str, y_title: &str, values: &[&str], seri
     svg(title, LEFT + WIDTH + 12.0, TOP + HEIGHT + below, &(y_axis(&y, y_title) + &axis + &text))
 }
 
+/// The values of a setting as numbers, if all of them are.
+pub fn numbers(values: &[&str]) -> Option<Vec<f64>> {
+    values.iter().map(|value| value.parse().ok().filter(|number: &f64| number.is_finite())).collect()
+}
+
 /// Where the values of a setting stand on the horizontal axis.
 fn places(values: &[&str]) -> Vec<f64> {
-    let numbers: Option<Vec<f64>> =
-        values.iter().map(|value| value.parse().ok().filter(|v: &f64| v.is_finite())).collect();
-    let Some(numbers) = numbers else {
+    let Some(numbers) = numbers(values) else {
         let share = |at: usize| LEFT + WIDTH * (at as f64 + 0.5) / values.len() as f64;
         return (0..values.len()).map(share).collect();
     };
@@ -222,7 +225,7 @@ fn named_axis(values: &[&str], places: &[f64], title: &str) -> (String, f64) {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| places[*a].total_cmp(&places[*b]));
     let width = |at: usize| LETTER * values[at].chars().count() as f64;
-    let are_numbers = values.iter().all(|value| value.parse::<f64>().is_ok());
+    let are_numbers = numbers(values).is_some();
     let fit = |pair: &[usize]| places[pair[1]] - places[pair[0]] > (width(pair[0]) + width(pair[1])) / 2.0 + 6.0;
     let is_slanted = !are_numbers && !order.windows(2).all(fit);
     let mut text = String::new();

@@ -33,10 +33,13 @@ pub fn document(survey: &Survey) -> Document {
     Document { title: survey.title(), sections: sections.into_iter().flatten().collect() }
 }
 
-/// The comparison alone, short enough to be pasted.
+/// The comparison, and the probes where there are any: short enough to be pasted.
 pub fn summary(survey: &Survey) -> Document {
-    let sections = Section::new("Comparison", comparison::summary(survey));
-    Document { title: survey.title(), sections: sections.into_iter().collect() }
+    let sections = [
+        Section::new("Comparison", comparison::summary(survey)),
+        Section::new("Linear probes", probes::blocks(survey)),
+    ];
+    Document { title: survey.title(), sections: sections.into_iter().flatten().collect() }
 }
 
 /// The distinct values of something over all runs, in the order of the runs.

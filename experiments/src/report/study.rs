@@ -1,5 +1,6 @@
 //! What a run folder holds: an experiment, its cells, and what became of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -116,8 +117,8 @@ pub struct Study {
     pub methods: Vec<Method>,
     /// The teachers of all runs, each once.
     pub teachers: Vec<TeacherRecord>,
-    /// What was measured.
-    pub measure: Measure,
+    /// What was measured; absent as long as there is no number.
+    pub measure: Option<Measure>,
     /// The linear classifiers on frozen networks, in the order of the plan.
     pub probes: Vec<ProbeRun>,
 }
@@ -133,6 +134,8 @@ pub struct ProbeRun {
 /// The place of an experiment in a sweep.
 #[derive(Clone, Debug)]
 pub struct Point {
+    /// The sweep's folder.
+    pub folder: PathBuf,
     /// The sweep's name.
     pub sweep: String,
     /// A name for people.
@@ -189,7 +192,7 @@ impl Study {
         }
         let begun = sweep.points.into_iter().filter(|point| dir.join(&point.folder).join(store::EXPERIMENT).is_file());
         let study = |entry: PointEntry| {
-            let point = Point { sweep: sweep.name.clone(), label: entry.label, at: entry.at };
+            let point = Point { folder: dir.to_owned(), sweep: sweep.name.clone(), label: entry.label, at: entry.at };
             Study::read_one(&dir.join(entry.folder), Some(point))
         };
         let studies: Vec<Study> = begun.map(study).collect::<Result<_>>()?;
@@ -210,7 +213,7 @@ impl Study {
         }
         let experiment = config::load(&path, &[])?;
         let PlanFile { cells, probes, .. } = read_plan(dir)?;
-        let methods = group(&experiment, cells, dir);
+        let methods = group(&experiment, cells, dir, point.is_some());
         let record = |entry: &ProbeEntry| probes::read(&dir.join(&entry.folder)).ok().flatten();
         let probes = probes.into_iter().map(|entry| ProbeRun { record: record(&entry), entry }).collect();
         let teachers = teachers(&experiment, &methods);
@@ -241,16 +244,20 @@ impl Study {
         serde_json::to_string(&(&student.model, networks)).unwrap_or_default()
     }
 
-    /// What its teachers are worth together, if there are several.
+    /// What its teachers are worth together, if there are several. A student that asks none of them may have been trained
+    /// beside those of another point of a sweep: theirs is another ensemble.
     pub fn ensemble(&self) -> Option<&Ensemble> {
-        self.summaries().find_map(|summary| summary.ensemble.as_ref())
+        let networks = self.teachers.iter().filter(|teacher| teacher.members.is_empty());
+        let own: BTreeSet<_> = networks.map(|teacher| (&teacher.name, &teacher.digest)).collect();
+        let is_own = |found: &&Ensemble| found.teachers.iter().zip(&found.digests).collect::<BTreeSet<_>>() == own;
+        self.summaries().filter_map(|summary| summary.ensemble.as_ref()).find(is_own)
     }
 
     /// Chooses the accuracy that is shown and the method that others are compared with.
     ///
     /// # Errors
     /// If the experiment has no such accuracy.
-    pub fn choose(&mut self, accuracy: AccuracyChoice, baseline: &str) -> Result<()> {
+    pub fn choose(&mut self, accuracy: AccuracyChoice, measure: Measure, baseline: &str) -> Result<()> {
         if accuracy == AccuracyChoice::BestOnValidation && self.experiment.validation == 0 {
             return Err(Error::plan(
                 "the accuracy best_on_validation needs samples that were held out, and this experiment has `validation = 0`",
@@ -260,7 +267,7 @@ impl Study {
             for run in &mut method.runs {
                 match run.accuracies.as_ref().map(|accuracies| pick(accuracy, accuracies)) {
                     Some(Some(accuracy)) => method.results.push((run.cell.seed, accuracy)),
-                    Some(None) => run.reason = format!("it has no {}", accuracy.describe(self.measure)),
+                    Some(None) => run.reason = format!("it has no {}", accuracy.describe(measure)),
                     None => {}
                 }
             }
@@ -319,14 +326,14 @@ impl Study {
     }
 }
 
-/// What was measured, as the runs' numbers say; top-1 as long as there is none.
-fn measure(methods: &[Method]) -> Measure {
+/// What was measured, as the runs' numbers say.
+fn measure(methods: &[Method]) -> Option<Measure> {
     let summaries = methods.iter().flat_map(|method| &method.runs).filter_map(|run| run.summary.as_ref());
     let mut tests = summaries.flat_map(|summary| {
         let teachers = summary.teachers.iter().map(|teacher| teacher.test);
         teachers.chain(summary.history.iter().map(|record| record.test)).flatten()
     });
-    tests.next().map_or(Measure::Top1, |test| test.measure())
+    tests.next().map(|test| test.measure())
 }
 
 /// The teachers of all runs, each once, in the order of the experiment.
@@ -355,8 +362,8 @@ fn read_plan(dir: &Path) -> Result<PlanFile> {
 }
 
 /// The cells by method, in the order of `compare`; cells that `compare` does not name come last, those that the plan
-/// lacks are there as missing.
-fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path) -> Vec<Method> {
+/// lacks are there as missing, unless it is that of a point of a sweep, where they are excluded.
+fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path, is_point: bool) -> Vec<Method> {
     let compare = &experiment.compare;
     let new = |name: &str| Method {
         name: name.to_owned(),
@@ -376,7 +383,7 @@ fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path) -> Vec<Meth
         methods[at].runs.push(Run::read(dir, cell));
     }
     for method in &mut methods {
-        for seed in &compare.seeds {
+        for seed in compare.seeds.iter().filter(|_| !is_point) {
             if !method.runs.iter().any(|run| run.cell.seed == *seed) {
                 let cell = CellEntry { method: method.name.clone(), seed: *seed, folder: PathBuf::new() };
                 let reason = "plan.json has no such cell".to_owned();

@@ -409,8 +409,9 @@ fn a_setting_is_drawn_with_the_others_held() {
     assert!(place("16") < place("256") && (place("256") - (place("16") + place("4096")) / 2.0).abs() < 0.1);
     assert_eq!((by_count.matches("<circle").count(), by_count.matches("class=\"band").count()), (6, 1));
     assert!(by_count.contains("soft, 4096: 64.000 ± 1.414"), "{by_count}");
-    // One pair of networks has no ranks over pairs, and its points are not called pairs.
-    assert!(!text.contains("Ranks over pairs") && !text.contains("| pair "), "{text}");
+    // One pair of networks has no ranks or relative improvements over pairs, and its points are not called pairs.
+    assert!(!["Ranks over pairs", "Relative improvement", "| pair "].iter().any(|part| text.contains(part)), "{text}");
+    assert!(!["ranks.csv", "relative.csv"].iter().any(|name| dir.path().join("report").join(name).exists()));
 }
 
 #[test]
@@ -434,6 +435,7 @@ fn several_teachers_are_listed_one_by_one_and_together() {
     let with_others = |mut summary: Summary| {
         let first = summary.teachers[0].clone();
         let other = TeacherRecord { name: "odd".to_owned(), digest: "01".to_owned(), test: None, ..first.clone() };
+        let own = vec![first.digest.clone(), other.digest.clone()];
         let model = "mean_logits of big (3), odd (1)".to_owned();
         let members = vec!["big".to_owned(), "odd".to_owned()];
         let test = Some(accuracy(73.5));
@@ -446,7 +448,7 @@ fn several_teachers_are_listed_one_by_one_and_together() {
             ..first
         };
         summary.teachers.extend([other, both]);
-        summary.ensemble = Some(limbeck::record::Ensemble { teachers: members, test: accuracy(73.25) });
+        summary.ensemble = Some(limbeck::record::Ensemble { teachers: members, digests: own, test: accuracy(73.25) });
         summary
     };
     let summaries = [summary("plain", 0, 60.0), summary("soft", 0, 61.0)].map(with_others);
@@ -474,6 +476,17 @@ fn several_teachers_are_listed_one_by_one_and_together() {
             "shapes-demo,ensemble,mean_probabilities,big odd,73.25,93.25,1.5",
         ]
     );
+    // A student that asks no teacher may have sat beside those of another experiment, of the same names.
+    let elsewhere = |mut summary: Summary| {
+        if let Some(ensemble) = &mut summary.ensemble {
+            (ensemble.digests[1], ensemble.test) = ("03".to_owned(), accuracy(99.0));
+        }
+        summary
+    };
+    let [first, second] = summaries;
+    let dir = folder(&experiment, &METHODS[..2], &[0], &[elsewhere(first), second]);
+    let text = written(dir.path(), &Options::default());
+    assert!(text.contains(" 73.25 | 93.25 |\n") && !text.contains("99.00"), "{text}");
     // The networks are those of the pair; how they are combined is no third one.
     assert!(!rows(dir.path(), "comparison.csv").is_empty() && !text.contains("→ resnet8 + "), "{text}");
 }

@@ -137,7 +137,7 @@ impl Filter {
                     return Err((key, message));
                 }
             }
-            resolved.0.insert(axis.name.clone(), values);
+            resolved.0.entry(axis.name.clone()).or_default().extend(values);
         }
         Ok(resolved)
     }
@@ -227,7 +227,24 @@ pub(super) fn read(mut draft: Draft<'_>, only: &Filter) -> Result<Grid> {
             }
         });
     }
+    grid.check_only()?;
     Ok(grid)
+}
+
+impl Grid {
+    /// A method or seed of `--only` that no cell has, beside others that some have, is a slip.
+    fn check_only(&self) -> Result<()> {
+        let of_cells = self.only.0.iter().filter(|(key, _)| [METHOD, SEED].contains(&key.as_str()));
+        for (key, value) in of_cells.flat_map(|(key, values)| values.iter().map(move |value| (key, value))) {
+            let alone = Filter(IndexMap::from([(key.clone(), vec![value.clone()])]));
+            if !self.points.iter().any(|point| point.cells().any(|cell| alone.accepts(&point.at, Some(cell)))) {
+                return Err(Error::plan(format!(
+                    "--only {key}={value}: no such cell meets the other conditions: see `limbeck plan` for those that there are"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn labels(axis: &Axis) -> Vec<String> {

@@ -37,10 +37,10 @@ impl Panel<'_> {
 
 /// The axes of all sweeps that are settings, in the order of the sweep.
 pub fn axes(survey: &Survey) -> Vec<Axis<'_>> {
-    let sweeps = distinct(survey.studies.iter().filter_map(|study| Some(study.point.as_ref()?.sweep.as_str())));
+    let folders = distinct(survey.studies.iter().filter_map(|study| Some(&study.point.as_ref()?.folder)));
     let mut axes = Vec::new();
-    for sweep in sweeps {
-        let points = survey.studies.iter().filter(|study| study.point.as_ref().is_some_and(|p| p.sweep == sweep));
+    for folder in folders {
+        let points = survey.studies.iter().filter(|study| study.point.as_ref().is_some_and(|p| p.folder == *folder));
         let points: Vec<&Study> = points.collect();
         let names = distinct(points.iter().flat_map(|study| coordinates(study).map(|(axis, _)| axis)));
         let several = |name: &&str| distinct(points.iter().map(|study| value(study, name))).len() > 1;
@@ -49,7 +49,7 @@ pub fn axes(survey: &Survey) -> Vec<Axis<'_>> {
             let panels = panels(&points, name, &varying);
             let is_setting = |panel: &Panel<'_>| distinct(panel.points.iter().map(|(_, s)| s.networks())).len() == 1;
             if !panels.is_empty() && panels.iter().all(is_setting) {
-                axes.push(Axis { sweep, name, panels });
+                axes.push(Axis { sweep: points.first().map_or("", |study| study.title()), name, panels });
             }
         }
     }
@@ -164,9 +164,8 @@ fn figure(survey: &Survey, axis: &Axis<'_>, panel: &Panel<'_>, methods: &[&str])
 
 /// Numbers are joined by their size, whatever their order in the file.
 fn sort_by_value(points: &mut [(f64, f64, Option<f64>)], values: &[&str]) {
-    let number = |at: f64| values.get(at as usize).and_then(|value| value.parse::<f64>().ok());
-    if values.iter().all(|value| value.parse::<f64>().is_ok()) {
-        points.sort_by(|a, b| number(a.0).unwrap_or(0.0).total_cmp(&number(b.0).unwrap_or(0.0)));
+    if let Some(numbers) = picture::numbers(values) {
+        points.sort_by(|a, b| numbers[a.0 as usize].total_cmp(&numbers[b.0 as usize]));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The comparison: accuracy by method and pair, differences to the baseline, published numbers beside them.
 
+use indexmap::IndexMap;
 use limbeck::record::{Accuracy, Measure};
 
 use crate::progress::plural;
@@ -85,7 +86,7 @@ fn reading(survey: &Survey) -> String {
          to `{baseline}` is the mean of the differences seed by seed ± their sample deviation; `common` is the number of \
          seeds that both have.{}",
         survey.accuracy.describe(survey.measure),
-        if survey.csv { " The other recorded accuracies are in runs.csv." } else { "" }
+        if survey.csv { " Those of other epochs that were recorded are in runs.csv." } else { "" }
     )
 }
 
@@ -97,8 +98,11 @@ fn overview(survey: &Survey) -> [Block; 2] {
     let title = if any { format!("{title}; published in parentheses") } else { title.to_owned() };
     let mut accuracies = Table::new(header()).caption(title);
     accuracies.row(std::iter::once("teacher".into()).chain(survey.studies.iter().map(|study| {
-        let teacher = study.best_teacher().and_then(|teacher| teacher.test).map(|test| test.score());
-        let published = survey.published.of(study).map(|(_, pair)| pair.teacher());
+        let best = study.best_teacher();
+        let teacher = best.and_then(|teacher| teacher.test).map(|test| test.score());
+        // What was published is of one network.
+        let published = survey.published.of(study).filter(|_| best.is_some_and(|teacher| teacher.members.is_empty()));
+        let published = published.map(|(_, pair)| pair.teacher());
         Cell::number(with_published(teacher.map_or(NONE.to_owned(), |score| format!("{score:.2}")), published), teacher)
     })));
     if survey.studies.iter().any(|study| study.ensemble().is_some()) {
@@ -106,7 +110,8 @@ fn overview(survey: &Survey) -> [Block; 2] {
             let score = study.ensemble().map(|ensemble| ensemble.test.score());
             Cell::number(score.map_or(NONE.to_owned(), |score| format!("{score:.2}")), score)
         };
-        accuracies.row(std::iter::once("ensemble of all teachers".into()).chain(survey.studies.iter().map(together)));
+        accuracies
+            .row(std::iter::once("all asked teachers together".into()).chain(survey.studies.iter().map(together)));
     }
     let mut table = Table::new(header()).caption(format!("Difference to `{}` in points", survey.baseline));
     for name in &survey.methods {
@@ -213,10 +218,17 @@ fn notes(survey: &Survey) -> Option<Block> {
         notes.push("Bold: the highest mean; italic or underlined: the second.".to_owned());
         notes.extend(leads);
     }
+    let mut of_studies: IndexMap<String, Vec<&str>> = IndexMap::new();
     for study in &survey.studies {
-        let about = |text: String| if survey.single().is_some() { text } else { format!("{}: {text}", study.label) };
-        notes.extend(study_notes(survey, study).into_iter().map(about));
+        for note in study_notes(survey, study) {
+            of_studies.entry(note).or_default().push(&study.label);
+        }
     }
+    let about = |(text, labels): (String, Vec<&str>)| match survey.single() {
+        Some(_) => text,
+        None => format!("{}: {text}", labels.join("; ")),
+    };
+    notes.extend(of_studies.into_iter().map(about));
     (!notes.is_empty()).then_some(Block::List(notes))
 }
 
@@ -237,6 +249,18 @@ fn study_notes(survey: &Survey, study: &Study) -> Vec<String> {
     }
     if study.mean(&survey.baseline).is_none() && with_result().next().is_some() {
         notes.push(format!("The baseline `{}` has no result, so there are no differences to it.", survey.baseline));
+    }
+    let unlabelled: Vec<String> = with_result()
+        .filter(|method| study.experiment.method(&method.name).is_ok_and(|config| config.cross_entropy == 0.0))
+        .map(|method| format!("`{}`", method.name))
+        .collect();
+    if !unlabelled.is_empty() {
+        let probes = if study.probes.is_empty() { "a linear probe would say" } else { "the linear probes say" };
+        notes.push(format!(
+            "Trained without labels: {}. Where no term of such a method teaches the last layer, it is as it was drawn, and this \
+             table says nothing of the student's features; {probes} what they are worth.",
+            unlabelled.join(", ")
+        ));
     }
     if study.teachers.len() > 1
         && let Some(teacher) = study.best_teacher()

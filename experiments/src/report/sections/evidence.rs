@@ -1,5 +1,9 @@
 //! What may be said of the differences: intervals and tests by pair, ranks over pairs, relative improvement.
 
+use std::path::Path;
+
+use indexmap::IndexMap;
+
 use crate::report::document::{Block, Figure};
 use crate::report::numbers::{probability, signed};
 use crate::report::picture;
@@ -34,7 +38,17 @@ pub struct Contrast<'a> {
     pub corrected: Option<f64>,
 }
 
-impl Contrast<'_> {
+impl<'a> Contrast<'a> {
+    /// The folders of the students of both methods.
+    fn students(&self, survey: &Survey) -> [Vec<&'a Path>; 2] {
+        let study = self.study;
+        let folders = |name: &str| {
+            let runs = study.method(name).into_iter().flat_map(|method| &method.runs);
+            runs.map(|run| run.path.as_path()).collect()
+        };
+        [folders(self.method), folders(&survey.baseline)]
+    }
+
     /// What is claimed.
     pub fn verdict(&self) -> &'static str {
         match self.corrected {
@@ -59,11 +73,17 @@ pub fn contrasts(survey: &Survey) -> Vec<Contrast<'_>> {
             contrasts.push(Contrast { study, method: &method.name, difference, t_test, sign_flip, corrected: None });
         }
     }
-    let tested: Vec<f64> = contrasts.iter().filter_map(|contrast| contrast.t_test).collect();
-    let corrected = holm(&tested);
-    let with_test = contrasts.iter_mut().filter(|contrast| contrast.t_test.is_some());
-    with_test.zip(corrected).for_each(|(contrast, p)| contrast.corrected = Some(p));
+    let tests = tests(survey, &contrasts);
+    let corrected = holm(&tests.values().copied().collect::<Vec<f64>>());
+    for contrast in contrasts.iter_mut().filter(|contrast| contrast.t_test.is_some()) {
+        contrast.corrected = tests.get_index_of(&contrast.students(survey)).map(|at| corrected[at]);
+    }
     contrasts
+}
+
+/// The t tests, each once: points of a sweep share the students that their axis does not concern.
+fn tests<'a>(survey: &Survey, contrasts: &[Contrast<'a>]) -> IndexMap<[Vec<&'a Path>; 2], f64> {
+    contrasts.iter().filter_map(|contrast| Some((contrast.students(survey), contrast.t_test?))).collect()
 }
 
 fn by_pair(survey: &Survey) -> Vec<Block> {
@@ -95,7 +115,7 @@ fn by_pair(survey: &Survey) -> Vec<Block> {
     }
     let most = contrasts.iter().map(|contrast| contrast.difference.count).max().unwrap_or(0);
     let fewest = contrasts.iter().map(|contrast| contrast.difference.count).min().unwrap_or(0);
-    let tested = contrasts.iter().filter(|contrast| contrast.t_test.is_some()).count();
+    let tested = tests(survey, &contrasts).len();
     let mut text = String::from("On paired seeds: the same batches, the same initial weights.");
     if tested > 0 {
         text += &format!(
@@ -117,8 +137,18 @@ fn by_pair(survey: &Survey) -> Vec<Block> {
     vec![Block::Heading(format!("Differences to {}", survey.baseline)), Block::Text(text), Block::Table(table)]
 }
 
+/// Whether studies can stand for independent pairs of networks: points of a sweep that differ in settings alone cannot.
+fn are_pairs(survey: &Survey) -> bool {
+    let points = survey.studies.iter().filter_map(|study| Some((&study.point.as_ref()?.folder, study.networks())));
+    let points: Vec<_> = points.collect();
+    distinct(points.iter()).len() == points.len()
+}
+
 /// The methods that every study has a mean of, and their ranking over studies.
 pub fn ranking(survey: &Survey) -> Option<(Vec<&str>, Ranking)> {
+    if !are_pairs(survey) {
+        return None;
+    }
     let everywhere = |name: &&String| survey.studies.iter().all(|study| study.mean(name).is_some());
     let methods: Vec<&str> = survey.methods.iter().filter(everywhere).map(String::as_str).collect();
     let scores: Vec<Vec<f64>> =
@@ -127,8 +157,7 @@ pub fn ranking(survey: &Survey) -> Option<(Vec<&str>, Ranking)> {
 }
 
 fn over_pairs(survey: &Survey) -> Vec<Block> {
-    // Points of a sweep that differ in settings alone are one pair, however many there are.
-    if distinct(survey.studies.iter().map(Study::pair)).len() < 2 {
+    if survey.single().is_some() || !are_pairs(survey) {
         return Vec::new();
     }
     let heading = Block::Heading("Ranks over pairs".to_owned());
@@ -152,8 +181,9 @@ fn over_pairs(survey: &Survey) -> Vec<Block> {
         |(statistic, p)| format!("Friedman's χ² = {statistic:.2}, p = {}", probability(p)),
     );
     let text = format!(
-        "Ranks of the mean accuracies, 1 for the highest, averaged over {count} pairs: {friedman}; Nemenyi's critical difference \
-         at {LEVEL} is {:.2}. {claim}",
+        "Ranks of the mean {} over seeds, 1 for the highest, averaged over {count} pairs: {friedman}; Nemenyi's critical \
+         difference at {LEVEL} is {:.2}. {claim}",
+        survey.measure.short(),
         ranking.critical_difference
     );
     let mut table = Table::new(["method", "mean rank"]);
@@ -204,6 +234,9 @@ pub fn relative_improvement(pairs: &[[f64; 3]]) -> Improvement {
 
 /// The accuracies of `method`, `other` and the student alone, on every pair that has all three.
 pub fn triples(survey: &Survey, method: &str, other: &str) -> Vec<[f64; 3]> {
+    if !are_pairs(survey) {
+        return Vec::new();
+    }
     let of = |study: &Study| Some([study.mean(method)?, study.mean(other)?, study.scratch()?.score?.mean]);
     survey.studies.iter().filter_map(of).collect()
 }
@@ -215,7 +248,8 @@ pub fn is_alone(survey: &Survey, method: &str) -> bool {
 
 fn relative(survey: &Survey) -> Vec<Block> {
     let baseline = &survey.baseline;
-    if !survey.studies.iter().any(|study| study.scratch().is_some_and(|scratch| scratch.score.is_some())) {
+    let is_alone_known = |study: &Study| study.scratch().is_some_and(|scratch| scratch.score.is_some());
+    if !are_pairs(survey) || !survey.studies.iter().any(is_alone_known) {
         return Vec::new();
     }
     let heading = Block::Heading("Relative improvement".to_owned());

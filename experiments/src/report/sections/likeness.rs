@@ -153,6 +153,10 @@ fn alignments(survey: &Survey) -> Vec<Block> {
     let mut figures = Vec::new();
     for pairing in pairings(survey) {
         let taps = pairing.taps();
+        // A teacher that combines others has none.
+        if taps.is_empty() {
+            continue;
+        }
         let mut names: [Vec<String>; 2] = Default::default();
         for (tap, _) in &taps {
             for (names, name) in names.iter_mut().zip([&tap.student, &tap.teacher]) {

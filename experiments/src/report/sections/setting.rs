@@ -14,7 +14,7 @@ use super::distinct;
 
 /// What all studies have in common, then what is each one's own.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
-    let settings: Vec<Vec<String>> = survey.studies.iter().map(setting).collect();
+    let settings: Vec<Vec<String>> = survey.studies.iter().map(|study| setting(survey, study)).collect();
     let common = |item: &&String| settings.iter().all(|items| items.contains(item));
     let shared: Vec<String> = settings.first().into_iter().flatten().filter(common).cloned().collect();
     let mut blocks = Vec::new();
@@ -32,15 +32,15 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     blocks
 }
 
-fn setting(study: &Study) -> Vec<String> {
+fn setting(survey: &Survey, study: &Study) -> Vec<String> {
     let experiment = &study.experiment;
     let mut items = Vec::new();
     let mut item = |name: &str, value: String| items.push(format!("{name}: {value}"));
     for data in distinct(study.summaries().map(data_set)) {
         item("data set", data);
     }
-    if study.measure == Measure::MeanAveragePrecision {
-        let loss = study.measure.loss_in_words();
+    if survey.measure == Measure::MeanAveragePrecision {
+        let loss = survey.measure.loss_in_words();
         item(
             "targets",
             format!(
@@ -57,7 +57,7 @@ fn setting(study: &Study) -> Vec<String> {
     }
     for method in &study.methods {
         if let Ok(config) = experiment.method(&method.name) {
-            item(&format!("method `{}`", method.name), describe_method(&config, study.measure));
+            item(&format!("method `{}`", method.name), describe_method(&config, survey.measure));
         }
     }
     let train = &experiment.train;
