@@ -130,7 +130,7 @@ fn read_one<S: DeserializeOwned>(path: &Path) -> Result<(S, IndexMap<String, Ten
 ///
 /// # Errors
 /// If the file exists and cannot be removed.
-pub fn remove_previous(folder: &Path) -> Result<()> {
+pub(crate) fn remove_previous(folder: &Path) -> Result<()> {
     let path = folder.join(PREVIOUS);
     match fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path)(e)),

@@ -132,7 +132,7 @@ impl Rows {
     }
 
     /// Rows given on both sides, e.g. a slice of an epoch's order. They must agree.
-    pub fn from_parts(host: Vec<i64>, device: Tensor) -> Self {
+    pub(crate) fn from_parts(host: Vec<i64>, device: Tensor) -> Self {
         debug_assert_eq!(device.size(), [host.len() as i64]);
         Rows { host, device }
     }
@@ -209,7 +209,7 @@ impl Batch {
 ///
 /// # Errors
 /// If `count` leaves nothing to train on.
-pub fn hold_out(labels: &[i64], classes: i64, count: usize) -> Result<(Vec<i64>, Vec<i64>)> {
+pub(crate) fn hold_out(labels: &[i64], classes: i64, count: usize) -> Result<(Vec<i64>, Vec<i64>)> {
     let labelled = labels.iter().filter(|label| **label != UNLABELLED).count();
     if count > 0 && count >= labelled {
         return Err(Error::plan(format!(

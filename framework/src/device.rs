@@ -259,7 +259,7 @@ pub fn cuda_devices() -> usize {
 }
 
 /// The folder from which `libtorch_cpu.so` was loaded, symlinks resolved. `None` if the kernel does not say.
-pub fn libtorch_folder() -> Option<PathBuf> {
+pub(crate) fn libtorch_folder() -> Option<PathBuf> {
     folder_in_maps(&fs::read_to_string("/proc/self/maps").ok()?)
 }
 

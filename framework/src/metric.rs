@@ -9,7 +9,7 @@ use crate::record::{Accuracy, Measure};
 
 /// Means over an epoch's samples, summed on the device so that no step waits for it.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     names: Vec<String>,
     /// `[names + 2]`, float64: the sums weighted by samples, then right guesses, then samples.
     sums: Tensor,
@@ -78,7 +78,7 @@ impl Meter {
 }
 
 /// The number of rows of `logits` `[B, C]` whose largest entry is the label's.
-pub fn right_guesses(logits: &Tensor, labels: &Tensor) -> Tensor {
+pub(crate) fn right_guesses(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64)
 }
 

@@ -11,7 +11,8 @@ use std::fmt;
 use tch::Tensor;
 
 pub use adamw::AdamW;
-pub use average::{Average, AverageConfig};
+pub(crate) use average::Average;
+pub use average::AverageConfig;
 pub use flat::{FlatParameters, Variable};
 pub use schedule::{Constant, Cosine, MultiStep};
 pub use sgd::Sgd;

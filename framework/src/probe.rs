@@ -34,7 +34,7 @@ use crate::weights::{self, StateDict};
 /// What a probe says of itself, in its folder, once it has ended.
 pub const PROBE: &str = "probe.json";
 /// The weights of a network that never trained, in the folder of its probe.
-pub const UNTRAINED: &str = "untrained.safetensors";
+pub(crate) const UNTRAINED: &str = "untrained.safetensors";
 /// The stage that the events of a probe are of.
 const STAGE: &str = "probe";
 /// Samples whose logits are computed at a time.

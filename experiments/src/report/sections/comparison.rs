@@ -82,9 +82,9 @@ fn protocol(study: &Study) -> String {
 fn reading(survey: &Survey) -> String {
     let baseline = &survey.baseline;
     format!(
-        "Shown: {}, in percent. Mean ± sample deviation (n − 1) over seeds; a single seed has no deviation. The difference \
-         to `{baseline}` is the mean of the differences seed by seed ± their sample deviation; `common` is the number of \
-         seeds that both have.{}",
+        "Shown: {}, in percent. Mean ± sample deviation (n − 1) over seeds; a single seed has no deviation. The difference to \
+         `{baseline}` is the mean of the differences seed by seed ± their sample deviation; a page colours it where it is the \
+         larger of the two. `common` is the number of seeds that both have.{}",
         survey.accuracy.describe(survey.measure),
         if survey.csv { " Those of other epochs that were recorded are in runs.csv." } else { "" }
     )
@@ -138,15 +138,14 @@ fn published(survey: &Survey, study: &Study, method: &str) -> Option<f64> {
     pair.accuracy(method, study.scratch().is_some_and(|scratch| scratch.name == method))
 }
 
-/// The mean of the differences, coloured by its sign.
-fn difference(difference: Option<Spread>) -> Cell {
-    let mean = difference.map(|difference| difference.mean);
-    let mark = mean.and_then(|mean| match signed(mean).as_bytes() {
-        [b'+', ..] => Some(Mark::Above),
-        [b'-', ..] => Some(Mark::Below),
+/// The mean of the differences, coloured where it is further from 0 than they scatter.
+pub fn difference(difference: Option<Spread>) -> Cell {
+    let mark = difference.and_then(|difference| match difference.deviation {
+        Some(deviation) if difference.mean > deviation => Some(Mark::Above),
+        Some(deviation) if difference.mean < -deviation => Some(Mark::Below),
         _ => None,
     });
-    Cell::number(signed_spread(difference), mean).marked(mark)
+    Cell::number(signed_spread(difference), difference.map(|difference| difference.mean)).marked(mark)
 }
 
 /// Whether a mean, as it is shown, is the highest or the second highest of a study with several.

@@ -9,7 +9,9 @@ use crate::report::document::Block;
 use crate::report::numbers::{count, signed_spread, spread};
 use crate::report::statistics::{Spread, differences};
 use crate::report::study::{ProbeRun, Study};
-use crate::report::table::{Cell, Mark, NONE, Table};
+use crate::report::table::{Cell, NONE, Table};
+
+use super::comparison::difference;
 
 /// The classifiers of one probe on one network, over seeds.
 struct Row<'a> {
@@ -116,16 +118,6 @@ fn table(rows: &[Row<'_>], random: &[(u64, f64)], measure: Measure) -> Table {
         table.row(cells);
     }
     table
-}
-
-/// Coloured where it is further from 0 than it scatters.
-fn difference(difference: Option<Spread>) -> Cell {
-    let mark = difference.and_then(|difference| match difference.deviation {
-        Some(deviation) if difference.mean > deviation => Some(Mark::Above),
-        Some(deviation) if difference.mean < -deviation => Some(Mark::Below),
-        _ => None,
-    });
-    Cell::number(signed_spread(difference), difference.map(|difference| difference.mean)).marked(mark)
 }
 
 /// Whether the best distilled student beats the random backbone by more than the seeds scatter.
