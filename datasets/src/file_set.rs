@@ -144,7 +144,7 @@ impl FileSet<'_> {
         let Ok(parts) = <[Part; 2]>::try_from(parts) else { return Err(Error::run("two parts are built")) };
         let set = ImageSet::new(self.name, self.class_names, self.modalities, self.views, parts, device)?;
         let set = match <[Tensor; 2]>::try_from(targets) {
-            Ok(targets) => set.with_targets(targets),
+            Ok(targets) => set.with_targets(targets)?,
             Err(_) => set,
         };
         Ok(match left_out.as_slice() {

@@ -80,18 +80,27 @@ impl ImageSet {
 
     /// The same with sets of classes for targets: those of the training and of the test part, `[N, classes]` float32 of 0
     /// and 1.
-    #[must_use]
-    pub fn with_targets(mut self, targets: [Tensor; 2]) -> Self {
+    ///
+    /// # Errors
+    /// If they are not of that shape.
+    pub fn with_targets(mut self, targets: [Tensor; 2]) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.info.identity.as_bytes());
-        for part in &targets {
-            hasher.update(&Vec::<u8>::try_from(part.to_kind(Kind::Uint8).flatten(0, -1)).unwrap_or_default());
+        for (part, (pixels, _)) in targets.iter().zip(&self.parts) {
+            let expected = [pixels.count(), self.info.classes()];
+            if part.size() != expected {
+                return Err(Error::run(format!(
+                    "targets must be [samples, classes], {expected:?}, not {:?}",
+                    part.size()
+                )));
+            }
+            hasher.update(&Vec::<u8>::try_from(part.to_kind(Kind::Uint8).flatten(0, -1))?);
         }
         self.info.identity = hasher.finalize().to_hex().to_string();
         self.info.measure = Measure::MeanAveragePrecision;
         let device = self.parts[0].1.device();
         self.targets = Some(targets.map(|part| part.to_device(device)));
-        self
+        Ok(self)
     }
 
     /// The same with a note for those who read the plan.

@@ -392,6 +392,9 @@ mod tests {
         assert_eq!(targets(&of(1.0, &[2]), Split::Train), [vec![0.0, 0.0, 0.0, 1.0], vec![0.0; 4]]);
         let set = of(0.0, &[]).load(Device::Cpu).unwrap();
         assert_eq!(set.info().train_labels[..], [0, 1, 2, 0, 0, 1, 2, 0], "labels stay the dominant class");
+        let other = config(dir.path()).load(Device::Cpu).unwrap();
+        let wrong = other.with_targets([8, 3].map(|rows| Tensor::zeros([rows, 3], (Kind::Float, Device::Cpu))));
+        assert_eq!(wrong.unwrap_err().to_string(), "targets must be [samples, classes], [8, 4], not [8, 3]");
         let note = "targets are the classes with any of the pixels: 2.0 of a training sample, 2.0 of a test sample in the \
                     mean; 4 and 3 of 4 classes occur";
         assert_eq!(set.info().notes, [note]);

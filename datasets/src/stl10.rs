@@ -205,6 +205,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use limbeck::cohort::Data;
+
     use super::*;
 
     const SMALL: [usize; 3] = [4, 3, 5];
@@ -261,6 +263,19 @@ mod tests {
             set.batch(Split::Train, &Rows::new(vec![row], Device::Cpu), &views, None).unwrap().views.swap_remove(IMAGE)
         };
         assert_eq!(batch(&both, 4 + 3), batch(&unlabelled, 3));
+    }
+
+    #[test]
+    fn a_probe_is_of_those_with_a_label() {
+        let dir = folder();
+        let data = |train| Data::new(Box::new(load(dir.path(), train).unwrap()), 0).unwrap();
+        let both = data(Train::Both);
+        assert_eq!(both.train_rows.len(), 9);
+        assert_eq!(both.labelled(Split::Train).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(both.labelled(Split::Test).unwrap(), [0, 1, 2]);
+        let error = data(Train::Unlabelled).labelled(Split::Train).unwrap_err();
+        assert!(error.is_usage());
+        assert_eq!(error.to_string(), "the training part has no sample with a label: a probe needs them");
     }
 
     #[test]

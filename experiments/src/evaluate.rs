@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use limbeck::cohort::Teacher;
 use limbeck::config;
 use limbeck::dataset::{Dataset, DatasetConfig, Rows, Split, Views};
-use limbeck::device::DeviceSpec;
+use limbeck::device::{DeviceSpec, synchronize};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::Precision;
 use limbeck::metric::{CALIBRATION_BINS, CalibrationMeter, SplitMeter};
@@ -173,14 +173,16 @@ fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> R
             accuracy.add(&logits, &batch)?;
             calibration.add(&logits, &batch.labels);
         }
-        // Reading the sums waits for the device.
-        let calibration = (info.measure == Measure::Top1).then(|| calibration.read()).transpose()?;
-        Ok::<_, Error>((accuracy.read()?, calibration))
+        synchronize(device);
+        Ok::<_, Error>((accuracy, calibration))
     };
+    // What its few samples are worth need not be defined.
     pass(&rows[..rows.len().min(batch as usize)])?;
     let start = Instant::now();
-    let (accuracy, calibration_error) = pass(&rows)?;
-    Ok((accuracy, calibration_error, start.elapsed().as_secs_f64()))
+    let (accuracy, calibration) = pass(&rows)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let calibration = (info.measure == Measure::Top1).then(|| calibration.read()).transpose()?;
+    Ok((accuracy.read()?, calibration, seconds))
 }
 
 impl fmt::Display for Evaluation {

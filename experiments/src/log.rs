@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::record::Outcome;
 
 /// The log's name in a run folder.
 pub const EVENTS: &str = "events.jsonl";
@@ -21,6 +22,11 @@ pub struct EventLog {
 }
 
 impl EventLog {
+    /// Closes the logs that are open: of lanes that have come to an end in this process.
+    pub fn close(&mut self) {
+        self.files.clear();
+    }
+
     fn write(&mut self, folder: &Path, event: &Event) -> io::Result<()> {
         let file = match self.files.entry(folder.to_owned()) {
             Entry::Occupied(open) => open.into_mut(),
@@ -60,6 +66,15 @@ fn open(path: &Path, first: &Event) -> io::Result<File> {
     Ok(file)
 }
 
+/// Why the run in a folder failed, if that is how its log ends.
+pub fn failure(folder: &Path) -> Option<String> {
+    let log = fs::read_to_string(folder.join(EVENTS)).ok()?;
+    match serde_json::from_str(log.lines().next_back()?).ok()? {
+        Event::Ended(Outcome::Failed { reason, .. }) => Some(reason),
+        _ => None,
+    }
+}
+
 fn is_same(event: &Event, checkpoint: &Event) -> bool {
     match (event, checkpoint) {
         (Event::Checkpoint { stage, step, .. }, Event::Checkpoint { stage: s, step: n, .. }) => (stage, step) == (s, n),
@@ -94,7 +109,6 @@ impl Observer for EventLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use limbeck::record::Outcome;
 
     fn checkpoint(stage: &str, step: u64) -> Event {
         Event::Checkpoint { stage: stage.into(), step, path: "c".into() }

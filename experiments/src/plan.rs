@@ -20,6 +20,7 @@ use limbeck::experiment::{
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
 use limbeck::precision::Precision;
 use limbeck::record::Measure;
+use limbeck::seed::Seed;
 use serde::Serialize;
 use tch::{Device, Kind, nn};
 
@@ -106,6 +107,8 @@ pub struct PlannedTeacher {
     pub weights: TeacherWeights,
     /// A digest of the weights' content or recipe.
     pub identity: String,
+    /// Whether nothing is known of it but its outputs on the training samples.
+    pub is_recorded: bool,
     /// What there is to know of it beside that.
     pub notes: Vec<String>,
 }
@@ -519,6 +522,7 @@ fn plan_teacher(
     let spec = data.spec(Some(&network.view))?;
     let mut trial = Teacher::new(name, &network.view, &*config.model, &spec, Precision::Float32, false, Device::Cpu)?;
     let mut notes = Vec::new();
+    let is_recorded = trial.model().outputs().is_some();
     if let Some(outputs) = trial.model().outputs() {
         notes.push(check_outputs(outputs, data.dataset.info())?);
     }
@@ -557,7 +561,8 @@ fn plan_teacher(
         None => store::digest(&(&identity, arithmetic(config), &config.model, &network.view))?,
         Some(recipe) => store::digest(&(&identity, arithmetic(config), &recipe, &network.view))?,
     };
-    Ok(PlannedTeacher { name: name.to_owned(), config: config.clone(), network, weights, identity, notes })
+    let (name, config) = (name.to_owned(), config.clone());
+    Ok(PlannedTeacher { name, config, network, weights, identity, is_recorded, notes })
 }
 
 fn plan_combination(
@@ -610,7 +615,10 @@ fn check_outputs(outputs: &Outputs, info: &DatasetInfo) -> Result<String> {
 /// Folds a network's BatchNorm and says how far that goes.
 fn try_folding(config: &dyn ModelConfig, spec: &ModelSpec) -> Result<String> {
     let store = nn::VarStore::new(Device::Cpu);
-    let mut model = config.build(&store.root(), spec)?;
+    let mut model = {
+        let _drawing = Seed::new(0).stream("folding").seed_libtorch();
+        config.build(&store.root(), spec)?
+    };
     let _no_grad = tch::no_grad_guard();
     Ok(match model.fold_batch_norm(Kind::Float)? {
         Folded { folded, kept: 0 } => format!("its {folded} BatchNorms are folded into convolutions"),
@@ -788,7 +796,7 @@ impl Plan {
                     folder: cell.folder.clone(),
                 })
                 .collect(),
-            probes: self.probes.iter().map(PlannedProbe::outline).collect(),
+            probes: self.probes.iter().map(|probe| probe.outline(self)).collect(),
         }
     }
 }

@@ -5,11 +5,13 @@
 //! the result; a classifier that several experiments of a sweep have is trained once.
 
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use indexmap::IndexMap;
 use limbeck::cohort::{Data, STUDENT, Stop};
+use limbeck::dataset::Split;
 use limbeck::error::{Error, Result};
 use limbeck::event::{LaneInfo, Observer};
 use limbeck::experiment::{ProbeConfig, ProbeTrainConfig};
@@ -18,7 +20,7 @@ use limbeck::probe::{PROBE, Probe, ProbeWeights};
 use limbeck::record::{Environment, Measure, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
 use serde::Serialize;
 
-use crate::plan::{Cell, Network, Plan, PlannedTeacher, join_label, shape, thousands};
+use crate::plan::{self, Cell, Network, Plan, PlannedTeacher, join_label, shape, thousands};
 use crate::store::{self, ProbeEntry, Progress};
 
 /// The folder of features, in that of the probes.
@@ -33,6 +35,8 @@ pub struct PlannedProbe {
     pub config: ProbeConfig,
     /// Its data.
     pub data: Rc<Data>,
+    /// The samples with a label: to train on and to test on.
+    pub samples: [usize; 2],
     /// The networks that it reads.
     pub subjects: Vec<Subject>,
     /// What it leaves out, and why.
@@ -61,23 +65,6 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// How far it has come.
-    pub fn progress(&self) -> Progress {
-        match read(&self.folder) {
-            Ok(Some(record)) if record.identity == self.identity => Progress::Finished,
-            _ => Progress::New,
-        }
-    }
-
-    /// The name of whose network it is: the method, the teacher, or none.
-    fn of(&self) -> String {
-        match &self.network {
-            ProbedNetwork::Student { method } => method.clone(),
-            ProbedNetwork::Teacher { name } => format!("teacher {name}"),
-            ProbedNetwork::Untrained => "random backbone".to_owned(),
-        }
-    }
-
     /// As `plan.json` has it.
     pub(crate) fn entry(&self, probe: &str, folder: &Path) -> ProbeEntry {
         ProbeEntry {
@@ -135,10 +122,14 @@ struct Candidate<'a> {
 /// Plans a probe: every network is checked against its data.
 ///
 /// # Errors
-/// If a network lacks the tap or takes another shape than the view has; the message has the key and the remedy.
+/// If no sample of a part has a label, or a network lacks the tap or takes another shape than the view has; the message has
+/// the key and the remedy.
 pub(crate) fn plan(plan: &Plan, name: &str, config: &ProbeConfig, data: Rc<Data>) -> Result<PlannedProbe> {
     let (candidates, notes) = candidates(plan, config)?;
-    let mut probe = PlannedProbe { name: name.to_owned(), config: config.clone(), data, subjects: Vec::new(), notes };
+    let count = |split| data.labelled(split).map(|rows| rows.len()).map_err(|e| e.within("dataset"));
+    let samples = [count(Split::Train)?, count(Split::Test)?];
+    let (name, config) = (name.to_owned(), config.clone());
+    let mut probe = PlannedProbe { name, config, data, samples, subjects: Vec::new(), notes };
     for candidate in candidates {
         let subject = probe.subject(plan, candidate)?;
         probe.subjects.push(subject);
@@ -159,8 +150,8 @@ fn candidates<'a>(plan: &'a Plan, config: &ProbeConfig) -> Result<(Vec<Candidate
     let mut candidates: Vec<Candidate<'_>> = plan.cells.iter().map(student).collect();
     let mut notes = Vec::new();
     for teacher in plan.asked_teachers() {
-        if teacher.config.model.file().is_some() && teacher.network.signature.taps.is_empty() {
-            notes.push(format!("teacher {} is known by its outputs alone and is left out", teacher.name));
+        if let Some(why) = why_not(teacher) {
+            notes.push(format!("teacher {} {why} and is left out", teacher.name));
             continue;
         }
         candidates.extend(seeds.iter().map(|seed| Candidate {
@@ -184,6 +175,17 @@ fn candidates<'a>(plan: &'a Plan, config: &ProbeConfig) -> Result<(Vec<Candidate
     Ok((candidates, notes))
 }
 
+/// Why there are no features of a teacher to read.
+fn why_not(teacher: &PlannedTeacher) -> Option<&'static str> {
+    if teacher.is_recorded {
+        Some("is known by its outputs on the training samples alone")
+    } else if teacher.network.signature.taps.is_empty() {
+        Some("shows no tap")
+    } else {
+        None
+    }
+}
+
 impl PlannedProbe {
     fn subject(&self, plan: &Plan, candidate: Candidate<'_>) -> Result<Subject> {
         let Candidate { network, seed, planned, identity, cell } = candidate;
@@ -199,7 +201,7 @@ impl PlannedProbe {
         let identity = store::digest(&Identity {
             format: PROBE_FORMAT,
             dataset: &info.identity,
-            rows: self.data.train_rows.len(),
+            rows: self.samples[0],
             view: &view.name,
             tap: self.config.tap.to_string(),
             standardize: self.config.standardize,
@@ -217,22 +219,22 @@ impl PlannedProbe {
             identity,
             cell,
         };
-        let (of, short) = (subject.of(), store::short(&subject.identity));
+        let (of, short) = (subject.network.to_string(), store::short(&subject.identity));
         let folder = store::folder_name(&format!("{}-{}-seed{seed}-{short}", self.name, of.replace(' ', "-")));
         subject.folder = plan.probe_folder.join(folder);
         subject.name = join_label(&plan.label, &format!("probe {}, {of}, seed {seed}", self.name));
         Ok(subject)
     }
 
-    /// The probe for programs.
-    pub(crate) fn outline(&self) -> ProbeOutline {
+    /// The probe for programs; `plan` is the one that it is of.
+    pub(crate) fn outline(&self, plan: &Plan) -> ProbeOutline {
         let info = self.data.dataset.info();
         let subject = |subject: &Subject| SubjectOutline {
             network: subject.network.clone(),
             seed: subject.seed,
             view: subject.view.clone(),
             features: subject.features,
-            progress: subject.progress().to_string(),
+            progress: ProbeSeat { plan, probe: self, subject }.progress().to_string(),
             folder: subject.folder.clone(),
         };
         ProbeOutline {
@@ -240,7 +242,7 @@ impl PlannedProbe {
             dataset: info.name.clone(),
             measure: info.measure,
             tap: self.config.tap.to_string(),
-            samples: [self.data.train_rows.len(), info.test_labels.len()],
+            samples: self.samples,
             classes: info.classes(),
             networks: self.subjects.iter().map(subject).collect(),
             notes: self.notes.clone(),
@@ -269,10 +271,10 @@ fn features(signature: &Signature, config: &ProbeConfig) -> Result<i64> {
 /// What `limbeck plan` says of a probe.
 impl fmt::Display for PlannedProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (info, config) = (self.data.dataset.info(), &self.config);
+        let (info, config, [train, test]) = (self.data.dataset.info(), &self.config, self.samples);
         let mut networks: IndexMap<String, (usize, i64, &str)> = IndexMap::new();
         for subject in &self.subjects {
-            networks.entry(subject.of()).or_insert((0, subject.features, &subject.view)).0 += 1;
+            networks.entry(subject.network.to_string()).or_insert((0, subject.features, &subject.view)).0 += 1;
         }
         let ProbeTrainConfig { epochs, batch, learning_rate, .. } = &config.train;
         let scale = if config.standardize { "standardised" } else { "as they are" };
@@ -281,8 +283,8 @@ impl fmt::Display for PlannedProbe {
             "\nprobe {}: linear classifiers on frozen networks, on {}: {} to train on, {} to test on, {} classes, measured by {}",
             self.name,
             info.name,
-            thousands(self.data.train_rows.len() as i64),
-            thousands(info.test_labels.len() as i64),
+            thousands(train as i64),
+            thousands(test as i64),
             info.classes(),
             info.measure.short()
         )?;
@@ -348,31 +350,61 @@ impl<'a> ProbeSeat<'a> {
         self.plan.teachers.iter().find(|teacher| teacher.name == *name)
     }
 
-    /// Whether its student was not trained to its end, so that there is nothing to read.
-    fn lacks_student(&self) -> bool {
-        self.subject.cell.as_ref().is_some_and(|cell| store::progress(cell) != Progress::Finished)
+    /// Whether its network was not trained to its end, so that there is nothing to read.
+    fn lacks_network(&self) -> bool {
+        let lacks_student = |cell: &PathBuf| store::progress(cell) != Progress::Finished;
+        self.subject.cell.as_ref().is_some_and(lacks_student)
+            || self.teacher().is_some_and(PlannedTeacher::is_to_be_trained)
     }
 
-    /// Trains the classifier: `false` if it was stopped.
+    /// Its network's weights.
+    fn weights(&self) -> ProbeWeights {
+        match (&self.subject.cell, self.teacher()) {
+            (Some(cell), _) => ProbeWeights::File(cell.join(STUDENT)),
+            (None, Some(teacher)) => ProbeWeights::File(teacher.weights.path()),
+            (None, None) => ProbeWeights::Untrained,
+        }
+    }
+
+    /// How far it has come. What was read off other weights than those that are there now does not count.
+    pub fn progress(&self) -> Progress {
+        let is_of_these = |record: &ProbeRecord| match self.weights() {
+            ProbeWeights::File(path) => plan::file_digest(&path).is_ok_and(|digest| digest == record.digest),
+            ProbeWeights::Untrained => true,
+        };
+        match read(&self.subject.folder) {
+            Ok(Some(record)) if record.identity == self.subject.identity => {
+                if !self.lacks_network() && is_of_these(&record) { Progress::Finished } else { Progress::New }
+            }
+            _ => Progress::New,
+        }
+    }
+
+    /// Its name and folder, for those who watch.
+    pub(crate) fn lane(&self) -> LaneInfo {
+        LaneInfo { index: 0, lanes: 1, name: self.subject.name.clone(), folder: self.subject.folder.clone() }
+    }
+
+    /// Trains the classifier, unless the student came out as it was before: `false` if it was stopped.
     ///
     /// # Errors
-    /// If the student is not there, or as for [`Probe::run`].
+    /// If the network is not there, or as for [`Probe::run`].
     pub(crate) fn run(&self, environment: &Environment, stop: &Stop, observer: &mut dyn Observer) -> Result<bool> {
         let ProbeSeat { plan, probe, subject } = self;
-        if self.lacks_student() {
-            return Err(Error::run("there are no features to read, for its student is not finished"));
+        fs::create_dir_all(&subject.folder).map_err(Error::io("create", &subject.folder))?;
+        if self.lacks_network() {
+            return Err(Error::run("there are no features to read, for its network is not trained to its end"));
         }
-        let (planned, model, weights): (_, &dyn ModelConfig, _) = match (&subject.cell, self.teacher()) {
-            (Some(cell), _) => (&plan.student, &*plan.experiment.student.model, ProbeWeights::File(cell.join(STUDENT))),
-            (None, Some(teacher)) => {
-                (&teacher.network, &*teacher.config.model, ProbeWeights::File(teacher.weights.path()))
-            }
-            (None, None) => (&plan.student, &*plan.experiment.student.model, ProbeWeights::Untrained),
+        if self.progress() == Progress::Finished {
+            return Ok(true);
+        }
+        let (planned, model): (_, &dyn ModelConfig) = match self.teacher() {
+            Some(teacher) => (&teacher.network, &*teacher.config.model),
+            None => (&plan.student, &*plan.experiment.student.model),
         };
-        let info = LaneInfo { index: 0, lanes: 1, name: subject.name.clone(), folder: subject.folder.clone() };
         let features = plan.probe_folder.join(FEATURES);
         let probe = Probe {
-            info,
+            info: self.lane(),
             name: &probe.name,
             identity: &subject.identity,
             config: &probe.config,
@@ -381,7 +413,7 @@ impl<'a> ProbeSeat<'a> {
             network: subject.network.clone(),
             model,
             spec: plan.data.spec(Some(&planned.view))?,
-            weights,
+            weights: self.weights(),
             features: &features,
             seed: subject.seed,
             device: plan.device,

@@ -89,7 +89,7 @@ pub(crate) fn is_open(cell: &Cell) -> bool {
 
 /// Whether a linear classifier is not trained.
 pub(crate) fn is_unread(seat: &ProbeSeat<'_>) -> bool {
-    seat.subject.progress() != Progress::Finished
+    seat.progress() != Progress::Finished
 }
 
 /// Does one task after the other in this process.
@@ -121,6 +121,8 @@ impl<'a> Runner<'a> {
 
     /// Performs a task; its error says what it is of.
     pub fn perform(&mut self, task: &Task<'_>) -> Result<End> {
+        // A sweep has more lanes than a process may have files open.
+        self.observer.0.close();
         match task {
             Task::Teacher(plan, teacher) => self.train_teacher(plan, teacher).map_err(|e| e.within(&task.name())),
             Task::Cohort(cohort) if cohort.plan().label.is_empty() => self.train_cohort(cohort),
@@ -178,13 +180,18 @@ impl<'a> Runner<'a> {
         Ok(End { failed: ended.filter_map(failure).collect(), stopped })
     }
 
-    /// Trains a linear classifier. One that fails fails alone.
+    /// Trains a linear classifier. One that fails fails alone, and its log says why.
     fn train_probe(&mut self, seat: &ProbeSeat<'_>) -> Result<End> {
         let environment = self.surroundings(seat.plan);
         match cohort::catch(|| seat.run(&environment, self.stop, &mut self.observer)) {
             Ok(is_done) => Ok(End { failed: Vec::new(), stopped: !is_done }),
             Err(error) if error.is_usage() => Err(error.within(&seat.subject.name)),
-            Err(error) => Ok(End { failed: vec![format!("{}: {error}", seat.subject.name)], stopped: false }),
+            Err(error) => {
+                let reason = error.to_string();
+                let failed = vec![format!("{}: {reason}", seat.subject.name)];
+                self.observer.event(&seat.lane(), &Event::Ended(Outcome::Failed { reason, checkpoint: None }));
+                Ok(End { failed, stopped: false })
+            }
         }
     }
 

@@ -23,9 +23,10 @@
 //!   NAME/                     one sweep
 //!     sweep.json              its points: label, axes, folder
 //!     cells/METHOD-seedN-DIGEST/
-//!     points/LABEL/           an experiment like any other, but for its cells
+//!     probes/PROBE-NETWORK-seedN-DIGEST/  and probes/features/
+//!     points/LABEL/           an experiment like any other, but for its cells and probes
 //!       experiment.toml
-//!       plan.json             its cells, in ../../cells
+//!       plan.json             its cells, in ../../cells, and its probes, in ../../probes
 //!       report/
 //! ```
 

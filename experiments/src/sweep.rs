@@ -202,8 +202,9 @@ impl Sweep {
         if !probes.is_empty() {
             let _ = writeln!(text, "\nlinear probes ({}):", probes.len());
         }
-        for ProbeSeat { subject, .. } in &probes {
-            let _ = writeln!(text, "  {:<8} {}: {}", subject.progress(), subject.name, subject.folder.display());
+        for seat in &probes {
+            let subject = seat.subject;
+            let _ = writeln!(text, "  {:<8} {}: {}", seat.progress(), subject.name, subject.folder.display());
         }
         Ok(text)
     }

@@ -140,11 +140,10 @@ impl<'a> Board<'a> {
         self.errors.iter().any(Error::is_usage)
     }
 
-    /// What it all came to. Whatever still waits was stopped, or its teacher failed.
+    /// What it all came to. Whatever still waits was stopped, or what it needs failed.
     pub fn finish(mut self, folder: &Path) -> Finished {
-        let is_hindered = |job: &&Job<'_>| job.needs.iter().any(|i| self.jobs[*i].state == State::Failed);
         let waiting = self.jobs.iter().filter(|job| job.state == State::Waiting);
-        let (hindered, stopped): (Vec<&Job<'_>>, Vec<&Job<'_>>) = waiting.partition(is_hindered);
+        let (hindered, stopped): (Vec<&Job<'_>>, Vec<&Job<'_>>) = waiting.partition(|job| is_hindered(&self.jobs, job));
         self.end.stopped |= !stopped.is_empty() && !self.is_refused();
         let why = |task: &Task<'_>| match task {
             Task::Probe(_) => "its network was not trained",
@@ -153,5 +152,64 @@ impl<'a> Board<'a> {
         let not_tried = |job: &&Job<'_>| format!("{}: not tried, for {}", job.task.name(), why(&job.task));
         self.end.failed.extend(hindered.iter().map(not_tried));
         Finished { folder: folder.to_owned(), failed: self.end.failed, stopped: self.end.stopped, errors: self.errors }
+    }
+}
+
+/// Whether a job can never begin: something that it needs failed, or can never begin itself.
+fn is_hindered(jobs: &[Job<'_>], job: &Job<'_>) -> bool {
+    job.needs.iter().map(|need| &jobs[*need]).any(|need| match need.state {
+        State::Failed => true,
+        State::Waiting => is_hindered(jobs, need),
+        State::Begun | State::Done => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use limbeck::config;
+
+    use super::*;
+    use crate::cohorts;
+
+    const EXPERIMENT: &str = r#"
+format = 1
+name = "chain"
+device = "cpu"
+threads = 1
+[dataset]
+kind = "shapes"
+train = 40
+test = 40
+[teacher.big]
+model = { kind = "resnet8" }
+train = { epochs = 1 }
+[student]
+model = { kind = "resnet8" }
+[compare]
+methods = ["kd"]
+[probe.itself]
+"#;
+
+    #[test]
+    fn what_waits_for_what_failed_has_failed_and_was_not_stopped() {
+        let (file, out) = (Path::new("chain.toml"), tempfile::tempdir().unwrap());
+        let plan = Plan::new(config::parse(EXPERIMENT, file, &[]).unwrap(), file, out.path()).unwrap();
+        let cohorts = cohorts::form(&cohorts::seats([&plan], |_, _| true)).unwrap();
+        let probes: Vec<ProbeSeat<'_>> = ProbeSeat::all(&plan).filter(|seat| seat.subject.cell.is_some()).collect();
+        assert_eq!((cohorts.len(), probes.len()), (1, 1));
+        let mut board = Board::new(cohorts, probes);
+        let (teacher, task) = board.take().unwrap();
+        assert_eq!(task.name(), "teacher big");
+        assert!(board.take().is_none(), "what needs the teacher has begun");
+        board.close(teacher, Err(Error::run("it broke")));
+        assert!(board.take().is_none());
+        let finished = board.finish(out.path());
+        let failed = [
+            "seed 0, 1 student: not tried, for its teacher failed",
+            "probe itself, kd, seed 0: not tried, for its network was not trained",
+        ];
+        assert_eq!(finished.failed, failed);
+        assert!(!finished.stopped);
+        assert_eq!(finished.errors.len(), 1);
     }
 }

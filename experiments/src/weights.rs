@@ -181,6 +181,7 @@ impl Network {
         let text = format!("model = {}\n", recipe(recipe_text));
         let Recipe { model } = config::parse_as(&text, Path::new("--model"), &[])?;
         let (store, spec) = (nn::VarStore::new(Device::Cpu), ModelSpec { input, classes });
+        let _drawing = Seed::new(0).stream("weights").seed_libtorch();
         Ok(Network { model: model.build(&store.root(), &spec)?, store, spec })
     }
 

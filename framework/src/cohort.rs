@@ -36,6 +36,7 @@ pub use term::{Term, TermSite, build_terms};
 
 use crate::checkpoint;
 use crate::dataset::{Dataset, Rows, Split, UNLABELLED, Views, hold_out};
+use crate::device::synchronize;
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
 use crate::experiment::{MethodConfig, Precision, TrainConfig};
@@ -93,6 +94,23 @@ impl Data {
     pub fn spec(&self, view: Option<&str>) -> Result<ModelSpec> {
         let info = self.dataset.info();
         Ok(ModelSpec { input: info.view(view)?.shape, classes: info.classes() })
+    }
+
+    /// The rows of a part that have a target, of the training part without what is held out.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn labelled(&self, split: Split) -> Result<Vec<i64>> {
+        let labels = self.dataset.info().labels(split);
+        let (all, part): (Vec<i64>, _) = match split {
+            Split::Train => (self.train_rows.clone(), "training"),
+            Split::Test => ((0..labels.len() as i64).collect(), "test"),
+        };
+        let rows: Vec<i64> = all.into_iter().filter(|row| labels[*row as usize] != UNLABELLED).collect();
+        if rows.is_empty() {
+            return Err(Error::plan(format!("the {part} part has no sample with a label: a probe needs them")));
+        }
+        Ok(rows)
     }
 
     /// Steps of one epoch; the last batch may be smaller.
@@ -210,15 +228,15 @@ impl Clock<'_> {
     }
 
     fn since(&self, start: Instant) -> f64 {
-        if let (true, Device::Cuda(index)) = (self.timed, self.device) {
-            tch::Cuda::synchronize(index as i64);
+        if self.timed {
+            synchronize(self.device);
         }
         start.elapsed().as_secs_f64()
     }
 }
 
 /// "cpu" or "cuda": what must not change between a run's beginning and its resumption.
-fn device_family(device: Device) -> &'static str {
+pub(crate) fn device_family(device: Device) -> &'static str {
     match device {
         Device::Cpu => "cpu",
         Device::Cuda(_) => "cuda",

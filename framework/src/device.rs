@@ -258,6 +258,13 @@ pub fn cuda_devices() -> usize {
     }
 }
 
+/// Waits until the device has done all that it was told to.
+pub fn synchronize(device: tch::Device) {
+    if let tch::Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
 /// The folder from which `libtorch_cpu.so` was loaded, symlinks resolved. `None` if the kernel does not say.
 pub(crate) fn libtorch_folder() -> Option<PathBuf> {
     folder_in_maps(&fs::read_to_string("/proc/self/maps").ok()?)

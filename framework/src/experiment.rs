@@ -353,7 +353,7 @@ fn is_false(value: &bool) -> bool {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MethodConfig {
-    /// The weight of the cross-entropy with the labels.
+    /// The weight of the cross-entropy with the labels; of the binary cross-entropy where targets are sets of classes.
     #[serde(default = "one")]
     pub cross_entropy: f64,
     /// The distillation terms.
@@ -465,8 +465,8 @@ impl std::fmt::Display for TermSchedule {
     }
 }
 
-/// A linear probe: a linear classifier on the features of each finished student, each teacher, and the student's network as
-/// it was before training. See [`probe`](crate::probe).
+/// A linear probe: a linear classifier on the features of each finished student, each teacher that a method asks, and the
+/// student's network as it was before training. See [`probe`](crate::probe).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProbeConfig {
@@ -679,8 +679,8 @@ impl Experiment {
         }
         for (name, probe) in &self.probe {
             let key = format!("probe.{name}");
-            if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') || name == "features" {
-                return fault(&key, "the name must be usable as that of a folder, and not `features`".to_owned());
+            if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
+                return fault(&key, "the name must be usable as that of a folder".to_owned());
             }
             probe.check(&key)?;
         }

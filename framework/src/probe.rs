@@ -3,7 +3,7 @@
 //! The network does not move: it computes in evaluation mode, BatchNorm with its running statistics, without gradients, in
 //! float32, and the digest of its tensors is the same afterwards. Its features of the probe's training and test part are
 //! taken once, without augmentation, and kept in a file that is known by what they are a function of: weights, network,
-//! view, tap and data. On them a linear classifier is trained.
+//! view, tap, data, kind of device and libtorch. On them a linear classifier is trained.
 //!
 //! Features are standardised by default: each gets mean 0 and deviation 1 over the training part, since those of a network
 //! that never trained are orders of magnitude smaller than those of one that did, and one learning rate has to serve both.
@@ -13,14 +13,15 @@
 //! Source: the transfer experiment of Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020, section 4.1.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indexmap::IndexMap;
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
-use crate::cohort::{Data, Stop, batches, lock};
-use crate::dataset::{Batch, Split, UNLABELLED, Views};
+use crate::cohort::{Data, Stop, batches, device_family, lock};
+use crate::dataset::{Batch, Split, Views};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
 use crate::experiment::{Precision, ProbeConfig};
@@ -55,7 +56,11 @@ impl Backbone {
     /// If the network cannot be built, or the weights are not its own.
     pub fn load(config: &dyn ModelConfig, spec: &ModelSpec, path: &Path, device: Device) -> Result<Self> {
         let mut store = nn::VarStore::new(device);
-        let model = config.build(&store.root(), spec)?;
+        let model = {
+            // What it draws is replaced, or not drawn at all; but others may be drawing.
+            let _drawing = Seed::new(0).stream("backbone").seed_libtorch();
+            config.build(&store.root(), spec)?
+        };
         weights::check_names(&store)?;
         if config.file().is_none() {
             StateDict::read(path, None)?.copy_into(&weights::variables(&store))?;
@@ -198,6 +203,8 @@ impl Probe<'_> {
         let folder = &self.info.folder;
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let _alone = lock(folder)?;
+        // What is there was read off other weights: should this end early, it must not stay.
+        remove(&folder.join(PROBE))?;
         let began = Instant::now();
         let (path, digest) = self.weights()?;
         let Some(sheet) = self.sheet(&path, &digest)? else { return Ok(None) };
@@ -244,16 +251,6 @@ impl Probe<'_> {
         Ok((path, blake3::hash(&bytes).to_hex().to_string()))
     }
 
-    /// The rows of a part that have a target.
-    fn rows(&self, split: Split) -> Vec<i64> {
-        let labels = self.data.dataset.info().labels(split);
-        let all: Vec<i64> = match split {
-            Split::Train => self.data.train_rows.clone(),
-            Split::Test => (0..labels.len() as i64).collect(),
-        };
-        all.into_iter().filter(|row| labels[*row as usize] != UNLABELLED).collect()
-    }
-
     /// The features, from their file or computed and written there. Nothing if it was stopped.
     fn sheet(&self, path: &Path, digest: &str) -> Result<Option<Sheet>> {
         let key = self.key(digest)?;
@@ -280,12 +277,14 @@ impl Probe<'_> {
         self.lay_out(tensors, &cache).map(Some)
     }
 
-    /// What features are a function of, as a digest.
+    /// What features are a function of, as a digest: their last digits are the device's and libtorch's.
     fn key(&self, weights: &str) -> Result<String> {
+        let arithmetic = (device_family(self.device), &self.environment.libtorch);
         let rows = blake3::hash(format!("{:?}", self.data.train_rows).as_bytes()).to_hex().to_string();
         let data = &self.data.dataset.info().identity;
         let spec = (self.spec.input, self.spec.classes);
-        let text = serde_json::to_vec(&(weights, self.model, spec, self.view, &self.config.tap, data, rows));
+        let text =
+            serde_json::to_vec(&(weights, self.model, spec, self.view, &self.config.tap, data, rows, arithmetic));
         Ok(blake3::hash(&text.map_err(|e| Error::run(format!("the key of features: {e}")))?).to_hex().to_string())
     }
 
@@ -297,7 +296,7 @@ impl Probe<'_> {
         let views: Views = [self.view].into_iter().collect();
         let mut tensors = Vec::new();
         for (name, split) in [("train", Split::Train), ("test", Split::Test)] {
-            let rows = self.rows(split);
+            let rows = self.data.labelled(split)?;
             let (mut features, mut targets) = (Vec::new(), Vec::new());
             for batch in batches(self.data, split, &rows, &views, self.device) {
                 if self.stop.is_due() {
@@ -306,9 +305,6 @@ impl Probe<'_> {
                 let batch = batch?;
                 features.push(network.features(batch.view(self.view)?, &self.config.tap)?);
                 targets.extend(batch.targets);
-            }
-            if features.is_empty() {
-                return Err(Error::run(format!("the {name} part has no sample with a label")));
             }
             tensors.push((name.to_owned(), Tensor::cat(&features, 0)));
             if !targets.is_empty() {
@@ -334,11 +330,12 @@ impl Probe<'_> {
             Measure::Top1 => [None, None],
             Measure::MeanAveragePrecision => [Some(take("train_targets")?), Some(take("test_targets")?)],
         };
-        let labels = [Split::Train, Split::Test].map(|split| {
+        let labels = |split| {
             let all = self.data.dataset.info().labels(split);
-            let labels: Vec<i64> = self.rows(split).iter().map(|row| all[*row as usize]).collect();
-            Tensor::from_slice(&labels).to_device(self.device)
-        });
+            let labels: Vec<i64> = self.data.labelled(split)?.iter().map(|row| all[*row as usize]).collect();
+            Ok::<_, Error>(Tensor::from_slice(&labels).to_device(self.device))
+        };
+        let labels = [labels(Split::Train)?, labels(Split::Test)?];
         let features = if self.config.standardize { standardize([train, test]) } else { [train, test] };
         Ok(Sheet { features, labels, targets })
     }
@@ -440,14 +437,28 @@ impl Probe<'_> {
     }
 }
 
-/// Every feature with mean 0 and deviation 1 over the training part, the first; one that does not vary there is 0 in it.
+/// Below this share of its mean a feature's deviation is that of rounding: float32 has 24 bits.
+const CONSTANT: f64 = 1e-6;
+
+/// Every feature with mean 0 and deviation 1 over the training part, the first; one that does not vary there says nothing, and
+/// is 0 in both parts.
 fn standardize([train, test]: [Tensor; 2]) -> [Tensor; 2] {
     let _no_grad = no_grad_guard();
     let wide = train.to_kind(Kind::Double);
     let mean = wide.mean_dim([0_i64].as_slice(), true, Kind::Double);
     let deviation = (&wide - &mean).square().mean_dim([0_i64].as_slice(), true, Kind::Double).sqrt();
-    let scale = deviation.ones_like().where_self(&deviation.le(0.0), &deviation);
-    [train, test].map(|part| ((part.to_kind(Kind::Double) - &mean) / &scale).to_kind(Kind::Float))
+    // Not 0 itself: the mean of equal numbers is not exactly that number.
+    let constant = deviation.le_tensor(&(mean.abs() * CONSTANT));
+    let scaled = |part: Tensor| (part.to_kind(Kind::Double) - &mean) / &deviation;
+    [train, test].map(|part| scaled(part).masked_fill(&constant, 0.0).to_kind(Kind::Float))
+}
+
+/// Removes a file that may be there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// What stands beside features in their file: what they are a function of, and their digest.
@@ -478,7 +489,21 @@ mod tests {
         let test = Tensor::from_slice2(&[[4.0_f32, 6.0]]);
         let [train, test] = standardize([train, test]);
         assert_eq!(Vec::<Vec<f64>>::try_from(train).unwrap(), [[-1.0, 0.0], [1.0, 0.0]]);
-        assert_eq!(Vec::<Vec<f64>>::try_from(test).unwrap(), [[2.0, 1.0]]);
+        assert_eq!(Vec::<Vec<f64>>::try_from(test).unwrap(), [[2.0, 0.0]]);
+    }
+
+    #[test]
+    fn a_feature_that_does_not_vary_is_0_whatever_its_mean_is_rounded_to() {
+        let constant = |rows: i64, value: f64| Tensor::full([rows, 1], value, (Kind::Float, Device::Cpu));
+        for value in [0.1, -0.3, 1e-20, 0.0, 1e20] {
+            let [train, test] = standardize([constant(1000, value), constant(3, 0.7)]);
+            assert_eq!(train.abs().max().double_value(&[]), 0.0, "{value}");
+            assert_eq!(test.abs().max().double_value(&[]), 0.0, "{value}");
+        }
+        // One that varies little, as those of networks that never trained do, is another matter.
+        let train = Tensor::from_slice2(&[[1e-4_f32], [1.0002e-4]]);
+        let [train, _] = standardize([train, constant(3, 0.7)]);
+        approx::assert_relative_eq!(train.double_value(&[1, 0]), 1.0, max_relative = 1e-6);
     }
 
     #[test]

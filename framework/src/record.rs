@@ -1,5 +1,6 @@
 //! What a run leaves behind: numbers with names, written as JSON and read again by reports.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
@@ -439,6 +440,17 @@ pub enum ProbedNetwork {
     },
     /// The student's network with the weights that it begins with: never trained, one for each seed.
     Untrained,
+}
+
+/// For people: the method, the teacher, or none.
+impl fmt::Display for ProbedNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProbedNetwork::Student { method } => f.write_str(method),
+            ProbedNetwork::Teacher { name } => write!(f, "teacher {name}"),
+            ProbedNetwork::Untrained => f.write_str("random backbone"),
+        }
+    }
 }
 
 /// What a linear probe came to: `probe.json`.

@@ -57,7 +57,7 @@ impl Seed {
     /// Seeds libtorch's own generators (dropout, parameter initialisation) and keeps every other user of this function
     /// waiting until the guard is dropped: the generators are global to the process. The CPU's keeps 32 bits of its
     /// seed only, so 32 well-mixed bits are what it gets.
-    pub(crate) fn seed_libtorch(self) -> MutexGuard<'static, ()> {
+    pub fn seed_libtorch(self) -> MutexGuard<'static, ()> {
         static GENERATORS: Mutex<()> = Mutex::new(());
         // A panic while drawing leaves nothing behind: the next user seeds anew.
         let guard = GENERATORS.lock().unwrap_or_else(PoisonError::into_inner);

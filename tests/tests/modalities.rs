@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use limbeck::cohort::{Limit, Stop};
+use limbeck::dataset::{Rows, Split};
 use limbeck::event::Observer;
 use limbeck::probe::Backbone;
 use limbeck::record::{Measure, ProbeRecord, ProbedNetwork, Summary};
@@ -19,7 +20,7 @@ use limbeck_experiments::probes::ProbeSeat;
 use limbeck_experiments::progress::Progress;
 use limbeck_experiments::store::Progress as Stage;
 use limbeck_experiments::{report, run, store};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
 const HEIGHT: usize = 20;
@@ -241,6 +242,39 @@ fn sets_of_classes_are_never_called_top_1() {
     }
     let header = read("comparison.csv").lines().next().unwrap().to_owned();
     assert!(header.contains(",mean_average_precision_mean,mean_average_precision_deviation,baseline,"), "{header}");
+    // Two methods, and four classes that a test sample has.
+    assert_eq!(read("classes.csv").lines().skip(1).count(), 2 * 4);
+    for name in ["report.md", "summary.md"] {
+        let text = read(name);
+        let called: Vec<&str> = text.lines().filter(|line| line.to_lowercase().contains("accurac")).collect();
+        assert_eq!(called, Vec::<&str>::new(), "{name}");
+    }
+}
+
+#[test]
+fn a_batch_without_any_class_is_no_reason_not_to_evaluate() {
+    let (data, out) = (frames(), TempDir::new().unwrap());
+    let planned = plan(&across(&data), &["dataset.present=0.9"], out.path()).unwrap();
+    // Frame 4 is the first to be tested on, and its border leaves no class nine tenths of it.
+    let batch = |row| {
+        let (rows, views) = (Rows::new(vec![row], Device::Cpu), ["depth"].into_iter().collect());
+        let batch = planned.data.dataset.batch(Split::Test, &rows, &views, None).unwrap();
+        batch.targets.unwrap().sum(None::<Kind>).double_value(&[])
+    };
+    assert_eq!([batch(0), batch(1)], [0.0, 1.0]);
+    let weights = out.path().join("weights.safetensors");
+    let spec = planned.data.spec(Some("depth")).unwrap();
+    Backbone::write_untrained(&*planned.experiment.student.model, &spec, 0, &weights).unwrap();
+    let dataset = format!(
+        "{{ kind = \"paired_folders\", path = {:?}, size = [16, 16], classes = 5, target = \"presence\", block = 1, present \
+         = 0.9 }}",
+        data.path()
+    );
+    let file = weights.to_str().unwrap();
+    let arguments = ["limbeck", "evaluate", "--model", "resnet8", "--weights", file, "--dataset", &dataset, "--view"];
+    let more = ["depth", "--batch", "1", "--device", "cpu"];
+    let code = limbeck_experiments::cli::main(arguments.into_iter().chain(more).map(Into::into));
+    assert_eq!(code, std::process::ExitCode::SUCCESS);
 }
 
 #[test]
@@ -358,6 +392,13 @@ fn probes_follow_the_students_and_are_done_once() {
     let over = Stop::new(Some(Limit::Time(Duration::ZERO)));
     assert!(run::execute(&plan(TRANSFER, &[], out.path()).unwrap(), &over, &mut ()).unwrap().stopped);
     assert!(!first.exists(), "it was not stopped");
+    // One that was read off other weights is done again.
+    execute(TRANSFER, &[], out.path(), &mut ());
+    let mut other: ProbeRecord = store::read_json(&first).unwrap();
+    other.digest = "beef".to_owned();
+    store::write_json(&first, &other).unwrap();
+    execute(TRANSFER, &[], out.path(), &mut ());
+    assert_eq!(probes(&finished.folder), found);
     let damaged = features(out.path()).remove(0);
     let whole = fs::read(&damaged).unwrap();
     fs::write(&damaged, &whole[..whole.len() - 3]).unwrap();
@@ -385,6 +426,25 @@ fn probes_follow_the_students_and_are_done_once() {
     assert!(rows.contains(&format!(",{},", found[0].test.score())), "not in full precision");
 }
 
+#[test]
+fn a_probe_that_fails_says_why_in_its_log_and_in_the_report() {
+    let out = TempDir::new().unwrap();
+    let few = ["compare.seeds=[0]", "compare.methods=[\"vanilla\"]", "probe.other.train.learning_rate=1e38"];
+    let finished = execute(TRANSFER, &few, out.path(), &mut ());
+    let reason = "the loss became non-finite in epoch 1: choose a smaller probe.other.train.learning_rate";
+    let failed = ["vanilla", "random backbone"].map(|name| format!("probe other, {name}, seed 0: {reason}"));
+    assert_eq!((finished.failed, finished.stopped), (failed.to_vec(), false));
+    let probes = ProbeSeat::all(&plan(TRANSFER, &few, out.path()).unwrap())
+        .map(|seat| limbeck_experiments::log::failure(&seat.subject.folder))
+        .collect::<Vec<_>>();
+    assert_eq!(probes, [Some(reason.to_owned()), Some(reason.to_owned())]);
+    let report = report::write(std::slice::from_ref(&finished.folder), &report::Options::default()).unwrap();
+    let markdown = fs::read_to_string(report.folder.join("report.md")).unwrap();
+    let section = markdown[markdown.find("## Linear probes").unwrap()..].replace("\n  ", " ");
+    assert!(section.contains("\nNo classifier has a result.\n"), "{section}");
+    assert!(section.contains(&format!("- vanilla, seed 0, failed: {reason}")), "{section}");
+}
+
 /// The files of tensors in a folder.
 fn files_of(folder: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -401,7 +461,7 @@ fn a_probed_network_does_not_move() {
     let student = files(&finished.folder, "student.safetensors").remove(0);
     let (model, spec) = (&*planned.experiment.student.model, planned.data.spec(Some("one")).unwrap());
     let network = Backbone::load(model, &spec, &student, Device::Cpu).unwrap();
-    let images = Tensor::randn([6, 3, 32, 32], (tch::Kind::Float, Device::Cpu)) * 30.0;
+    let images = Tensor::randn([6, 3, 32, 32], (Kind::Float, Device::Cpu)) * 30.0;
     let tap = planned.experiment.probe["other"].tap.clone();
     let together = network.features(&images, &tap).unwrap();
     for row in 0..6 {
@@ -455,7 +515,7 @@ fn a_probe_is_chosen_with_its_student() {
     let planned = plan(TRANSFER, &["probe.other.seeds=[0, 1, 2, 3]"], out.path()).unwrap();
     let seats: Vec<ProbeSeat<'_>> = ProbeSeat::all(&planned).collect();
     assert_eq!(seats.len(), 4 + 4 + 4);
-    assert!(seats.iter().all(|seat| seat.subject.progress() == Stage::New));
+    assert!(seats.iter().all(|seat| seat.progress() == Stage::New));
     let students: Vec<&str> =
         seats.iter().filter(|seat| seat.subject.cell.is_some()).map(|seat| seat.subject.name.as_str()).collect();
     assert_eq!(students[..2], ["probe other, vanilla, seed 0", "probe other, vanilla, seed 1"]);

@@ -16,6 +16,7 @@ use limbeck::{config, weights};
 use limbeck_experiments::plan::Plan;
 use limbeck_experiments::{report, run, store};
 use serde_json::{Value, json};
+use tch::CModule;
 use tempfile::TempDir;
 
 const SPEC: ModelSpec = ModelSpec { input: [3, 32, 32], classes: 20 };
@@ -300,6 +301,26 @@ fn a_student_learns_from_outputs_and_the_plan_says_what_they_are() {
     let flipped = plan(folder.path(), &experiment(PRECOMPUTED, "\"kd\"")).unwrap();
     assert_ne!(flipped.teachers[0].identity, planned.teachers[0].identity);
     assert_ne!(execute(&flipped), losses);
+}
+
+#[test]
+fn a_probe_leaves_out_teachers_without_features_of_any_image() {
+    let folder = TempDir::new().unwrap();
+    outputs(folder.path(), 200, &labels());
+    let notes = |teacher: &str| {
+        let text = format!("{}[probe.itself]\n", experiment(teacher, "\"kd\""));
+        plan(folder.path(), &text).unwrap().probes[0].notes.clone()
+    };
+    assert_eq!(
+        notes(PRECOMPUTED),
+        ["teacher big is known by its outputs on the training samples alone and is left out"]
+    );
+    let images = Tensor::zeros([2, 3, 32, 32], (Kind::Float, Device::Cpu));
+    let mut forward = |inputs: &[Tensor]| vec![inputs[0].flatten(1, -1).narrow(1, 0, 20)];
+    let program = CModule::create_by_tracing("Network", "forward", &[images], &mut forward).unwrap();
+    program.save(folder.path().join("logits.pt")).unwrap();
+    let logits = r#"model = { kind = "torchscript", path = "logits.pt", outputs = ["logits"] }"#;
+    assert_eq!(notes(logits), ["teacher big shows no tap and is left out"]);
 }
 
 #[test]

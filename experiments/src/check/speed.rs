@@ -11,6 +11,7 @@ use libloading::os::unix::Library;
 use limbeck::cohort::{Data, Limit, Stop};
 use limbeck::config;
 use limbeck::dataset::{Batch, Dataset, DatasetInfo, Rows, Split, Views};
+use limbeck::device::synchronize;
 use limbeck::error::{Error, Result};
 use limbeck::seed::Seed;
 use limbeck::weights;
@@ -110,12 +111,6 @@ impl Watched {
         if step == self.load.warm_up && self.forbid {
             forbid_synchronisation(true);
         }
-    }
-}
-
-fn synchronize(device: Device) {
-    if let Device::Cuda(index) = device {
-        tch::Cuda::synchronize(index as i64);
     }
 }
 

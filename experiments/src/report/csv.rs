@@ -1,5 +1,6 @@
-//! The report for programs: CSV with numbers in full precision and empty cells where there is no number. The first column of
-//! every file is the experiment's name.
+//! The report for programs: CSV with numbers in full precision and empty cells where there is no number. The first column is
+//! the experiment's name where rows are of one experiment, and the sweep's in `ablations.csv`; `ranks.csv` and `relative.csv`
+//! are of all experiments together.
 
 use limbeck::record::{Accuracy, EpochAccuracy, Measure, ProbedNetwork};
 
@@ -35,7 +36,7 @@ pub fn describe(measure: Measure, name: &str) -> &'static str {
         "comparison.csv" => "a row for each method",
         "teachers.csv" => "where there are several: every teacher that was asked, and all of them together",
         "ablations.csv" => "a row for each method at each value of a setting, the others held",
-        "runs.csv" => "every run with its three accuracies, cost and surroundings",
+        "runs.csv" => "every run with its three results, cost and surroundings",
         "curves.csv" => "every epoch of every run",
         "differences.csv" => "every method against the baseline: intervals and p-values",
         "ranks.csv" => "mean ranks over the experiments",

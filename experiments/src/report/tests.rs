@@ -246,6 +246,19 @@ fn what_students_took_from_teachers() {
     assert_eq!(rows(dir.path(), "correlations.csv")[0], "shapes-demo,plain,big,circle,<square>,0.25");
     // 10, 11 and 12 of 20.
     assert_eq!(rows(dir.path(), "classes.csv")[..2], ["shapes-demo,plain,circle,55", "shapes-demo,plain,<square>,70"]);
+    // A class that no test sample of the baseline has is nowhere in its rows, and in no difference.
+    for seed in 0..3 {
+        let mut other = similarity(seed);
+        (other.classes[0].samples, other.classes[0].right) = (0, Some(0));
+        store::write_json(&dir.path().join(format!("cells/plain-seed{seed}")).join(cohort::SIMILARITY), &other)
+            .unwrap();
+    }
+    written(dir.path(), &Options::default());
+    assert_eq!(rows(dir.path(), "classes.csv")[..2], ["shapes-demo,plain,<square>,70", "shapes-demo,soft,circle,55"]);
+    let page = fs::read_to_string(dir.path().join("report/report.html")).unwrap();
+    let bars = page.split("<svg ").find(|svg| svg.contains("by class, soft minus plain")).unwrap();
+    let bars = bars.split("</svg>").next().unwrap();
+    assert!(bars.contains("square") && !bars.contains("circle:"), "{bars}");
     // Measured with other weights of the teacher, it is of no use.
     let cell = dir.path().join("cells/plain-seed1");
     let mut other = similarity(1);

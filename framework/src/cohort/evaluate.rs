@@ -39,8 +39,8 @@ pub(crate) fn batches<'a>(
 /// A network in evaluation mode: a batch's logits `[B, classes]`.
 pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
 
-/// What each network is worth, by the data's [measure](crate::record::Measure), on the given rows of a split, without augmentation. A network that fails or panics fails
-/// alone.
+/// What each network is worth, by the data's [measure](crate::record::Measure), on the given rows of a split, without
+/// augmentation. A network that fails or panics fails alone.
 ///
 /// # Errors
 /// If a batch cannot be read.
@@ -58,10 +58,10 @@ pub fn accuracy(
     for batch in batches(data, split, rows, views, device) {
         let batch = batch?;
         for (network, state) in networks.iter().zip(&mut meters) {
-            if let Ok(meter) = state {
-                if let Err(error) = catch(|| meter.add(&network(&batch)?, &batch)) {
-                    *state = Err(error);
-                }
+            if let Ok(meter) = state
+                && let Err(error) = catch(|| meter.add(&network(&batch)?, &batch))
+            {
+                *state = Err(error);
             }
         }
     }

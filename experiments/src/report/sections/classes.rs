@@ -1,10 +1,12 @@
 //! Which classes gained and which lost, against the baseline.
 
-use limbeck::record::Measure;
+use indexmap::IndexMap;
+use limbeck::record::{ClassAccuracy, Measure};
 
 use crate::report::Survey;
 use crate::report::document::{Block, Figure};
 use crate::report::picture;
+use crate::report::statistics::Spread;
 use crate::report::study::{Method, Study};
 
 /// A picture for each method with results beside the baseline's.
@@ -42,24 +44,23 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     vec![Block::Text(text), Block::Figures(figures)]
 }
 
-/// The accuracy, or average precision, of every class in percent, mean over the seeds that were measured.
+/// The accuracy, or average precision, of every class that a test sample has, in percent: mean over the seeds that were
+/// measured.
 pub fn accuracies(method: &Method) -> Vec<(String, f64)> {
     let measured: Vec<_> = method.runs.iter().filter_map(|run| run.similarity.as_ref()).collect();
     let Some(first) = measured.first() else { return Vec::new() };
-    let mean = |(at, class): (usize, &limbeck::record::ClassAccuracy)| {
+    let mean = |(at, class): (usize, &ClassAccuracy)| {
         let found = measured.iter().filter_map(|found| found.classes.get(at));
-        let shares: Vec<f64> = found.filter_map(limbeck::record::ClassAccuracy::share).collect();
-        (class.name.clone(), shares.iter().sum::<f64>() / shares.len().max(1) as f64)
+        Some((class.name.clone(), Spread::of(found.filter_map(ClassAccuracy::share))?.mean))
     };
-    first.classes.iter().enumerate().map(mean).collect()
+    first.classes.iter().enumerate().filter_map(mean).collect()
 }
 
+/// Of the classes that both have, by name.
 fn differences(method: &Method, baseline: &Method) -> Vec<(String, f64)> {
-    let theirs = accuracies(baseline);
-    if theirs.is_empty() {
-        return Vec::new();
-    }
-    accuracies(method).into_iter().zip(theirs).map(|((name, ours), (_, theirs))| (name, ours - theirs)).collect()
+    let theirs: IndexMap<String, f64> = accuracies(baseline).into_iter().collect();
+    let difference = |(name, ours): (String, f64)| theirs.get(&name).map(|theirs| (name, ours - theirs));
+    accuracies(method).into_iter().filter_map(difference).collect()
 }
 
 /// Every study and method with its classes.

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use limbeck::record::{Measure, ProbeRecord, ProbedNetwork};
 
+use crate::log;
 use crate::progress::plural;
 use crate::report::Survey;
 use crate::report::document::Block;
@@ -21,14 +22,6 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn name(&self) -> String {
-        match self.network {
-            ProbedNetwork::Student { method } => method.clone(),
-            ProbedNetwork::Teacher { name } => format!("teacher {name}"),
-            ProbedNetwork::Untrained => "random backbone".to_owned(),
-        }
-    }
-
     fn scores(&self) -> Vec<(u64, f64)> {
         self.records.iter().map(|record| (record.seed, record.test.score())).collect()
     }
@@ -57,8 +50,12 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
 }
 
 fn of_probe(study: &Study, name: &str, runs: &[&ProbeRun]) -> Vec<Block> {
+    let failures = failures(study, runs);
     let Some(first) = runs.iter().find_map(|run| run.record.as_ref()) else {
-        return vec!["No classifier has ended yet; run the experiment again and it goes on.".into()];
+        return match failures.is_empty() {
+            true => vec!["No classifier has ended yet; run the experiment again and it goes on.".into()],
+            false => vec!["No classifier has a result.".into(), Block::List(failures)],
+        };
     };
     let mut rows: Vec<Row<'_>> = Vec::new();
     for run in runs {
@@ -70,11 +67,21 @@ fn of_probe(study: &Study, name: &str, runs: &[&ProbeRun]) -> Vec<Block> {
         rows[at].records.extend(run.record.as_ref());
     }
     let random = study.untrained(name);
+    let verdict = verdict(study, &rows, &random, first.test.measure());
     vec![
         Block::Text(about(first)),
         Block::Table(table(&rows, &random, first.test.measure())),
-        Block::List(vec![verdict(study, &rows, &random, first.test.measure())]),
+        Block::List(std::iter::once(verdict).chain(failures).collect()),
     ]
+}
+
+/// The classifiers that have no result, and why their logs say that they failed.
+fn failures(study: &Study, runs: &[&ProbeRun]) -> Vec<String> {
+    let failed = |run: &&ProbeRun| {
+        let reason = log::failure(&study.folder.join(&run.entry.folder))?;
+        Some(format!("{}, seed {}, failed: {reason}", run.entry.network, run.entry.seed))
+    };
+    runs.iter().filter(|run| run.record.is_none()).filter_map(failed).collect()
 }
 
 /// What was done, in words.
@@ -107,7 +114,7 @@ fn table(rows: &[Row<'_>], random: &[(u64, f64)], measure: Measure) -> Table {
         let second = Spread::of(row.records.iter().filter_map(|record| record.test.top5()));
         let of_first =
             |value: &dyn Fn(&ProbeRecord) -> String| row.records.first().map_or(NONE.to_owned(), |r| value(r));
-        let mut cells: Vec<Cell> = vec![row.name().into(), of_first(&|r| r.view.clone()).into()];
+        let mut cells: Vec<Cell> = vec![row.network.to_string().into(), of_first(&|r| r.view.clone()).into()];
         cells.extend([of_first(&|r| r.features.to_string()).into(), row.seeds().into()]);
         cells.push(Cell::number(spread(score), score.map(|score| score.mean)));
         cells.extend(top5.map(|_| Cell::number(spread(second), second.map(|second| second.mean))));
@@ -136,7 +143,7 @@ fn verdict(study: &Study, rows: &[Row<'_>], random: &[(u64, f64)], measure: Meas
     let Some(lead) = Spread::of(differences(&best.scores(), random)) else {
         return "There is no random backbone of the same seed to compare the distilled students with.".to_owned();
     };
-    let (name, by, measure) = (best.name(), signed_spread(Some(lead)), measure.short());
+    let (name, by, measure) = (best.network.to_string(), signed_spread(Some(lead)), measure.short());
     let over = if lead.count == 1 { "one seed".to_owned() } else { format!("{} common seeds", lead.count) };
     let text = format!(
         "The best distilled student, `{name}`, minus the random backbone: {by} points of {measure} over {over}"
