@@ -69,7 +69,8 @@ pub struct Data {
 }
 
 impl Data {
-    /// Holds out `validation` samples; see [`hold_out`].
+    /// Holds out `validation` samples for validation, the same share of every class, the same for every seed of an experiment;
+    /// those without label are trained on.
     ///
     /// # Errors
     /// If nothing is left to train on, or samples lack targets that are sets of classes.

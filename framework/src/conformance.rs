@@ -36,7 +36,7 @@
 //! | dataset | labels, names and views in order; `[B, C, H, W]` float32 in channels_last order; evaluation is repeatable; a sample's augmentation is a function of seed and row; what does not exist is an error; building twice gives the same |
 //!
 //! A check that cannot be made (no GPU) or that the plugin is exempt from is reported as skipped, with the reason. Methods,
-//! schedules and optimisers have the checks of [`registry::check`](crate::registry::check) alone.
+//! schedules and optimisers have the checks of [`registry::check`] alone.
 
 mod critic;
 mod dataset;
