@@ -78,7 +78,9 @@ pub(crate) fn index(root: &Path, files: &[(String, Kind)]) -> Result<Vec<Entry>>
             _ => Ok((true, read(&path, *kind, modified)?)),
         }
     };
-    let found: Vec<(bool, Entry)> = files.par_iter().map(entry).collect::<Result<_>>()?;
+    // The first error by name, whichever thread is first.
+    let found: Vec<Result<(bool, Entry)>> = files.par_iter().map(entry).collect();
+    let found: Vec<(bool, Entry)> = found.into_iter().collect::<Result<_>>()?;
     if found.iter().any(|(new, _)| *new) {
         let mut entries = known;
         entries

@@ -255,7 +255,8 @@ impl PairedFolders {
             let classes = if self.target == Target::Presence { self.shown(&counts) } else { Vec::new() };
             Ok(Sample { files: folders.iter().map(file).collect(), label: dominant(&counts), classes })
         };
-        stems.par_iter().map(sample).collect()
+        // The first error by name, whichever thread is first.
+        stems.par_iter().map(sample).collect::<Vec<_>>().into_iter().collect()
     }
 
     /// The files of a folder by their names without extension.
