@@ -38,10 +38,10 @@ doc: libtorch ## the API's documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: libtorch ## measure, in the one optimised profile that all else uses
-	cargo bench -p limbeck-tests --profile dev --bench frame --bench data
+	cargo bench --workspace --profile dev --bench frame --bench data
 
 campaign: libtorch ## kill and resume a small run at KILLS (200) random moments, and compare the student
-	LIMBECK_KILLS=$(KILLS) $(TEST_ENV) cargo test -p limbeck-tests --test cohort random_moments -- --ignored --nocapture
+	LIMBECK_KILLS=$(KILLS) $(TEST_ENV) cargo test --workspace --test cohort random_moments -- --ignored --nocapture
 
 ci: ## what is run before a change is taken
 	.ci/run

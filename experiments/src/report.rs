@@ -174,6 +174,8 @@ pub fn write(dirs: &[PathBuf], options: &Options) -> Result<Report> {
     let document = sections::document(&survey);
     let summary = markdown::write(&sections::summary(&survey));
     let mut files: Vec<(String, String)> = Vec::new();
+    // What an earlier report may have had and this one has not.
+    let mut stale: Vec<&str> = Vec::new();
     for format in Format::ALL.into_iter().filter(|format| options.formats.contains(format)) {
         match format {
             Format::Html => files.push(("report.html".to_owned(), html::write(&document))),
@@ -181,11 +183,19 @@ pub fn write(dirs: &[PathBuf], options: &Options) -> Result<Report> {
                 files.push(("report.md".to_owned(), markdown::write(&document)));
                 files.push(("summary.md".to_owned(), summary.clone()));
             }
-            Format::Csv => files.extend(csv::files(&survey).map(|(name, table)| (name.to_owned(), table.csv()))),
+            Format::Csv => {
+                let (full, empty): (Vec<_>, Vec<_>) =
+                    csv::all(&survey).into_iter().partition(|(_, table)| !table.rows.is_empty());
+                files.extend(full.into_iter().map(|(name, table)| (name.to_owned(), table.csv())));
+                stale.extend(empty.into_iter().map(|(name, _)| name));
+            }
             Format::Latex => files.push(("report.tex".to_owned(), latex::write(&document))),
         }
     }
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    for path in stale.into_iter().map(|name| folder.join(name)).filter(|path| path.exists()) {
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
     for (name, text) in &files {
         let path = folder.join(name);
         fs::write(&path, text).map_err(Error::io("write", &path))?;

@@ -1,6 +1,6 @@
 //! What reading images from the disk costs: `image_folder` against a loop that only decodes the same files.
 //!
-//! `cargo bench -p limbeck-tests --profile dev --bench data` prints the images a second of both, and their ratio. The
+//! `cargo bench --workspace --profile dev --bench data` prints the images a second of both, and their ratio. The
 //! pictures are drawn: 500×375 pixels of gradients and noise, JPEG of quality 90, as large as ImageNet's are on average.
 //! Both ways use as many threads as there are cores and are timed in turn, A B A B …; the ratio is the median over pairs.
 

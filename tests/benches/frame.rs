@@ -1,6 +1,6 @@
 //! What the framework costs and what its shortcuts save: each claim is timed against the plain way of doing the same.
 //!
-//! `cargo bench -p limbeck-tests --profile dev --bench frame -- [SUBJECT…]` prints a table for each subject, all without a
+//! `cargo bench --workspace --profile dev --bench frame -- [SUBJECT…]` prints a table for each subject, all without a
 //! name. `LIMBECK_BENCH_ROUNDS` is the number of pairs (5), `LIMBECK_BENCH_OUT` a file that gets the tables too.
 //!
 //! Both ways are timed in turn, A B A B …, so that whatever else the machine does meets both. The ratio is the median over
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use limbeck::cohort::{self, CohortConfig, Data, LaneConfig, Stop, Teacher};
+use limbeck::cohort::{self, Classifier, CohortConfig, Data, LaneConfig, Stop, Teacher};
 use limbeck::device::DeviceReport;
 use limbeck::experiment::{MethodConfig, TrainConfig};
 use limbeck::metric::cross_entropy;
@@ -426,14 +426,27 @@ fn lane(student: Arc<dyn ModelConfig>, precision: Precision, method: &str) -> Re
     })
 }
 
-/// One epoch of a cohort, without logs and checkpoints but the last, in a folder that is removed.
+/// One epoch of a cohort, in a folder that is removed.
 fn train(data: &Data, batch: usize, lanes: &[LaneConfig], teachers: &[(Teacher, TeacherRecord)]) -> Result<()> {
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
+    train_in(folder.path(), 1, data, batch, lanes, teachers)
+}
+
+/// A cohort's epochs, without logs and checkpoints but the last, each lane in a folder of its name.
+fn train_in(
+    folder: &Path,
+    epochs: u64,
+    data: &Data,
+    batch: usize,
+    lanes: &[LaneConfig],
+    teachers: &[(Teacher, TeacherRecord)],
+) -> Result<()> {
     let lanes: Vec<LaneConfig> =
-        lanes.iter().map(|lane| LaneConfig { folder: folder.path().join(&lane.name), ..lane.clone() }).collect();
+        lanes.iter().map(|lane| LaneConfig { folder: folder.join(&lane.name), ..lane.clone() }).collect();
     let never = u64::MAX;
     let train = TrainConfig {
-        epochs: 1,
+        epochs,
+        evaluate_epochs: epochs,
         batch,
         learning_rate: RATE,
         schedule: Arc::new(Constant {}),
@@ -604,22 +617,74 @@ fn precision(rounds: usize) -> Result<Section> {
             "{SMALL_BATCH} images. A: as named, float32 in channels_last order or bfloat16 (a step: of a cohort of one, its \
              convolutions and products in bfloat16). B: float32, contiguous. Value: B / A. With random weights the bfloat16 \
              teacher's logits, of mean size {:.3}, are off by {:.1e} on average and {:.1e} at most; the first guess is the \
-             same for {:.0} % of the images.",
+             same for {:.0} % of the images. {}",
             number(exact.abs().mean(None)),
             number(error.mean(None)),
             number(error.max()),
             100.0 * number(agree),
+            accuracy_in_bfloat16()?,
         ),
         rows,
     })
 }
 
+/// What a teacher's accuracy becomes in bfloat16: a small one, trained on `shapes` until it knows something.
+fn accuracy_in_bfloat16() -> Result<String> {
+    const EPOCHS: u64 = 8;
+    let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
+    let data = Data::new(Shapes { train: 2000, test: 1000, ..Shapes::default() }.build(CPU)?, 0)?;
+    let student = lane(Arc::new(ResNet20::default()), Precision::Float32, "vanilla")?;
+    train_in(folder.path(), EPOCHS, &data, 64, std::slice::from_ref(&student), &[])?;
+    let file = folder.path().join(&student.name).join(cohort::STUDENT);
+    let classes = data.dataset.info().class_names.len() as i64;
+    let teach = |precision| teacher(&ResNet20::default(), classes, precision, Some(&file)).map(|(teacher, _)| teacher);
+    let (exact, rounded) = (teach(Precision::Float32)?, teach(Precision::Bfloat16)?);
+    let logits = |teacher: &Teacher, batch: &Batch| Ok(teacher.forward(batch.view(IMAGE)?, &Taps::none())?.logits);
+    let networks: [Classifier<'_>; 2] = [&|batch| logits(&exact, batch), &|batch| logits(&rounded, batch)];
+    let rows: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
+    let found = cohort::accuracy(&data, Split::Test, &rows, &[IMAGE].into_iter().collect(), &networks, CPU)?;
+    let found = found.into_iter().map(|accuracy| Ok(accuracy?.score())).collect::<Result<Vec<f64>>>()?;
+    Ok(format!(
+        "A resnet20 that was trained on `shapes` for {EPOCHS} epochs has {:.1} % top-1 on its {} test images in float32, and {:.1} % in \
+         bfloat16.",
+        found[0],
+        rows.len(),
+        found[1]
+    ))
+}
+
 fn lanes(rounds: usize) -> Result<Section> {
-    const METHODS: [&str; 4] = ["kd", "crd", "crd+kd", "vanilla"];
     const BATCH: usize = 64;
     let data = Data::new(Shapes { train: 4 * BATCH, test: 20, ..Shapes::default() }.build(CPU)?, 0)?;
-    let all = METHODS
-        .into_iter()
+    let teachers = [teacher(&ResNet8x4::default(), 20, Precision::Float32, None)?];
+    let together = |methods: &[&str]| -> Result<Row> {
+        let all = side_by_side(methods)?;
+        let pairs = Pairs::time(
+            rounds.min(2),
+            || train(&data, BATCH, &all, &teachers),
+            || all.iter().try_for_each(|lane| train(&data, BATCH, std::slice::from_ref(lane), &teachers)),
+        )?;
+        Ok(pairs.row(format!("{} lanes", methods.len()), |a, b| b / a, Goal::AtLeast(1.0)))
+    };
+    let four = together(&["kd", "crd", "crd+kd", "vanilla"])?;
+    let fifteen = together(&[
+        "vanilla", "kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "nst", "dkd", "dist", "lskd", "crd", "crd+kd",
+    ])?;
+    Ok(Section {
+        title: "Four lanes, and fifteen",
+        note: format!(
+            "kd, crd, crd+kd and vanilla; and all methods without an initial stage, but kdsvd. resnet8x4 → resnet8, on `shapes`: 4 steps \
+             of {BATCH} and all that is around them, {} pairs. A: in one cohort. B: one after the other. Value: B / A.",
+            rounds.min(2)
+        ),
+        rows: vec![four, fifteen],
+    })
+}
+
+/// Students of `shapes`, one for each method.
+fn side_by_side(methods: &[&str]) -> Result<Vec<LaneConfig>> {
+    methods
+        .iter()
         .map(|method| {
             let mut lane = lane(Arc::new(ResNet8::default()), Precision::Float32, method)?;
             // Default negatives are as many as CIFAR-100 has: here, half of the samples.
@@ -631,22 +696,7 @@ fn lanes(rounds: usize) -> Result<Section> {
             }
             Ok(lane)
         })
-        .collect::<Result<Vec<_>>>()?;
-    let teachers = [teacher(&ResNet8x4::default(), 20, Precision::Float32, None)?];
-    let pairs = Pairs::time(
-        rounds.min(2),
-        || train(&data, BATCH, &all, &teachers),
-        || all.iter().try_for_each(|lane| train(&data, BATCH, std::slice::from_ref(lane), &teachers)),
-    )?;
-    Ok(Section {
-        title: "Four lanes",
-        note: format!(
-            "kd, crd, crd+kd and vanilla, resnet8x4 → resnet8, on `shapes`: 4 steps of {BATCH} and all that is around them, \
-             {} pairs. A: in one cohort. B: one after the other. Value: B / A.",
-            pairs.0.len()
-        ),
-        rows: vec![pairs.row("run", |a, b| b / a, Goal::AtLeast(1.0))],
-    })
+        .collect()
 }
 
 fn main() -> Result<()> {

@@ -12,7 +12,12 @@ use super::table::Table;
 
 /// Every file that has rows.
 pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
-    let files = [
+    all(survey).into_iter().filter(|(_, table)| !table.rows.is_empty())
+}
+
+/// Every file, those without rows too.
+pub fn all(survey: &Survey) -> Vec<(&'static str, Table)> {
+    vec![
         ("comparison.csv", comparison(survey)),
         ("teachers.csv", teachers(survey)),
         ("ablations.csv", by_setting(survey)),
@@ -26,8 +31,7 @@ pub fn files(survey: &Survey) -> impl Iterator<Item = (&'static str, Table)> {
         ("correlations.csv", correlations(survey)),
         ("classes.csv", by_class(survey)),
         ("probes.csv", probes(survey)),
-    ];
-    files.into_iter().filter(|(_, table)| !table.rows.is_empty())
+    ]
 }
 
 /// What is in a file.
