@@ -10,6 +10,7 @@ pub mod other_instance;
 pub mod whole_bank;
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 use limbeck::prelude::*;
 use limbeck::seed::Rng;
@@ -28,11 +29,11 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Fills `out` with the places of uniform positions of `0..population`, each position at most once, or independently if there
+/// Fills all of `out` with the places of uniform positions of `0..population`, each position at most once, or independently if there
 /// are too few.
-fn draw_places(mut rng: Rng, population: u32, place: impl Fn(usize) -> i64, out: &mut [i64]) {
+fn draw_places(mut rng: Rng, population: u32, place: impl Fn(usize) -> i64, out: &mut [MaybeUninit<i64>]) {
     if out.len() > population as usize {
-        out.fill_with(|| place(rng.below(population.into()) as usize));
+        out.fill_with(|| MaybeUninit::new(place(rng.below(population.into()) as usize)));
         return;
     }
     SCRATCH.with_borrow_mut(|scratch| {
@@ -50,7 +51,7 @@ fn reject_repeated(
     population: u32,
     taken: &mut Vec<u64>,
     place: impl Fn(usize) -> i64,
-    out: &mut [i64],
+    out: &mut [MaybeUninit<i64>],
 ) {
     taken.clear();
     taken.resize(population.div_ceil(64) as usize, 0);
@@ -69,7 +70,7 @@ fn reject_repeated(
             // No branch: whether the place is kept is as random as the draw, and a mispredicted jump costs more than a try.
             // The second half of the last word may have nothing left to fill.
             if let Some(slot) = out.get_mut(found) {
-                *slot = place(position);
+                slot.write(place(position));
             }
             found += usize::from(!*word & bit != 0);
             *word |= bit;
@@ -78,33 +79,41 @@ fn reject_repeated(
 }
 
 /// The start of a Fisher–Yates shuffle.
-fn shuffle_start(rng: &mut Rng, population: u32, order: &mut Vec<u32>, place: impl Fn(usize) -> i64, out: &mut [i64]) {
+fn shuffle_start(
+    rng: &mut Rng,
+    population: u32,
+    order: &mut Vec<u32>,
+    place: impl Fn(usize) -> i64,
+    out: &mut [MaybeUninit<i64>],
+) {
     order.clear();
     order.extend(0..population);
     for (i, slot) in out.iter_mut().enumerate() {
         let drawn = i + rng.below(u64::from(population) - i as u64) as usize;
-        *slot = place(order[drawn] as usize);
+        slot.write(place(order[drawn] as usize));
         order[drawn] = order[i];
     }
 }
 
 /// Draws `count` rows for every anchor: `[B, count]`, int64, on the draw's device.
 ///
-/// `candidates(r)` says how many candidates the anchor of row r has, and which row each of them is. `buffer` is scratch
-/// memory.
+/// `candidates(r)` says how many candidates the anchor of row r has, and which row each of them is.
 fn draw_rows<Place: Fn(usize) -> i64>(
     draw: &Draw<'_>,
     count: usize,
-    buffer: &mut Vec<i64>,
     candidates: impl Fn(usize) -> (usize, Place) + Sync,
 ) -> Tensor {
     let (anchors, seed) = (draw.rows.host(), draw.seed);
-    buffer.resize(anchors.len() * count, 0);
-    buffer.par_chunks_exact_mut(count).zip(anchors).for_each(|(out, anchor)| {
+    let rows = Tensor::empty([anchors.len() as i64, count as i64], (Kind::Int64, Device::Cpu));
+    // Filled in place, since copying a million places takes as long as drawing them, and here, since libtorch's own threads,
+    // once they have filled it, wait for more on the cores that are needed now.
+    // SAFETY: the tensor is new, contiguous, of so many int64 on the host, and nobody else has it yet; all of it is written.
+    let places = unsafe { std::slice::from_raw_parts_mut(rows.data_ptr().cast::<MaybeUninit<i64>>(), rows.numel()) };
+    places.par_chunks_exact_mut(count).zip(anchors).for_each(|(out, anchor)| {
         let (population, place) = candidates(*anchor as usize);
         draw_places(seed.at(*anchor as u64).rng(), population as u32, place, out);
     });
-    Tensor::from_slice(buffer).view([anchors.len() as i64, count as i64]).to_device(draw.device)
+    rows.to_device(draw.device)
 }
 
 /// Refuses a count of zero.
@@ -132,10 +141,12 @@ mod tests {
         for (population, count) in [(40_u32, 10), (40, 20), (40, 30), (40, 40), (40, 60)] {
             let mut counts = vec![0_u32; population as usize];
             let mut firsts = vec![0_u32; population as usize];
-            let mut out = vec![0; count];
+            let mut slots = vec![MaybeUninit::uninit(); count];
             let rounds = 20_000;
             for round in 0..rounds {
-                draw_places(Seed::new(3).at(round).rng(), population, |position| position as i64, &mut out);
+                draw_places(Seed::new(3).at(round).rng(), population, |position| position as i64, &mut slots);
+                // SAFETY: all of them are written.
+                let out: Vec<i64> = slots.iter().map(|slot| unsafe { slot.assume_init() }).collect();
                 let mut sorted = out.clone();
                 sorted.sort_unstable();
                 sorted.dedup();

@@ -50,14 +50,13 @@ impl NegativeSamplerConfig for OtherClass {
                 "other_class: all {size} training samples are of class {class}, so none has a negative; use negatives = {{ kind = \"other_instance\" }}"
             )));
         }
-        Ok(Box::new(LiveOtherClass { count: self.count, classes, buffer: Vec::new() }))
+        Ok(Box::new(LiveOtherClass { count: self.count, classes }))
     }
 }
 
 struct LiveOtherClass {
     count: usize,
     classes: Classes,
-    buffer: Vec<i64>,
 }
 
 impl std::fmt::Debug for LiveOtherClass {
@@ -83,7 +82,7 @@ impl NegativeSampler for LiveOtherClass {
             };
             (others, place)
         };
-        let rows = draw_rows(draw, self.count, &mut self.buffer, candidates);
+        let rows = draw_rows(draw, self.count, candidates);
         Ok(Negatives::Rows(rows))
     }
 }

@@ -42,14 +42,13 @@ impl NegativeSamplerConfig for OtherInstance {
     fn build(&self, site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
         check_count("other_instance", self.count)?;
         check_others("other_instance", site)?;
-        Ok(Box::new(LiveOtherInstance { count: self.count, samples: site.labels.len(), buffer: Vec::new() }))
+        Ok(Box::new(LiveOtherInstance { count: self.count, samples: site.labels.len() }))
     }
 }
 
 struct LiveOtherInstance {
     count: usize,
     samples: usize,
-    buffer: Vec<i64>,
 }
 
 impl std::fmt::Debug for LiveOtherInstance {
@@ -62,7 +61,7 @@ impl NegativeSampler for LiveOtherInstance {
     fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
         let others = self.samples - 1;
         let candidates = |row| (others, move |position| (position + usize::from(position >= row)) as i64);
-        let rows = draw_rows(draw, self.count, &mut self.buffer, candidates);
+        let rows = draw_rows(draw, self.count, candidates);
         Ok(Negatives::Rows(rows))
     }
 }
