@@ -246,7 +246,7 @@ struct Identity<'a> {
 }
 
 /// The part of a training configuration that changes results: not how often something is logged, timed or saved.
-fn decisive(train: &TrainConfig) -> TrainConfig {
+pub(crate) fn decisive(train: &TrainConfig) -> TrainConfig {
     let default = TrainConfig::default();
     TrainConfig {
         checkpoint_steps: default.checkpoint_steps,

@@ -229,6 +229,11 @@ impl Survey {
         for dir in dirs {
             studies.extend(Study::read(dir)?);
         }
+        let folder = |study: &Study| study.folder.canonicalize().unwrap_or_else(|_| study.folder.clone());
+        let folders: Vec<PathBuf> = studies.iter().map(folder).collect();
+        if let Some(at) = (1..folders.len()).find(|at| folders[..*at].contains(&folders[*at])) {
+            return Err(Error::plan(format!("{} is given twice", studies[at].folder.display())));
+        }
         let Some(first) = studies.first() else {
             return Err(Error::plan("there is nothing to report: give the folder that `limbeck run` wrote, runs/NAME"));
         };
@@ -295,7 +300,7 @@ impl Survey {
 }
 
 /// Names every study by its pair of networks where that tells them apart, else by its point of a sweep, else by the
-/// experiment's name.
+/// experiment's name; where that is another's, too, with its folder.
 fn label(studies: &mut [Study]) {
     let pairs: Vec<Option<String>> = studies.iter().map(Study::pair).collect();
     let distinct = pairs.iter().enumerate().all(|(at, pair)| pair.is_some() && !pairs[..at].contains(pair));
@@ -303,6 +308,10 @@ fn label(studies: &mut [Study]) {
         let pair = pair.filter(|_| distinct);
         let point = study.point.as_ref().map(|point| point.label.clone());
         study.label = pair.or(point).unwrap_or_else(|| study.experiment.name.clone());
+    }
+    let labels: Vec<String> = studies.iter().map(|study| study.label.clone()).collect();
+    for study in studies.iter_mut().filter(|study| labels.iter().filter(|label| **label == study.label).count() > 1) {
+        study.label = format!("{} ({})", study.label, study.folder.display());
     }
 }
 

@@ -365,6 +365,19 @@ fn one() -> f64 {
     1.0
 }
 
+impl MethodConfig {
+    /// What a name means where no file defines it, if anything.
+    ///
+    /// # Errors
+    /// If a crate's built-in method is none.
+    pub fn built_in(name: &str) -> Result<Option<Self>> {
+        let plugins = registry::plugins_of(Role::Method);
+        let Some(plugin) = plugins.iter().find(|plugin| plugin.name == name) else { return Ok(None) };
+        let method: Result<Self, toml::de::Error> = plugin.default_table()?.try_into();
+        method.map(Some).map_err(|e| Error::plan(format!("built-in method `{name}`: {}", e.message())))
+    }
+}
+
 /// One weighted term of a method.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -618,20 +631,17 @@ impl Experiment {
         if let Some(method) = self.method.get(name) {
             return Ok(method.clone());
         }
+        if let Some(method) = MethodConfig::built_in(name)? {
+            return Ok(method);
+        }
         let built_in = registry::plugins_of(Role::Method);
-        let Some(plugin) = built_in.iter().find(|plugin| plugin.name == name) else {
-            let names: Vec<&str> =
-                self.method.keys().map(String::as_str).chain(built_in.iter().map(|plugin| plugin.name)).collect();
-            let hint = match registry::nearest(name, names.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("define [method.{name}], or use one of {}; is its crate linked?", names.join(", ")),
-            };
-            return Err(Error::plan(format!("unknown method `{name}`: {hint}")));
+        let names: Vec<&str> =
+            self.method.keys().map(String::as_str).chain(built_in.iter().map(|plugin| plugin.name)).collect();
+        let hint = match registry::nearest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("define [method.{name}], or use one of {}; is its crate linked?", names.join(", ")),
         };
-        plugin
-            .default_table()?
-            .try_into()
-            .map_err(|e: toml::de::Error| Error::plan(format!("built-in method `{name}`: {}", e.message())))
+        Err(Error::plan(format!("unknown method `{name}`: {hint}")))
     }
 
     /// Checks what can be checked without reading data: numbers, and names that refer to other parts of the file.

@@ -95,8 +95,7 @@ fn comparison(survey: &Survey) -> Table {
     let mut table = Table::new(header);
     for study in &survey.studies {
         for method in &study.methods {
-            let scratch = study.scratch().is_some_and(|scratch| scratch.name == method.name);
-            let published = survey.published.of(study).and_then(|(_, pair)| pair.accuracy(&method.name, scratch));
+            let published = survey.published.accuracy(study, &method.name);
             let mut row = vec![study.experiment.name.clone(), method.name.clone(), choice.clone()];
             row.extend([method.results.len().to_string(), method.runs.len().to_string()]);
             row.extend(mean_and_deviation(method.score));
@@ -198,14 +197,16 @@ fn ranks(survey: &Survey) -> Table {
 
 /// One row for each method over each other.
 fn relative(survey: &Survey) -> Table {
-    let header = ["method", "over", "pairs", "mean_percent", "median_percent", "mean_gap", "near_zero_denominators"];
+    let header =
+        ["method", "over", "pairs", "ratios", "mean_percent", "median_percent", "mean_gap", "near_zero_denominators"];
     let mut table = Table::new(header);
     let taught: Vec<&String> = survey.methods.iter().filter(|method| !evidence::is_alone(survey, method)).collect();
     for method in &taught {
         for other in taught.iter().filter(|other| *other != method) {
             let found = evidence::relative_improvement(&evidence::triples(survey, method, other));
             if !found.each.is_empty() {
-                let mut row = vec![(*method).clone(), (*other).clone(), found.each.len().to_string()];
+                let counts = [found.pairs, found.each.len()].map(|count| count.to_string());
+                let mut row: Vec<String> = [(*method).clone(), (*other).clone()].into_iter().chain(counts).collect();
                 row.extend([found.mean, found.median, found.gap].map(|value| value.to_string()));
                 row.push(found.unstable.to_string());
                 table.row(row);

@@ -1,10 +1,18 @@
 //! Published accuracies, to stand beside measured ones: `experiments/published`.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use limbeck::error::{Error, Result};
-use serde::Deserialize;
+use limbeck::experiment::{AccuracyChoice, Experiment, MethodConfig, TrainConfig};
+use limbeck::model::ModelConfig;
+use limbeck::optim::Progress;
+use limbeck::precision::Precision;
+use serde::{Deserialize, Serialize};
 
 use super::study::Study;
+use crate::plan;
 
 /// The tables that come with the command.
 const FILES: [(&str, &str); 1] = [("published/cifar100.toml", include_str!("../../published/cifar100.toml"))];
@@ -23,8 +31,10 @@ pub struct Source {
     pub source: String,
     /// How they came about.
     pub protocol: String,
-    epochs: u64,
-    batch: usize,
+    /// What both networks saw.
+    view: String,
+    /// How both were trained.
+    train: TrainConfig,
     pair: Vec<Pair>,
 }
 
@@ -34,8 +44,10 @@ pub struct Source {
 pub struct Pair {
     /// The number of the table in the source.
     pub table: u64,
-    teacher: String,
-    student: String,
+    teacher: Arc<dyn ModelConfig>,
+    student: Arc<dyn ModelConfig>,
+    /// The student's, where it is another than that of `Source::train`.
+    learning_rate: Option<f64>,
     teacher_accuracy: f64,
     student_accuracy: f64,
     method: IndexMap<String, f64>,
@@ -51,35 +63,100 @@ impl Published {
         FILES.into_iter().map(read).collect::<Result<_>>().map(Published)
     }
 
-    /// The published row of a study's data set and networks, if there is one teacher and the row exists.
+    /// The published row of a study's data set, views and networks, if there is one teacher and the row exists.
     pub fn of(&self, study: &Study) -> Option<(&Source, &Pair)> {
         let summary = study.summaries().find(|summary| !summary.teachers.is_empty())?;
         let [teacher] = &summary.teachers[..] else { return None };
-        let source = self.0.iter().find(|source| source.dataset == summary.dataset)?;
-        let same = |ours: &str, theirs: &str| plain(ours) == plain(theirs);
-        let pair = source.pair.iter();
-        let mut found =
-            pair.filter(|pair| same(&teacher.model, &pair.teacher) && same(&summary.student, &pair.student));
-        Some((source, found.next()?))
+        let views = [&summary.view, &teacher.view];
+        let mut sources = self.0.iter().filter(|source| source.dataset == summary.dataset);
+        let source = sources.find(|source| views.iter().all(|view| **view == source.view))?;
+        let Experiment { teacher: teachers, student, .. } = &study.experiment;
+        let network = &teachers.get(&teacher.name)?.network()?.model;
+        let mut pairs = source.pair.iter();
+        let pair = pairs.find(|pair| is_same(&pair.teacher, network) && is_same(&pair.student, &student.model))?;
+        Some((source, pair))
+    }
+
+    /// The published accuracy of a method of a study: of that name, and set as what was published.
+    pub fn accuracy(&self, study: &Study, method: &str) -> Option<f64> {
+        let (_, pair) = self.of(study)?;
+        pair.named(study, method).filter(|_| is_published(study, method))
+    }
+
+    /// The methods of a study that have a published namesake, but other settings.
+    pub fn others<'a>(&self, study: &'a Study) -> Vec<&'a str> {
+        let Some((_, pair)) = self.of(study) else { return Vec::new() };
+        let names = study.methods.iter().map(|method| method.name.as_str());
+        names.filter(|name| pair.named(study, name).is_some() && !is_published(study, name)).collect()
     }
 }
 
 impl Source {
     /// How a study differs from how the numbers came about, in words; empty where nothing is known to differ.
-    pub fn deviations(&self, study: &Study) -> Vec<String> {
-        let train = &study.experiment.train;
-        let mut found = Vec::new();
-        if train.epochs != self.epochs {
-            found.push(format!("{} epochs, not {}", train.epochs, self.epochs));
+    pub fn deviations(&self, pair: &Pair, study: &Study, accuracy: AccuracyChoice) -> Vec<String> {
+        let Experiment { train, student, teacher, validation, .. } = &study.experiment;
+        let learning_rate = pair.learning_rate.unwrap_or(self.train.learning_rate);
+        let mut found = differences(train, &TrainConfig { learning_rate, ..self.train.clone() });
+        if student.precision != Precision::Float32 {
+            found.push(format!("the student in {}", student.precision.name()));
         }
-        if train.batch != self.batch {
-            found.push(format!("batches of {}, not {}", train.batch, self.batch));
+        if accuracy != AccuracyChoice::Last {
+            found.push("the accuracy of another epoch than the last".to_owned());
         }
-        if study.experiment.validation > 0 {
-            found.push(format!("{} training samples held out", study.experiment.validation));
+        if *validation > 0 {
+            found.push(format!("{validation} training samples held out"));
         }
+        let trained = teacher.values().filter_map(|teacher| teacher.network()).filter(|own| own.weights.is_none());
+        let teachers = trained.filter_map(|own| own.train.as_ref()).flat_map(|own| differences(own, &self.train));
+        found.extend(teachers.map(|difference| format!("teacher: {difference}")));
         found
     }
+}
+
+/// What of one training is not as in another and changes results, in words.
+fn differences(ours: &TrainConfig, theirs: &TrainConfig) -> Vec<String> {
+    let table = |train: &TrainConfig| match toml::Value::try_from(plan::decisive(train)) {
+        Ok(toml::Value::Table(table)) => table,
+        _ => toml::Table::new(),
+    };
+    let (mine, published) = (table(ours), table(theirs));
+    let keys: BTreeSet<&String> = mine.keys().chain(published.keys()).filter(|key| *key != "evaluate_epochs").collect();
+    let differs = |key: &&&String| match key.as_str() {
+        "schedule" => !same_rates(ours, theirs),
+        key => mine.get(key) != published.get(key),
+    };
+    let words = |key: &String| {
+        let name = key.replace('_', " ");
+        match (mine.get(key), published.get(key)) {
+            (Some(toml::Value::Table(_)), Some(_)) => format!("another {name}"),
+            (Some(mine), Some(published)) => format!("{name} {mine}, not {published}"),
+            (Some(_), None) => format!("with {name}"),
+            (None, _) => format!("without {name}"),
+        }
+    };
+    keys.iter().filter(differs).map(|key| words(key)).collect()
+}
+
+/// Whether two schedules give the same factors, however they are written, over the epochs of the first.
+fn same_rates(ours: &TrainConfig, theirs: &TrainConfig) -> bool {
+    let steps_per_epoch = 4;
+    (0..ours.epochs * steps_per_epoch).all(|step| {
+        let epoch = step / steps_per_epoch + 1;
+        let progress = Progress { epoch, epochs: ours.epochs, step, steps_per_epoch };
+        ours.schedule.factor(&progress) == theirs.schedule.factor(&progress)
+    })
+}
+
+/// Whether two recipes are one.
+fn is_same<T: Serialize + ?Sized>(one: &T, other: &T) -> bool {
+    serde_json::to_value(one).ok() == serde_json::to_value(other).ok()
+}
+
+/// Whether a method of a study is the built-in one of its name, as all published ones are; the student alone is.
+fn is_published(study: &Study, method: &str) -> bool {
+    let Ok(ours) = study.experiment.method(method) else { return false };
+    let alone = ours.terms.is_empty() && ours.cross_entropy == 1.0;
+    alone || MethodConfig::built_in(method).is_ok_and(|built_in| built_in.is_some_and(|theirs| is_same(&ours, &theirs)))
 }
 
 impl Pair {
@@ -88,15 +165,11 @@ impl Pair {
         self.teacher_accuracy
     }
 
-    /// A method's accuracy; the method without teacher is the student alone.
-    pub fn accuracy(&self, method: &str, scratch: bool) -> Option<f64> {
-        if scratch { Some(self.student_accuracy) } else { self.method.get(method).copied() }
+    /// The accuracy of a method's namesake; the method without teacher is the student alone.
+    fn named(&self, study: &Study, method: &str) -> Option<f64> {
+        let is_alone = study.scratch().is_some_and(|scratch| scratch.name == method);
+        if is_alone { Some(self.student_accuracy) } else { self.method.get(method).copied() }
     }
-}
-
-/// Names of networks without what their spellings differ in: `WRN-40-2`, `wrn_40_2`.
-fn plain(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 #[cfg(test)]
@@ -110,7 +183,7 @@ mod tests {
         let pairs = &sources[0].pair;
         assert_eq!(pairs.len(), 13);
         assert_eq!(pairs.iter().map(|pair| pair.method.len()).sum::<usize>(), 13 * 13 - 7);
-        assert_eq!(plain("MobileNetV2"), plain("mobilenet_v2"));
+        assert_eq!(pairs.iter().filter(|pair| pair.learning_rate == Some(0.01)).count(), 5);
     }
 
     #[test]

@@ -305,10 +305,18 @@ fn a_report_made_twice_is_the_same() {
     assert_eq!(read(), first);
 }
 
-/// The published pair ResNet-56 → ResNet-20 with CIFAR-100's name, and another pair; the methods have their published names.
+/// The published pair ResNet-56 → ResNet-20 with CIFAR-100's name, and another pair. The methods have published names, but
+/// `crd` is another method.
 fn two_pairs() -> [tempfile::TempDir; 2] {
+    two_pairs_of("image")
+}
+
+fn two_pairs_of(view: &str) -> [tempfile::TempDir; 2] {
     let experiment = EXPERIMENT
-        .replace("[method.plain]\n[method.soft]\ncross_entropy = 0.5\n[method.contrast]", "[method.none]\n[method.kd]\nterms = [{ weight = 1.0, distiller = { kind = \"kd\" } }]\n[method.crd]\nterms = [{ weight = 1.0, distiller = { kind = \"kd\" } }]")
+        .replace(
+            "[method.plain]\n[method.soft]\ncross_entropy = 0.5\n[method.contrast]",
+            "[method.none]\n[method.crd]\nterms = [{ weight = 1.0, distiller = { kind = \"kd\" } }]",
+        )
         .replace("[\"plain\", \"soft\", \"contrast\"]", "[\"none\", \"kd\", \"crd\"]");
     let pair = |name: &str, teacher: &str, student: &str, top1: [[f64; 3]; 3]| {
         let summaries: Vec<Summary> = ["none", "kd", "crd"]
@@ -317,12 +325,16 @@ fn two_pairs() -> [tempfile::TempDir; 2] {
             .flat_map(|(method, values)| (0..).zip(values).map(move |(seed, value)| summary(method, seed, value)))
             .map(|mut summary| {
                 summary.dataset = "CIFAR-100".to_owned();
+                summary.view = view.to_owned();
                 summary.student = student.to_owned();
                 summary.teachers[0].model = teacher.to_owned();
                 summary
             })
             .collect();
-        folder(&experiment.replace("shapes-demo", name), &["none", "kd", "crd"], &[0, 1, 2], &summaries)
+        let networks = experiment
+            .replace("\"resnet56\"", &format!("\"{teacher}\""))
+            .replace("\"resnet8\"", &format!("\"{student}\""));
+        folder(&networks.replace("shapes-demo", name), &["none", "kd", "crd"], &[0, 1, 2], &summaries)
     };
     [
         pair("first", "resnet56", "resnet20", [[69.0, 69.1, 69.2], [70.6, 70.7, 70.8], [71.15, 71.25, 71.32]]),
@@ -348,14 +360,45 @@ fn pairs_side_by_side() {
     pinned("pairs.md", &fs::read_to_string(out.path().join("report.md")).unwrap());
     pinned("pairs.tex", &fs::read_to_string(out.path().join("report.tex")).unwrap());
     let page = fs::read_to_string(&report.path).unwrap();
-    assert!(page.contains("<td class=\"number best\" data-value=\"71.24\">71.24 ± 0.09 (71.16)</td>"), "{page}");
+    // `crd` is another method here than the published one.
+    assert!(page.contains("<td class=\"number second\" data-value=\"70.7\">70.70 ± 0.10 (70.66)</td>"), "{page}");
+    assert!(page.contains("<td class=\"number best\" data-value=\"71.24\">71.24 ± 0.09</td>"), "{page}");
     // (71.24 − 70.7) / (70.7 − 69.1) and (62.2 − 60.5) / (60.5 − 60.1); the second denominator is below a point.
     let relative = fs::read_to_string(out.path().join("relative.csv")).unwrap();
-    let row: Vec<&str> = relative.lines().find(|line| line.starts_with("crd,kd,2,")).unwrap().split(',').collect();
-    let numbers: Vec<f64> = row[3..].iter().map(|cell| cell.parse().unwrap()).collect();
+    let row: Vec<&str> = relative.lines().find(|line| line.starts_with("crd,kd,2,2,")).unwrap().split(',').collect();
+    let numbers: Vec<f64> = row[4..].iter().map(|cell| cell.parse().unwrap()).collect();
     for (found, expected) in numbers.iter().zip([229.375, 229.375, 1.12, 1.0]) {
         approx::assert_relative_eq!(*found, expected, max_relative = 1e-9);
     }
+}
+
+#[test]
+fn what_was_published_is_of_its_views() {
+    let [first, _] = two_pairs_of("ab");
+    assert!(!written(first.path(), &Options::default()).contains("ublished"));
+}
+
+#[test]
+fn a_pair_that_stands_twice_is_no_second_pair() {
+    let (one, again) = (two_pairs(), two_pairs());
+    let out = tempfile::tempdir().unwrap();
+    let report = |folders: &[&tempfile::TempDir]| {
+        let folders: Vec<PathBuf> = folders.iter().map(|dir| dir.path().to_owned()).collect();
+        write(&folders, &Options { out: Some(out.path().to_owned()), ..Options::default() })
+    };
+    let error = report(&[&one[0], &one[1], &one[0]]).unwrap_err();
+    assert_eq!(error.to_string(), format!("{} is given twice", one[0].path().display()));
+    report(&[&one[0], &one[1], &again[0]]).unwrap();
+    let text = fs::read_to_string(out.path().join("report.md")).unwrap();
+    let ranks = text.split("### Ranks over pairs\n").nth(1).unwrap().split("\n#").next().unwrap();
+    assert_eq!(
+        ranks.split_whitespace().collect::<Vec<_>>().join(" "),
+        "Ranks and relative improvements are averages over pairs of networks. Here a pair stands more than once, with other \
+         settings, so there are none: its studies are no independent evidence."
+    );
+    assert!(!out.path().join("ranks.csv").exists() && !text.contains("Relative improvement"));
+    // Two studies of one name are told apart by their folders.
+    assert!(text.contains(&format!("### first ({})", one[0].path().display())), "{text}");
 }
 
 /// A sweep over these axes, the last fastest. At each point `plain` has 60 % and `soft` 60 + 2 · (its number) ± 1 %, of two

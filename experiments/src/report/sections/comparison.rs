@@ -6,7 +6,6 @@ use limbeck::record::{Accuracy, Measure};
 use crate::progress::plural;
 use crate::report::document::Block;
 use crate::report::numbers::{signed, signed_spread, spread};
-use crate::report::published::{Pair, Source};
 use crate::report::statistics::{Spread, differences};
 use crate::report::study::{Method, Study};
 use crate::report::table::{Cell, Mark, NONE, Table};
@@ -117,7 +116,7 @@ fn overview(survey: &Survey) -> [Block; 2] {
     for name in &survey.methods {
         let cell = |study: &Study| {
             let score = study.method(name).and_then(|method| method.score);
-            let text = with_published(spread(score), published(survey, study, name));
+            let text = with_published(spread(score), survey.published.accuracy(study, name));
             Cell::number(text, score.map(|score| score.mean)).marked(place(study, score))
         };
         accuracies.row(std::iter::once(name.into()).chain(survey.studies.iter().map(cell)));
@@ -131,11 +130,6 @@ fn overview(survey: &Survey) -> [Block; 2] {
 
 fn with_published(text: String, published: Option<f64>) -> String {
     published.map_or(text.clone(), |published| format!("{text} ({published:.2})"))
-}
-
-fn published(survey: &Survey, study: &Study, method: &str) -> Option<f64> {
-    let (_, pair): (&Source, &Pair) = survey.published.of(study)?;
-    pair.accuracy(method, study.scratch().is_some_and(|scratch| scratch.name == method))
 }
 
 /// The mean of the differences, coloured where it is further from 0 than they scatter.
@@ -183,7 +177,7 @@ fn detail(survey: &Survey, study: &Study) -> Table {
         row.push(number(method.score, spread(method.score)).marked(mark));
         row.extend(top5.map(|_| number(method.top5, spread(method.top5))));
         if has_published {
-            let value = published(survey, study, &method.name);
+            let value = survey.published.accuracy(study, &method.name);
             row.push(Cell::number(value.map_or(NONE.to_owned(), |value| format!("{value:.2}")), value));
         }
         row.extend(if method.name == survey.baseline {
@@ -267,13 +261,22 @@ fn study_notes(survey: &Survey, study: &Study) -> Vec<String> {
         notes.push(format!("The difference to the teacher is to `{}`, the most accurate one.", teacher.name));
     }
     if let Some((source, pair)) = survey.published.of(study) {
-        let deviations = source.deviations(study);
+        let deviations = source.deviations(pair, study, survey.accuracy);
         let differs = if deviations.is_empty() {
             String::new()
         } else {
             format!(" These runs differ ({}): the two are not comparable.", deviations.join(", "))
         };
-        notes.push(format!("Published: table {} of {} ({}).{differs}", pair.table, source.source, source.protocol));
+        let others = survey.published.others(study);
+        let others = if others.is_empty() {
+            String::new()
+        } else {
+            format!(" Not set as the published ones of their names, and so without: {}.", others.join(", "))
+        };
+        notes.push(format!(
+            "Published: table {} of {} ({}).{differs}{others}",
+            pair.table, source.source, source.protocol
+        ));
     }
     notes
 }

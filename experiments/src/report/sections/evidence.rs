@@ -4,6 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
+use crate::progress::plural;
 use crate::report::document::{Block, Figure};
 use crate::report::numbers::{probability, signed};
 use crate::report::picture;
@@ -97,11 +98,10 @@ fn by_pair(survey: &Survey) -> Vec<Block> {
     let or_none = |p: Option<f64>| Cell::number(p.map_or_else(|| NONE.to_owned(), probability), p);
     for contrast in &contrasts {
         let Spread { count, mean, .. } = contrast.difference;
-        let interval = contrast
-            .difference
-            .half_width()
-            .filter(|_| count >= ENOUGH_SEEDS)
-            .map_or_else(|| NONE.to_owned(), |half| format!("{} … {}", signed(mean - half), signed(mean + half)));
+        let half = contrast.difference.half_width().filter(|_| count >= ENOUGH_SEEDS);
+        let interval =
+            half.map_or_else(|| NONE.to_owned(), |half| format!("{} … {}", signed(mean - half), signed(mean + half)));
+        let interval = Cell::number(interval, half.map(|half| mean - half));
         let mark = match contrast.verdict() {
             "above" => Some(Mark::Above),
             "below" => Some(Mark::Below),
@@ -109,7 +109,7 @@ fn by_pair(survey: &Survey) -> Vec<Block> {
         };
         let mut row: Vec<Cell> = of_study(survey, &contrast.study.label).into_iter().collect();
         row.extend([contrast.method.into(), count.to_string().into(), Cell::number(signed(mean), Some(mean))]);
-        row.extend([interval.into(), or_none(contrast.t_test), or_none(contrast.sign_flip)]);
+        row.extend([interval, or_none(contrast.t_test), or_none(contrast.sign_flip)]);
         row.extend([or_none(contrast.corrected), Cell::from(contrast.verdict()).marked(mark)]);
         table.row(row);
     }
@@ -137,11 +137,11 @@ fn by_pair(survey: &Survey) -> Vec<Block> {
     vec![Block::Heading(format!("Differences to {}", survey.baseline)), Block::Text(text), Block::Table(table)]
 }
 
-/// Whether studies can stand for independent pairs of networks: points of a sweep that differ in settings alone cannot.
+/// Whether studies can stand for independent pairs of networks: those that differ in settings alone cannot.
 fn are_pairs(survey: &Survey) -> bool {
-    let points = survey.studies.iter().filter_map(|study| Some((&study.point.as_ref()?.folder, study.networks())));
-    let points: Vec<_> = points.collect();
-    distinct(points.iter()).len() == points.len()
+    let data = |study: &Study| study.summaries().next().map(|summary| summary.dataset.clone());
+    let pairs: Vec<_> = survey.studies.iter().map(|study| (data(study), study.networks())).collect();
+    distinct(pairs.iter()).len() == pairs.len()
 }
 
 /// The methods that every study has a mean of, and their ranking over studies.
@@ -157,10 +157,16 @@ pub fn ranking(survey: &Survey) -> Option<(Vec<&str>, Ranking)> {
 }
 
 fn over_pairs(survey: &Survey) -> Vec<Block> {
-    if survey.single().is_some() || !are_pairs(survey) {
+    if survey.single().is_some() {
         return Vec::new();
     }
     let heading = Block::Heading("Ranks over pairs".to_owned());
+    if !are_pairs(survey) {
+        let in_sweeps = survey.studies.iter().all(|study| study.point.is_some());
+        let text = "Ranks and relative improvements are averages over pairs of networks. Here a pair stands more than once, with \
+                    other settings, so there are none: its studies are no independent evidence.";
+        return if in_sweeps { Vec::new() } else { vec![heading, text.into()] };
+    }
     let Some((methods, ranking)) = ranking(survey) else {
         let text = "Fewer than three methods have a result on every pair: there is nothing to rank.";
         return vec![heading, text.into()];
@@ -180,9 +186,16 @@ fn over_pairs(survey: &Survey) -> Vec<Block> {
         || "every pair ranks all methods equal".to_owned(),
         |(statistic, p)| format!("Friedman's χ² = {statistic:.2}, p = {}", probability(p)),
     );
+    let seeds = methods.iter().flat_map(|name| survey.studies.iter().filter_map(|study| study.method(name)?.score));
+    let fewest = seeds.map(|score| score.count).min().unwrap_or(0);
+    let noise = if fewest < ENOUGH_SEEDS {
+        format!(" Some of these means are of {}, so that chance is in the ranks.", plural(fewest as u64, "seed"))
+    } else {
+        String::new()
+    };
     let text = format!(
         "Ranks of the mean {} over seeds, 1 for the highest, averaged over {count} pairs: {friedman}; Nemenyi's critical \
-         difference at {LEVEL} is {:.2}. {claim}",
+         difference at {LEVEL} is {:.2}. {claim}{noise}",
         survey.measure.short(),
         ranking.critical_difference
     );
@@ -204,6 +217,8 @@ fn over_pairs(survey: &Survey) -> Vec<Block> {
 /// The relative improvement of one method over another on several pairs.
 #[derive(Debug)]
 pub struct Improvement {
+    /// The number of pairs.
+    pub pairs: usize,
     /// In percent, pair by pair; pairs with a denominator of 0 have none.
     pub each: Vec<f64>,
     pub mean: f64,
@@ -227,6 +242,7 @@ pub fn relative_improvement(pairs: &[[f64; 3]]) -> Improvement {
         mean: mean(&each),
         median: median(&each).unwrap_or(f64::NAN),
         gap: mean(&pairs.iter().map(|[ours, theirs, _]| ours - theirs).collect::<Vec<f64>>()),
+        pairs: pairs.len(),
         unstable: pairs.iter().filter(|[_, theirs, alone]| (theirs - alone).abs() < NEAR_ZERO).count(),
         each,
     }
@@ -261,7 +277,7 @@ fn relative(survey: &Survey) -> Vec<Block> {
         );
         return vec![heading, Block::Text(text)];
     }
-    let mut table = Table::new(["method", "pairs", "mean", "median", "mean gap", "near-zero denominators"]);
+    let mut table = Table::new(["method", "pairs", "ratios", "mean", "median", "mean gap", "near-zero denominators"]);
     let mut unstable = false;
     for method in survey.methods.iter().filter(|method| *method != baseline && !is_alone(survey, method)) {
         let found = relative_improvement(&triples(survey, method, baseline));
@@ -270,14 +286,16 @@ fn relative(survey: &Survey) -> Vec<Block> {
         }
         unstable |= found.unstable > 0;
         let percent = |value: f64| Cell::number(format!("{value:.1} %"), Some(value));
-        let mut row: Vec<Cell> = vec![method.into(), found.each.len().to_string().into()];
+        let mut row: Vec<Cell> =
+            vec![method.into(), found.pairs.to_string().into(), found.each.len().to_string().into()];
         row.extend([percent(found.mean), percent(found.median), Cell::number(signed(found.gap), Some(found.gap))]);
         row.push(found.unstable.to_string().into());
         table.row(row);
     }
     let mut text = format!(
         "Over `{baseline}`, as the CRD paper defines it: (method − `{baseline}`) / (`{baseline}` − student alone) in percent, \
-         averaged over pairs; beside it the median, and the mean of method − `{baseline}` in points."
+         averaged over pairs that have the ratio; beside it the median, and the mean of method − `{baseline}` over all pairs, in \
+         points."
     );
     if unstable {
         text += &format!(
