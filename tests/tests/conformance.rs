@@ -283,6 +283,8 @@ impl Distiller for LiveBrokenDistiller {
             }
             "is no scalar" => distance,
             "panics" => student.matmul(student),
+            // Checks look at few steps from the first on; a student is trained for an epoch.
+            "fails later" if step.step > 2 => return Err(Error::run("not after step 2")),
             _ => loss,
         };
         Ok(Terms::of("distance", loss))
@@ -330,6 +332,7 @@ fn a_broken_distiller_is_caught_by_name() {
             ("is a static", &[TWICE], "use no clock and no static"),
             ("shares a static", &[BESIDE], "something that others share"),
             ("remembers every step", &["memory does not grow"], "memory kept growing over"),
+            ("fails later", &["memory does not grow", "it trains"], "not after step 2"),
         ],
     );
 }
@@ -390,7 +393,7 @@ impl CriticConfig for BrokenCritic {
     fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
         let start = if self.fault == "begins by chance" { chance() } else { 1.0 };
         let scale = params.var("scale", &[site.embedding_width], nn::Init::Const(start));
-        Ok(Box::new(LiveBrokenCritic { fault: self.fault.clone(), scale, calls: 0.0 }))
+        Ok(Box::new(LiveBrokenCritic { fault: self.fault.clone(), scale, calls: 0.0, kept: Vec::new() }))
     }
 }
 
@@ -399,6 +402,7 @@ struct LiveBrokenCritic {
     fault: String,
     scale: Tensor,
     calls: f64,
+    kept: Vec<Tensor>,
 }
 
 impl Critic for LiveBrokenCritic {
@@ -426,6 +430,9 @@ impl Critic for LiveBrokenCritic {
             negative = negative.masked_fill(&mask.logical_not(), 0.0);
         }
         self.calls += 1.0;
+        if self.fault == "remembers every call" {
+            self.kept.push(negative.shallow_clone());
+        }
         let loss = (negative.sum(None::<Kind>) - scores.positive.log_sigmoid().sum(None::<Kind>)) / 10.0;
         let loss = match self.fault.as_str() {
             "overflows" => loss + scores.positive.square().square().exp().sum(None::<Kind>),
@@ -479,6 +486,7 @@ fn a_broken_critic_is_caught_by_name() {
                 &["everything that it remembers is registered on `params`"],
                 "after its variables were restored the loss",
             ),
+            ("remembers every call", &["memory does not grow"], "memory kept growing over"),
         ],
     );
     let report = conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
@@ -502,7 +510,11 @@ impl NegativeSamplerConfig for BrokenSampler {
         if self.fault == "panics for one class" {
             assert!(site.classes > 1);
         }
-        Ok(Box::new(LiveBrokenSampler { fault: self.fault.clone(), labels: site.labels.to_vec(), draws: 0 }))
+        if self.fault == "refuses everyone" {
+            return Err(Error::plan("nobody fits"));
+        }
+        let (fault, labels) = (self.fault.clone(), site.labels.to_vec());
+        Ok(Box::new(LiveBrokenSampler { fault, labels, draws: 0, kept: Vec::new() }))
     }
 }
 
@@ -511,6 +523,7 @@ struct LiveBrokenSampler {
     fault: String,
     labels: Vec<i64>,
     draws: u64,
+    kept: Vec<Tensor>,
 }
 
 impl NegativeSampler for LiveBrokenSampler {
@@ -537,6 +550,9 @@ impl NegativeSampler for LiveBrokenSampler {
             });
         }
         let rows = Tensor::from_slice(&rows);
+        if self.fault == "remembers every draw" {
+            self.kept.push(rows.shallow_clone());
+        }
         Ok(Negatives::Rows(if self.fault == "forgets a dimension" { rows } else { rows.unsqueeze(1) }))
     }
 }
@@ -560,6 +576,8 @@ fn a_broken_sampler_is_caught_by_name() {
                 "draw from `seed.at(row)`",
             ),
             ("panics for one class", &["a training set of one class gives an error or valid negatives"], "panic: "),
+            ("refuses everyone", &["it can be built"], "nobody fits"),
+            ("remembers every draw", &["memory does not grow"], "memory kept growing over"),
         ],
     );
 }
@@ -578,6 +596,9 @@ impl ModelConfig for BrokenModel {
         let [channels, height, width] = spec.input;
         if channels < 1 && self.fault != "takes any image" {
             return Err(Error::plan("no channels"));
+        }
+        if self.fault == "refuses everyone" {
+            return Err(Error::plan("nobody fits"));
         }
         let start = if self.fault == "begins by chance" { chance() } else { 0.05 };
         let init = nn::Init::Randn { mean: start, stdev: 0.2 };
@@ -664,6 +685,7 @@ fn a_broken_network_is_caught_by_name() {
         Role::Model,
         &[
             ("none", &[], ""),
+            ("refuses everyone", &["it can be built for colour images of 32, 64 or 224 pixels"], "nobody fits"),
             (
                 "lies on a shape",
                 &["logits and taps have the signature's shapes"],
@@ -695,6 +717,9 @@ struct BrokenDataset {
 #[typetag::serde(name = "broken")]
 impl DatasetConfig for BrokenDataset {
     fn build(&self, _device: Device) -> Result<Box<dyn Dataset>> {
+        if self.fault == "refuses everyone" {
+            return Err(Error::plan("nobody fits"));
+        }
         let labels: Vec<i64> = (0..10).map(|row| row % 2).collect();
         let more = if self.fault == "has a label too high" { 1 } else { 0 };
         let identity = if self.fault == "changes its identity" { chance().to_string() } else { "broken".to_owned() };
@@ -709,7 +734,7 @@ impl DatasetConfig for BrokenDataset {
             test_labels: labels.into(),
             views: vec![ViewInfo { name: "image".to_owned(), shape: [3, 4, 4] }],
         };
-        Ok(Box::new(LiveBrokenDataset { fault: self.fault.clone(), info }))
+        Ok(Box::new(LiveBrokenDataset { fault: self.fault.clone(), info, kept: Mutex::default() }))
     }
 }
 
@@ -717,6 +742,7 @@ impl DatasetConfig for BrokenDataset {
 struct LiveBrokenDataset {
     fault: String,
     info: DatasetInfo,
+    kept: Mutex<Vec<Tensor>>,
 }
 
 impl Dataset for LiveBrokenDataset {
@@ -743,6 +769,9 @@ impl Dataset for LiveBrokenDataset {
             "is infinite" => images / 0.0,
             _ => images,
         };
+        if fault("remembers every batch") {
+            self.kept.lock().unwrap().push(images.shallow_clone());
+        }
         let beyond = rows.host().iter().any(|row| *row >= self.info.labels(split).len() as i64);
         if beyond && !fault("takes any row") {
             return Err(Error::run("there is no such row"));
@@ -789,6 +818,8 @@ fn a_broken_data_set_is_caught_by_name() {
             ("takes any view", &["what does not exist is an error"], "a view that does not exist was accepted"),
             ("takes any row", &["what does not exist is an error"], "row 10 of the test part was accepted"),
             ("changes its identity", &["building twice gives the same"], "runs are told apart by it"),
+            ("refuses everyone", &["it can be built"], "nobody fits"),
+            ("remembers every batch", &["memory does not grow"], "memory kept growing over"),
         ],
     );
 }

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor, nn};
 
 use super::probe::noise;
-use super::{Trial, distance, ensure, is_finite, read, same};
+use super::{Trial, distance, ensure, is_finite, memory_is_steady, read, same};
 use crate::critic::{Critic, CriticConfig, CriticSite, Scores, Side};
 use crate::distiller::Terms;
 use crate::error::{Error, Result};
@@ -44,6 +44,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
         near(&found, &expected, FLOAT32, "in float32")
     });
     trial.check("everything that it remembers is registered on `params`", || remembers_in_variables(config));
+    trial.check("memory does not grow", || keeps_nothing(config));
 }
 
 /// A critic with its variables.
@@ -260,4 +261,17 @@ fn remembers_in_variables(config: &dyn CriticConfig) -> Result<()> {
     });
     let later = Scores { positive: noise("later", &[B], -2.0, 2.0).to_kind(Kind::Float), ..scores(Kind::Float) };
     near(&second.losses(&later)?, &first.losses(&later)?, 0.0, "after its variables were restored")
+}
+
+fn keeps_nothing(config: &dyn CriticConfig) -> Result<()> {
+    // As large as in training: of less the process's memory would not tell.
+    let (anchors, negatives) = (64, 1024);
+    let scores = Scores {
+        positive: noise("positive", &[anchors], -1.0, 6.0).to_kind(Kind::Float),
+        negative: noise("negative", &[anchors, negatives], -6.0, 4.0).to_kind(Kind::Float),
+        mask: None,
+        fair: true,
+    };
+    let mut live = Live::new(config, Kind::Float)?;
+    memory_is_steady((4 * anchors * negatives) as usize, || live.losses(&scores).map(drop))
 }

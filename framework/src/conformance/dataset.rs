@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Trial, ensure, is_finite, read, same};
+use super::{Trial, ensure, is_finite, memory_is_steady, read, same};
 use crate::dataset::{Batch, Dataset, DatasetConfig, DatasetInfo, Rows, Split, Views};
 use crate::error::Result;
 use crate::record::Measure;
@@ -23,6 +23,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("evaluation is repeatable", || subject.evaluates());
     trial.check("a sample's augmentation is a function of the seed and of its row", || subject.augments());
     trial.check("what does not exist is an error", || subject.refuses());
+    trial.check("memory does not grow", || subject.keeps_nothing());
     trial.check("building twice gives the same", || {
         let again = Subject { dataset: build()? };
         let (a, b) = (subject.dataset.info(), again.dataset.info());
@@ -182,6 +183,15 @@ impl Subject {
             })?;
         }
         Ok(())
+    }
+
+    fn keeps_nothing(&self) -> Result<()> {
+        // A batch of at least 256 kB, or what is kept of each does not show in the process's memory.
+        let views = &self.dataset.info().views;
+        let sample: i64 = views.iter().map(|view| 4 * view.shape.iter().product::<i64>()).sum();
+        let rows = self.some(Split::Train);
+        let rows = rows.repeat((1_usize << 18).div_ceil(sample.max(1) as usize * rows.len()));
+        memory_is_steady(sample as usize * rows.len(), || self.batch(Split::Train, &rows, Some(Seed::new(0))).map(drop))
     }
 
     fn refuses(&self) -> Result<()> {
