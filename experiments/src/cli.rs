@@ -579,7 +579,10 @@ fn run_experiment(
     let crew = self::crew(experiment, crew, log, limit, arguments)?;
     let sweep = plan_for(experiment, crew.as_ref()).map_err(Failure::of_configuration)?;
     let stop = Arc::new(Stop::new(limit));
-    watch_signals(&stop, "stopping: the step is finished and checkpoints are written; once more stops at once");
+    watch_signals(
+        &stop,
+        "stopping: the step or evaluation is finished and checkpoints are written; once more stops at once",
+    );
     let mut observer = EventFiles { written: tensorboard, then: Progress::new() };
     let finished = run::execute_sweep(&sweep, crew.as_ref(), &stop, &mut observer)?;
     drop(observer);

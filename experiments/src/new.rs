@@ -149,8 +149,11 @@ impl Source {
     fn find(given: Option<&str>) -> Result<Self> {
         let built_with = PathBuf::from(LIBTORCH);
         match given {
-            Some(url) if url.contains("://") || url.starts_with("git@") => {
-                Ok(Source { place: Place::Git(url.to_owned()), libtorch: built_with })
+            Some(url) if url.contains("://") => Ok(Source { place: Place::Git(url.to_owned()), libtorch: built_with }),
+            // Git's short form, which cargo does not take.
+            Some(url) if url.starts_with("git@") && url.contains(':') => {
+                let url = format!("ssh://{}", url.replacen(':', "/", 1));
+                Ok(Source { place: Place::Git(url), libtorch: built_with })
             }
             Some(folder) => {
                 let folder = fs::canonicalize(folder).map_err(Error::io("read", folder))?;

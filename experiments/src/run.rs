@@ -15,12 +15,14 @@ use limbeck::model::Taps;
 use limbeck::precision::Precision;
 use limbeck::record::{Accuracy, Ensemble, Environment, Measure, Outcome, TeacherRecord};
 use tch::Device;
+use tracing::warn;
 
 use crate::cohorts::{self, Cohort, Seat};
 use crate::log::EventLog;
 use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher, TeacherWeights};
 use crate::probes::ProbeSeat;
-use crate::store::{self, Progress};
+use crate::progress::plural;
+use crate::store::{self, CellEntry, PlanFile, Progress};
 use crate::sweep::Sweep;
 use crate::tasks::{Board, End, Task};
 use crate::worker::{self, Crew};
@@ -75,11 +77,23 @@ fn begin(folder: &Path) -> Result<File> {
     Ok(alone)
 }
 
-/// Writes what an experiment is into its folder.
+/// Writes what an experiment is into its folder. Of what was there before, students remain, and the report forgets those
+/// that the experiment lacks now.
 fn describe(plan: &Plan) -> Result<()> {
     fs::create_dir_all(&plan.folder).map_err(Error::io("create", &plan.folder))?;
+    let (path, file) = (plan.folder.join(store::PLAN), plan.file());
+    let before = store::read_json(&path).map_or_else(|_| Vec::new(), |before: PlanFile| before.cells);
+    let is_left = |cell: &&CellEntry| {
+        let is_known = file.cells.iter().any(|known| known.folder == cell.folder);
+        !is_known && store::progress(&plan.folder.join(&cell.folder)) == Progress::Finished
+    };
+    let left = before.iter().filter(is_left).count() as u64;
+    if left > 0 {
+        let (place, students) = (plan.folder.display(), plural(left, "finished student"));
+        warn!("{place} was of another configuration: {students} of it will not be in the report; their folders remain");
+    }
     store::write_toml(&plan.folder.join(store::EXPERIMENT), &plan.experiment)?;
-    store::write_json(&plan.folder.join(store::PLAN), &plan.file())
+    store::write_json(&path, &file)
 }
 
 /// Whether a cell is not finished.
@@ -380,7 +394,7 @@ fn measured(plan: &Plan, name: &str, cache: &str, networks: &[&Teacher], classif
     let _turn = take_turns(&cache)?;
     store::read_json(&cache).or_else(|error| {
         if cache.exists() {
-            tracing::warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
+            warn!(%error, "the accuracy of teacher {name} is damaged and measured again");
         }
         let rows: Vec<i64> = (0..plan.data.dataset.info().test_labels.len() as i64).collect();
         let views: Views = networks.iter().map(|teacher| teacher.view.as_str()).collect();

@@ -106,13 +106,31 @@ fn undisturbed() -> &'static [u8] {
 }
 
 #[test]
+fn students_of_another_configuration_are_not_forgotten_silently() {
+    let folder = folder();
+    let run = |seed: &str| {
+        let sets = ["--set", "train.epochs=1", "--set", "dataset.train=64", "--set", seed];
+        let output = command(folder.path(), &[&["run", "small.toml"], &sets[..]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let warning = "runs/small was of another configuration: 1 finished student of it will not be in the report; their folders \
+                   remain";
+    assert!(!run("compare.seeds=[0]").contains("another configuration"));
+    assert!(!run("compare.seeds=[0, 1]").contains("another configuration"));
+    let said = run("compare.seeds=[1]");
+    assert!(said.contains(warning), "{said}");
+    assert_eq!(fs::read_dir(folder.path().join("runs/small/cells")).unwrap().count(), 2);
+}
+
+#[test]
 fn a_signal_finishes_the_step_and_the_command_that_is_named_goes_on_to_the_same_bytes() {
     for signal in ["-INT", "-TERM"] {
         let stopped = folder();
         let output = interrupted(stopped.path(), signal, 1);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{signal}: {said}");
-        let first = "stopping: the step is finished and checkpoints are written; once more stops at once";
+        let first = "stopping: the step or evaluation is finished and checkpoints are written; once more stops at once";
         assert!(said.contains(first), "{signal}: {said}");
         let (_, line) = said
             .split_once("stopped before the end, with checkpoints in runs/small; this goes on from there:\n  limbeck ")

@@ -98,6 +98,12 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     assert!(read("src/dataset.rs").contains("pub struct GreySquares"));
     assert!(read("src/lib.rs").contains("mod dataset;\n\npub use dataset::GreySquares;"));
     assert!(read("tests/conformance.rs").contains("check(Role::Dataset, \"grey_squares\", \"\")"));
+    // Git's short form is written out, as cargo wants it.
+    let (other, url) = (temporary.path().join("other"), Some("git@example.org:limbeck/limbeck.git"));
+    New { role: Role::Model, name: "other", folder: &other, limbeck: url }.write().unwrap();
+    let manifest: toml::Table = fs::read_to_string(other.join("Cargo.toml")).unwrap().parse().unwrap();
+    let long = "ssh://git@example.org/limbeck/limbeck.git";
+    assert_eq!(manifest["dependencies"]["limbeck"]["git"].as_str(), Some(long));
     for file in [
         "Cargo.toml",
         ".cargo/config.toml",

@@ -2,6 +2,7 @@
 
 use limbeck::conformance;
 use limbeck::registry::Role;
+
 use my_plugin as _;
 
 #[test]
