@@ -181,7 +181,10 @@ impl Sweep {
         }
         match &self.points[..] {
             [point] => text += &point.plan.to_string(),
-            points => text += &points.iter().map(|point| point.plan.brief()).collect::<Vec<_>>().join("\n"),
+            points => {
+                text += &points.iter().map(|point| point.plan.brief()).collect::<Vec<_>>().join("\n");
+                text += "\nterms, taps and shapes are in the plan of one point: --only AXIS=VALUE\n";
+            }
         }
         let cells = self.chosen();
         let _ = writeln!(text, "\ncells ({}):", cells.len());

@@ -89,7 +89,10 @@ fn only_chooses_cells_and_leaves_the_rest_unread() {
         ["temperature=2.0, flat, kd, seed 1", "temperature=4.0, flat, kd, seed 1", "temperature=4.0, flat, at, seed 1"]
     );
     let broken = SWEEP.replace("resnet14", "resnet15");
-    assert_eq!(grid(&broken, &[], &["pair=flat", "temperature=2.0"]).unwrap().points.len(), 1);
+    // 2 is 2.0.
+    for temperature in ["temperature=2.0", "temperature=2"] {
+        assert_eq!(grid(&broken, &[], &["pair=flat", temperature]).unwrap().points.len(), 1);
+    }
     let long = "method.kd.terms[0].distiller.temperature=4.0";
     assert_eq!(grid(SWEEP, &[], &[long, "pair=deep"]).unwrap().points[0].label, "temperature=4.0, deep");
     for (only, message) in [
@@ -182,7 +185,7 @@ fn cells_of_several_points_are_one_and_cohorts_go_across_points() {
         "sweep pairs, in ",
         "axis       pair: flat; deep\n",
         "point temperature=2.0, deep\n",
-        "cells (14):\n  to do    temperature=2.0, flat, vanilla, seed 0: ",
+        "terms, taps and shapes are in the plan of one point: --only AXIS=VALUE\n\ncells (14):\n  to do    temperature=2.0, flat, vanilla, seed 0: ",
         "cohorts (2), of what is not finished:\n  seed 0, 7 students of 4 points: 3 teacher passes, 15 one by one\n",
         "teachers' forward passes that cohorts save: 24\n",
     ] {

@@ -40,8 +40,10 @@ pub fn describe(measure: Measure, name: &str) -> &'static str {
         "comparison.csv" => "a row for each method",
         "teachers.csv" => "where there are several: every teacher that was asked, and all of them together",
         "ablations.csv" => "a row for each method at each value of a setting, the others held",
-        "runs.csv" => "every run with its three results, cost and surroundings",
-        "curves.csv" => "every epoch of every run",
+        "runs.csv" => {
+            "every run with its three results, cost and surroundings; a step is the sum of its parts, `*_seconds`"
+        }
+        "curves.csv" => "every epoch of every run; curves are means over seeds, bands their deviation",
         "differences.csv" => "every method against the baseline: intervals and p-values",
         "ranks.csv" => "mean ranks over the experiments",
         "relative.csv" => "the relative improvement of every method over every other",

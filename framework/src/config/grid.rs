@@ -131,16 +131,21 @@ impl Filter {
                 return Err((key, message));
             };
             for value in &values {
-                if !axis.choices.iter().any(|choice| choice.label == *value) {
+                let Some(choice) = axis.choices.iter().find(|choice| is_same(&choice.label, value)) else {
                     let labels = axis.choices.iter().map(|choice| choice.label.as_str()).collect();
                     let message = format!("the axis `{}` has no value `{value}`: {}", axis.name, known(value, labels));
                     return Err((key, message));
-                }
+                };
+                resolved.0.entry(axis.name.clone()).or_default().push(choice.label.clone());
             }
-            resolved.0.entry(axis.name.clone()).or_default().extend(values);
         }
         Ok(resolved)
     }
+}
+
+/// Whether two values are the same, as text or as numbers: 4, 4.0.
+fn is_same(one: &str, other: &str) -> bool {
+    one == other || one.parse::<f64>().is_ok_and(|one| other.parse() == Ok(one))
 }
 
 fn known(name: &str, names: Vec<&str>) -> String {
