@@ -85,14 +85,12 @@ fn missing(kind: &str, page: &str, path: &Path, releases: &[Release]) -> Error {
         "does not exist".to_owned()
     };
     let archive = releases.first().map_or("", |release| release.archive);
-    Error::data(
-        path,
-        format!(
-            "{what}{}; `limbeck data fetch {kind}` gets it; or download {archive} from {page} and set `path` of data set \
-             {kind} to it, to the unpacked folder, or to the folder that holds either",
-            relative_to(path)
-        ),
-    )
+    Error::plan(format!(
+        "{}: {what}{}; `limbeck data fetch {kind}` gets it; or download {archive} from {page} and set `path` of data set \
+         {kind} to it, to the unpacked folder, or to the folder that holds either",
+        path.display(),
+        relative_to(path)
+    ))
 }
 
 /// Where a relative path starts, for a message; nothing for an absolute one.

@@ -11,8 +11,8 @@
 //! same in the pickles `data_batch_N`, `test_batch` and `batches.meta`.
 //!
 //! # Normalisation
-//! Mean and standard deviation of the training images as published recipes have them; `limbeck data stats cifar10` measures
-//! them.
+//! Mean and standard deviation of the training images as airbench (KellerJordan/cifar10-airbench) has them; `limbeck data
+//! stats cifar10` measures them.
 
 use std::path::PathBuf;
 
@@ -78,7 +78,7 @@ limbeck::plugin! {
     citation: "Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, University of Toronto, 2009",
     settings: r#"
 path = "data"                      # the archive (binary or Python's), the unpacked folder, or the folder that holds either
-mean = [0.4914, 0.4822, 0.4465]    # of red, green and blue, subtracted
+mean = [0.4914, 0.4822, 0.4465]    # of red, green and blue, subtracted; airbench's
 std = [0.2470, 0.2435, 0.2616]     # of red, green and blue, divided by
 crop_pad = 4                       # black margin in pixels before the random crop of a training image
 flip = true                        # mirror half of the training images
@@ -96,6 +96,15 @@ inventory::submit! {
         md5: "c32a1d4ab5d03f1284b67883e8d87530",
         md5_from: cifar::PAGE,
         folder: "cifar-10-batches-bin",
+        content: &[
+            "batches.meta.txt",
+            "data_batch_1.bin",
+            "data_batch_2.bin",
+            "data_batch_3.bin",
+            "data_batch_4.bin",
+            "data_batch_5.bin",
+            "test_batch.bin",
+        ],
     }
 }
 

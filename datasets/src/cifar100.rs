@@ -86,7 +86,7 @@ limbeck::plugin! {
     settings: r#"
 path = "data"                      # the archive (binary or Python's), the unpacked folder, or the folder that holds either
 labels = "fine"                    # "fine": the 100 classes; "coarse": the 20 superclasses
-mean = [0.5071, 0.4867, 0.4408]    # of red, green and blue, subtracted
+mean = [0.5071, 0.4867, 0.4408]    # of red, green and blue, subtracted; those of the CRD paper's code
 std = [0.2675, 0.2565, 0.2761]     # of red, green and blue, divided by
 crop_pad = 4                       # black margin in pixels before the random crop of a training image
 flip = true                        # mirror half of the training images
@@ -104,6 +104,7 @@ inventory::submit! {
         md5: "03b5dce01913d631647c71ecec9e9cb8",
         md5_from: cifar::PAGE,
         folder: "cifar-100-binary",
+        content: &["train.bin", "test.bin", "fine_label_names.txt", "coarse_label_names.txt"],
     }
 }
 

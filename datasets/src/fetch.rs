@@ -35,6 +35,8 @@ pub struct Source {
     pub md5_from: &'static str,
     /// The folder in the archive; everything is in it.
     pub folder: &'static str,
+    /// Files and folders in that folder without which it is not the data set.
+    pub content: &'static [&'static str],
 }
 
 inventory::collect!(Source);
@@ -50,6 +52,22 @@ impl Source {
     /// The archive's file name.
     pub fn archive(&self) -> &'static str {
         self.url.rsplit('/').next().unwrap_or(self.url)
+    }
+
+    /// The unpacked folder in `parent`, if it is there.
+    ///
+    /// # Errors
+    /// If it is there and lacks something.
+    pub fn unpacked(&self, parent: &Path) -> Result<Option<PathBuf>> {
+        let folder = parent.join(self.folder);
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let lacking: Vec<&str> = self.content.iter().copied().filter(|name| !folder.join(name).exists()).collect();
+        match lacking.as_slice() {
+            [] => Ok(Some(folder)),
+            _ => Err(Error::data(folder, format!("lacks {}; delete it and fetch again", lacking.join(", ")))),
+        }
     }
 }
 
@@ -67,6 +85,8 @@ pub struct Download<'a> {
     pub md5: &'a str,
     /// How long to wait before asking again.
     pub pause: Duration,
+    /// How long to wait for the next byte.
+    pub patience: Duration,
 }
 
 /// So many times in a row a server may send nothing.
@@ -80,7 +100,7 @@ impl Download<'_> {
     /// checksum is wrong.
     pub fn to(&self, target: &Path, progress: Progress<'_>) -> Result<()> {
         if target.exists() {
-            return verify(target, self.md5);
+            return verify(target, self.md5).map_err(|error| Error::run(format!("{error}; delete it and fetch again")));
         }
         let mut part = target.as_os_str().to_owned();
         part.push(".part");
@@ -133,6 +153,7 @@ impl Download<'_> {
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(30)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_per_read(Some(self.patience))
             .build()
             .into();
         let mut request = agent.get(self.url);
@@ -151,7 +172,9 @@ impl Download<'_> {
                     .ok_or_else(|| Trouble::Final(format!("asked for bytes from {have}, answered `{range}`")))?;
                 (start, total)
             }
-            status if status.is_server_error() => return Err(Trouble::Passing(format!("status {status}"))),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                return Err(Trouble::Passing(format!("status {status}")));
+            }
             status => return Err(Trouble::Final(format!("status {status}"))),
         };
         if let Some(total) = total
@@ -163,7 +186,7 @@ impl Download<'_> {
         let mut body = response.body_mut().as_reader();
         let (mut at, mut buffer) = (start, vec![0; 1 << 16]);
         loop {
-            let count = body.read(&mut buffer).map_err(|error| Trouble::Passing(error.to_string()))?;
+            let count = body.read(&mut buffer).map_err(|error| Trouble::Passing(self.interruption(&error)))?;
             at += count as u64;
             if at > self.bytes {
                 return Err(Trouble::Final(format!("more than {} bytes", self.bytes)));
@@ -174,6 +197,14 @@ impl Download<'_> {
                 let cut = || Trouble::Passing(format!("the connection ended after {at} bytes"));
                 return if at == self.bytes { Ok(()) } else { Err(cut()) };
             }
+        }
+    }
+
+    /// What ended a body before its end.
+    fn interruption(&self, error: &io::Error) -> String {
+        match error.kind() {
+            io::ErrorKind::TimedOut => format!("nothing came for {:?}", self.patience),
+            _ => error.to_string(),
         }
     }
 }
@@ -367,6 +398,8 @@ mod tests {
         Whole,
         /// It closes the connection after so many bytes of the body.
         CutAfter(usize),
+        /// It sends so many bytes of the body, then nothing, and leaves the connection open.
+        StallAfter(usize),
         /// The whole file, whatever range was asked for.
         IgnoreRange,
         /// Without the file's length, then closing after so many bytes.
@@ -387,7 +420,7 @@ mod tests {
             let asked = Arc::new(Mutex::new(Vec::new()));
             let notes = asked.clone();
             thread::spawn(move || {
-                let mut answers = answers.into_iter();
+                let (mut answers, mut stalled) = (answers.into_iter(), Vec::new());
                 for stream in listener.incoming() {
                     let mut stream = stream.unwrap();
                     let mut request = Vec::new();
@@ -403,6 +436,9 @@ mod tests {
                     let answer = answers.next().unwrap_or(Answer::Whole);
                     // A client that has seen enough may be gone.
                     let _ = respond(&mut stream, &file, from, answer);
+                    if matches!(answer, Answer::StallAfter(_)) {
+                        stalled.push(stream);
+                    }
                 }
             });
             Server { url, asked }
@@ -414,9 +450,9 @@ mod tests {
 
         fn download(&self, file: &[u8], target: &Path) -> Result<()> {
             let digest = md5(file);
-            let pause = Duration::from_millis(1);
+            let (pause, patience) = (Duration::from_millis(1), Duration::from_millis(500));
             let mut last = 0;
-            Download { url: &self.url, bytes: file.len() as u64, md5: &digest, pause }
+            Download { url: &self.url, bytes: file.len() as u64, md5: &digest, pause, patience }
                 .to(target, &mut |done, all| {
                     assert!(done <= all);
                     last = done;
@@ -437,9 +473,9 @@ mod tests {
         };
         let (head, body) = match answer {
             Answer::Whole if from == 0 => (whole(all), file),
-            Answer::CutAfter(count) if from == 0 => (whole(all), &file[..count]),
+            Answer::CutAfter(count) | Answer::StallAfter(count) if from == 0 => (whole(all), &file[..count]),
             Answer::Whole => (part(), &file[from..]),
-            Answer::CutAfter(count) => (part(), &file[from..from + count]),
+            Answer::CutAfter(count) | Answer::StallAfter(count) => (part(), &file[from..from + count]),
             Answer::IgnoreRange => (whole(all), file),
             Answer::WithoutLength(count) => ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned(), &file[..count]),
             Answer::Status(status) => {
@@ -465,15 +501,45 @@ mod tests {
         let file = noise(300_000);
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.tar.gz");
-        let answers = vec![Answer::CutAfter(100_000), Answer::Status(503), Answer::CutAfter(70_000)];
+        let answers = vec![
+            Answer::CutAfter(100_000),
+            Answer::Status(503),
+            Answer::Status(429),
+            Answer::StallAfter(70_000),
+            Answer::StallAfter(0),
+        ];
         let server = Server::new(file.clone(), answers);
         server.download(&file, &target).unwrap();
         assert_eq!(fs::read(&target).unwrap(), file);
-        assert_eq!(server.asked(), ["", "100000-", "100000-", "170000-"]);
+        assert_eq!(server.asked(), ["", "100000-", "100000-", "100000-", "170000-", "170000-"]);
         assert!(!dir.path().join("a.tar.gz.part").exists());
         // Again: what is there is checked and kept.
         server.download(&file, &target).unwrap();
-        assert_eq!(server.asked().len(), 4);
+        assert_eq!(server.asked().len(), 6);
+    }
+
+    #[test]
+    fn a_server_that_sends_nothing_more_is_not_waited_for() {
+        let file = noise(100_000);
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.tar.gz");
+        let server = Server::new(
+            file.clone(),
+            vec![
+                Answer::StallAfter(40_000),
+                Answer::StallAfter(0),
+                Answer::StallAfter(0),
+                Answer::StallAfter(0),
+                Answer::StallAfter(0),
+            ],
+        );
+        let message = server.download(&file, &target).unwrap_err().to_string();
+        let expected = format!(
+            "{}: nothing came for 500ms; 40000 of 100000 bytes are in {}.part, and the next call goes on there",
+            server.url,
+            target.display()
+        );
+        assert_eq!(message, expected);
     }
 
     #[test]
@@ -540,7 +606,37 @@ mod tests {
         assert_eq!(message, format!("{}: status 404 Not Found", server.url));
         fs::write(&target, "something else").unwrap();
         let message = server.download(&file, &target).unwrap_err().to_string();
-        assert!(message.starts_with(&format!("{}: its MD5 is ", target.display())), "{message}");
+        let (found, expected) = (md5(b"something else"), md5(&file));
+        assert_eq!(
+            message,
+            format!("{}: its MD5 is {found}, expected {expected}; delete it and fetch again", target.display())
+        );
+    }
+
+    #[test]
+    fn an_unpacked_folder_is_whole_or_what_it_lacks_is_named() {
+        let source = Source {
+            kind: "set",
+            page: "",
+            terms: "",
+            url: "http://nowhere/set.tar.gz",
+            bytes: 1,
+            md5: "",
+            md5_from: "",
+            folder: "set",
+            content: &["train.bin", "val/images", "names.txt"],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(source.unpacked(dir.path()).unwrap(), None);
+        let folder = dir.path().join("set");
+        fs::create_dir_all(folder.join("val/images")).unwrap();
+        let message = source.unpacked(dir.path()).unwrap_err().to_string();
+        let lacking = format!("{}: lacks train.bin, names.txt; delete it and fetch again", folder.display());
+        assert_eq!(message, lacking);
+        for name in ["train.bin", "names.txt"] {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        assert_eq!(source.unpacked(dir.path()).unwrap(), Some(folder));
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub(crate) struct Sample {
     pub label: i64,
     /// Whether it has each of the classes; empty where its target is its label.
     pub classes: Vec<bool>,
+    /// The label map that these are of, if they are: its file, and `[H, W]` or what is wrong with it.
+    pub map: Option<(String, Result<[u32; 2], String>)>,
 }
 
 /// A data set whose files are listed.
@@ -160,7 +162,8 @@ impl FileSet<'_> {
             .iter()
             .flat_map(|sample| sample.files.iter().cloned().enumerate().map(|(m, file)| (file, kind(m))))
             .collect();
-        let entries = pool.install(|| index::index(self.root, &files))?;
+        let trusted = index::is_trusted();
+        let entries = pool.install(|| index::index(self.root, &files, trusted))?;
         let mut sound = (Vec::new(), Vec::new());
         for (sample, entries) in samples.into_iter().zip(entries.chunks(self.modalities.len())) {
             match (self.check(&sample, entries), self.broken) {
@@ -178,11 +181,12 @@ impl FileSet<'_> {
         Ok(sound)
     }
 
-    /// Whether the images of a sample are sound and of one size; else the file, and what is wrong.
+    /// Whether the images of a sample, its label map included, are sound and of one size; else the file, and what is wrong.
     fn check(&self, sample: &Sample, entries: &[Entry]) -> Result<(), (String, String)> {
         let mut first: Option<(&String, &[u32; 2])> = None;
-        for (file, entry) in sample.files.iter().zip(entries) {
-            match &entry.image {
+        let images = sample.files.iter().zip(entries).map(|(file, entry)| (file, &entry.image));
+        for (file, image) in images.chain(sample.map.iter().map(|(file, map)| (file, map))) {
+            match image {
                 Err(what) => return Err((file.clone(), what.clone())),
                 Ok(size @ [h, w]) => match first {
                     None => first = Some((file, size)),

@@ -106,13 +106,10 @@ impl ImageFolder {
     fn load(&self, device: Device) -> Result<ImageSet> {
         for part in [&self.train, &self.test] {
             if !self.path.join(part).is_dir() {
-                return Err(Error::data(
-                    &self.path,
-                    format!(
-                        "holds no folder `{part}`{}; it must have a folder for each class",
-                        relative_to(&self.path)
-                    ),
-                ));
+                let (path, from) = (self.path.display(), relative_to(&self.path));
+                return Err(Error::plan(format!(
+                    "{path}: holds no folder `{part}`{from}; it must have a folder for each class"
+                )));
             }
         }
         let class_names = classes(&self.path.join(&self.train))?;
@@ -150,6 +147,7 @@ impl ImageFolder {
                 files: vec![format!("{part}/{class}/{file}")],
                 label: label as i64,
                 classes: Vec::new(),
+                map: None,
             };
             samples.extend(images.into_iter().map(sample));
         }

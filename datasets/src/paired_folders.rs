@@ -9,7 +9,7 @@
 //!
 //! Each modality is a folder, with the same file names in each (their extensions may differ), and has a view of its name;
 //! a crop and its mirroring are the same in all. A label map is an image whose grey values (or places in its palette) are
-//! classes: a sample's label is the one with the most pixels, apart from those in `ignore`.
+//! classes: a sample's label is the one with the most pixels, apart from those in `ignore`. It has the size of the images.
 //!
 //! # Targets
 //! With `target = "dominant"` that label is what a network learns and is measured by. With `target = "presence"` it is the
@@ -55,7 +55,7 @@ labels = "labels"                  # the folder of the label maps
 block = 50                         # samples of a block, in the order of their names
 test_every = 5                     # the last of so many blocks is tested on
 flip = true                        # mirror half of the training images
-broken = "error"                   # images that cannot be decoded: "error", or "skip": leave them out and say how many
+broken = "error"                   # images and maps that cannot be decoded: "error", or "skip": leave them out and say how many
 storage = { kind = "device", crop_pad = 4 }   # or { kind = "stream", … } as for image_folder
 views = {}                         # besides one for each modality: see `limbeck_datasets::views`
 
@@ -197,7 +197,9 @@ impl PairedFolders {
     /// What there is to say of the sets of classes in the training part and the test part.
     fn presence(&self, parts: [&[Sample]; 2]) -> Result<Vec<String>> {
         let shown = |samples: &[Sample]| samples.iter().flat_map(|sample| &sample.classes).filter(|has| **has).count();
-        let occurs = |samples: &[Sample], class: usize| samples.iter().any(|sample| sample.classes[class]);
+        let occurs = |samples: &[Sample], class| samples.iter().any(|sample| sample.classes.get(class) == Some(&true));
+        // A broken map has no classes.
+        let count = |samples: &[Sample]| samples.iter().filter(|sample| !sample.classes.is_empty()).count();
         let occurring = parts.map(|part| (0..self.classes.into()).filter(|class| occurs(part, *class)).count());
         if occurring.contains(&0) {
             return Err(Error::plan(format!(
@@ -205,7 +207,7 @@ impl PairedFolders {
                 self.present
             )));
         }
-        let [train, test] = parts.map(|part| shown(part) as f64 / part.len().max(1) as f64);
+        let [train, test] = parts.map(|part| shown(part) as f64 / count(part).max(1) as f64);
         let least =
             if self.present > 0.0 { format!("at least {} % of", 100.0 * self.present) } else { "any of".to_owned() };
         Ok(vec![format!(
@@ -251,9 +253,21 @@ impl PairedFolders {
         let stems: Vec<(&String, &String)> = labels.iter().collect();
         let sample = |(stem, map): &(&String, &String)| {
             let file = |files: &BTreeMap<String, String>| files.get(*stem).cloned().unwrap_or_default();
-            let counts = self.count(&self.path.join(map))?;
-            let classes = if self.target == Target::Presence { self.shown(&counts) } else { Vec::new() };
-            Ok(Sample { files: folders.iter().map(file).collect(), label: dominant(&counts), classes })
+            let files = folders.iter().map(file).collect();
+            let path = self.path.join(map);
+            let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+            match Picture::decode_numbers(&bytes) {
+                Ok(picture) => {
+                    let size = [picture.height as u32, picture.width as u32];
+                    let counts = self.count(&picture).map_err(|what| Error::data(path, what))?;
+                    let classes = if self.target == Target::Presence { self.shown(&counts) } else { Vec::new() };
+                    Ok(Sample { files, label: dominant(&counts), classes, map: Some(((*map).clone(), Ok(size))) })
+                }
+                // Whether that is an error is decided with the images.
+                Err(what) => {
+                    Ok(Sample { files, label: 0, classes: Vec::new(), map: Some(((*map).clone(), Err(what))) })
+                }
+            }
         };
         // The first error by name, whichever thread is first.
         stems.par_iter().map(sample).collect::<Vec<_>>().into_iter().collect()
@@ -263,8 +277,8 @@ impl PairedFolders {
     fn by_stem(&self, folder: &str) -> Result<BTreeMap<String, String>> {
         let path = self.path.join(folder);
         if !path.is_dir() {
-            let from = relative_to(&self.path);
-            return Err(Error::data(&self.path, format!("holds no folder `{folder}`{from}")));
+            let (path, from) = (self.path.display(), relative_to(&self.path));
+            return Err(Error::plan(format!("{path}: holds no folder `{folder}`{from}")));
         }
         let mut files = BTreeMap::new();
         for name in list_images(&path)? {
@@ -292,21 +306,18 @@ impl PairedFolders {
     }
 
     /// The pixels of each class in a label map.
-    fn count(&self, map: &Path) -> Result<Vec<u64>> {
-        let file = fs::read(map).map_err(Error::io("read", map))?;
-        let picture = Picture::decode_numbers(&file).map_err(|what| Error::data(map, what))?;
+    fn count(&self, picture: &Picture) -> Result<Vec<u64>, String> {
         let mut counts = vec![0_u64; self.classes.into()];
         for (i, pixel) in picture.bytes.iter().enumerate().filter(|(_, pixel)| !self.ignore.contains(pixel)) {
             let Some(count) = counts.get_mut(usize::from(*pixel)) else {
                 let (x, y, last) = (i % picture.width, i / picture.width, self.classes - 1);
-                let what = format!("pixel ({x}, {y}) is {pixel}, expected 0 to {last} or one of `ignore`");
-                return Err(Error::data(map, what));
+                return Err(format!("pixel ({x}, {y}) is {pixel}, expected 0 to {last} or one of `ignore`"));
             };
             *count += 1;
         }
         match counts.iter().any(|count| *count > 0) {
             true => Ok(counts),
-            false => Err(Error::data(map, "every pixel is one of `ignore`: the sample has no class")),
+            false => Err("every pixel is one of `ignore`: the sample has no class".to_owned()),
         }
     }
 
@@ -460,6 +471,37 @@ mod tests {
         );
         let message = error(|dir, _| fs::remove_dir_all(dir.join("depth")).unwrap());
         assert_eq!(message, ": holds no folder `depth`");
+    }
+
+    #[test]
+    fn a_broken_label_map_is_a_broken_sample() {
+        for target in [Target::Dominant, Target::Presence] {
+            let spoil = |dir: &Path| {
+                write(dir.join("labels/0001.png"), "no image");
+                write(dir.join("labels/0003.png"), png([10, 16], png::ColorType::Grayscale, &[1; 160]));
+            };
+            let message = error(|dir, config| {
+                spoil(dir);
+                config.target = target;
+            });
+            let remedy = "`broken = \"skip\"` leaves such samples out";
+            assert!(message.starts_with("/labels/0001.png: not a sound PNG file: "), "{message}");
+            assert!(message.ends_with(remedy), "{message}");
+            let message = error(|dir, config| {
+                spoil(dir);
+                config.target = target;
+                fs::copy(dir.join("labels/0002.png"), dir.join("labels/0001.png")).unwrap();
+            });
+            assert_eq!(message, format!("/labels/0003.png: 16 × 10 pixels, but rgb/0003.png has 16 × 12; {remedy}"));
+
+            let dir = folder();
+            spoil(dir.path());
+            let set = PairedFolders { target, broken: Broken::Skip, present: 0.0, ..config(dir.path()) };
+            let set = set.load(Device::Cpu).unwrap();
+            assert_eq!(set.info().train_labels[..], [0, 2, 0, 1, 2, 0], "frames 0, 2, 6, 7, 8 and 9");
+            let note = "left out because their images are broken: 2 of 8 training samples";
+            assert!(set.info().notes.iter().any(|found| found == note), "{:?}", set.info().notes);
+        }
     }
 
     #[test]

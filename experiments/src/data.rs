@@ -8,11 +8,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use indexmap::IndexMap;
 use indicatif::{ProgressBar, ProgressStyle};
+use limbeck::config;
 use limbeck::dataset::{Dataset, DatasetConfig, DatasetInfo, Rows, Split, Views};
 use limbeck::error::{Error, Result};
 use limbeck::registry::{self, Plugin, Role};
 use limbeck::tch::{Device, Kind, Tensor, no_grad_guard};
 use limbeck_datasets::fetch::{self, Download, Source};
+use limbeck_datasets::index::reading_all;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -33,7 +35,8 @@ Examples:
     },
     /// Download a data set from its publisher, check it and unpack it.
     #[command(after_help = "\
-An interrupted download goes on where it was; what is there already is checked and kept.
+An interrupted download goes on where it was. Nothing is downloaded if the unpacked folder is there already; an archive
+that is there is checked and unpacked.
 
 Examples:
   limbeck data fetch cifar100
@@ -167,6 +170,14 @@ fn source(kind: &str) -> Result<&'static Source> {
 }
 
 fn get(source: &Source, to: &Path) -> Result<String> {
+    let (kind, terms, page) = (source.kind, source.terms, source.page);
+    if let Some(folder) = source.unpacked(to)? {
+        let folder = folder.display();
+        return Ok(format!(
+            "{kind}: {folder} is there already, nothing was downloaded; `limbeck data verify {kind}` reads it (terms: {terms}; \
+             {page})"
+        ));
+    }
     fs::create_dir_all(to).map_err(Error::io("create", to))?;
     let archive = to.join(source.archive());
     let bar = ProgressBar::new(source.bytes);
@@ -176,13 +187,13 @@ fn get(source: &Source, to: &Path) -> Result<String> {
         bar.set_style(style);
     }
     bar.set_prefix(source.archive());
-    let download = Download { url: source.url, bytes: source.bytes, md5: source.md5, pause: Duration::from_secs(3) };
+    let [pause, patience] = [3, 60].map(Duration::from_secs);
+    let download = Download { url: source.url, bytes: source.bytes, md5: source.md5, pause, patience };
     let result = download.to(&archive, &mut |done, _| bar.set_position(done));
     bar.finish_and_clear();
     result?;
     let folder = fetch::unpack(&archive, source.folder, to)?;
-    let (kind, folder) = (source.kind, folder.display());
-    Ok(format!("{kind}: {folder} (terms: {}; {})", source.terms, source.page))
+    Ok(format!("{kind}: {} (terms: {terms}; {page})", folder.display()))
 }
 
 /// What was found whole.
@@ -217,7 +228,7 @@ fn verify(data: &DataArgs) -> Result<Verified> {
     if let (Some(archive), Ok(source)) = (&archive, source(&data.kind)) {
         fetch::verify(archive, source.md5)?;
     }
-    let dataset = build(settings)?;
+    let dataset = reading_all(|| build(settings))?;
     let DatasetInfo { name, identity, notes, train_labels, test_labels, .. } = dataset.info();
     Ok(Verified {
         name: name.clone(),
@@ -351,35 +362,16 @@ fn measure(dataset: &dyn Dataset) -> Result<Vec<ViewStats>> {
 }
 
 /// The section `[dataset]`: the defaults with what the arguments say.
+///
+/// # Errors
+/// Those of an experiment that says this.
 fn settings(data: &DataArgs) -> Result<Table> {
-    let mut settings = registry::find(Role::Dataset, &data.kind)?.default_table()?;
-    if let Some(path) = &data.path {
-        settings.insert("path".to_owned(), Value::String(path.display().to_string()));
-    }
-    for assignment in &data.set {
-        let (key, value) = assignment.split_once('=').ok_or_else(|| {
-            Error::plan(format!("--set {assignment}: expected KEY=VALUE, such as --set 'size=[64, 64]'"))
-        })?;
-        let table: Table = toml::from_str(&format!("{key} = {value}"))
-            .or_else(|_| toml::from_str(&format!("{key} = {}", Value::String(value.to_owned()))))
-            .map_err(|e| Error::plan(format!("--set {assignment}: {}", e.message())))?;
-        merge(&mut settings, table);
-    }
-    Ok(settings)
-}
-
-/// Puts the values of `other` into `table`. A table with another `kind` replaces the one that is there.
-fn merge(table: &mut Table, other: Table) {
-    for (key, value) in other {
-        match (table.get_mut(&key), value) {
-            (Some(Value::Table(inner)), Value::Table(value))
-                if value.get("kind").is_none_or(|kind| inner.get("kind") == Some(kind)) =>
-            {
-                merge(inner, value);
-            }
-            (_, value) => _ = table.insert(key, value),
-        }
-    }
+    let text = registry::find(Role::Dataset, &data.kind)?.default_table()?.to_string();
+    let path = data.path.iter().map(|path| format!("path={}", Value::String(path.display().to_string())));
+    let overrides: Vec<String> = path.chain(data.set.iter().cloned()).collect();
+    let defaults = Path::new(&data.kind);
+    config::parse_as::<Box<dyn DatasetConfig>>(&text, defaults, &overrides)?;
+    config::parse_as(&text, defaults, &overrides)
 }
 
 /// Every `mean` becomes 0 and every `std` 1, except in configured views.
@@ -420,7 +412,9 @@ mod tests {
         let error = super::settings(&data("cifar1000", &[])).unwrap_err().to_string();
         assert_eq!(error, "unknown dataset `cifar1000`: did you mean `cifar100`?");
         let error = super::settings(&data("shapes", &["train"])).unwrap_err().to_string();
-        assert_eq!(error, "--set train: expected KEY=VALUE, such as --set 'size=[64, 64]'");
+        assert_eq!(error, "an override is KEY=VALUE\n  --> --set train");
+        let error = super::settings(&data("image_folder", &["siez=[8, 9]"])).unwrap_err().to_string();
+        assert_eq!(error, "unknown key `siez`: did you mean `size`?\n  --> --set siez=[8, 9]\n  key: siez");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use limbeck::experiment::Precision;
 use limbeck::metric::{CALIBRATION_BINS, CalibrationMeter, SplitMeter};
 use limbeck::model::{ModelConfig, ModelSpec, Taps};
 use limbeck::record::{Accuracy, Measure};
-use limbeck::weights::Format;
+use limbeck::weights::{Format, StateDict};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::device_name;
@@ -26,9 +26,9 @@ pub struct EvaluateArgs {
     /// The network: a kind, or a table such as '{ kind = "resnet20" }'.
     #[arg(long, value_name = "KIND")]
     model: String,
-    /// Its weights: safetensors or a PyTorch checkpoint.
+    /// Its weights: safetensors or a PyTorch checkpoint. Without, for a network that comes complete from a file.
     #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
+    weights: Option<PathBuf>,
     /// The data set: a kind, or a table.
     #[arg(long, value_name = "KIND")]
     dataset: String,
@@ -77,8 +77,9 @@ pub struct Evaluation {
     pub parameters: i64,
     /// The file.
     pub weights: PathBuf,
-    /// The file's format.
-    pub format: Format,
+    /// The file's format; absent for a network that came complete from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
     /// The data set's name.
     pub dataset: String,
     /// Which part of it.
@@ -117,20 +118,22 @@ struct Subject {
 /// Evaluates without augmentation.
 ///
 /// # Errors
-/// If a recipe is wrong, data or weights cannot be read, or the weights are not the network's: the message has the names
+/// If a recipe is wrong, data or weights cannot be read or are not named, or the weights are not the network's: the message has the names
 /// that are missing or unexpected.
 pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
     let text = format!("model = {}\ndataset = {}\n", recipe(&arguments.model), recipe(&arguments.dataset));
     let subject: Subject = config::parse_as(&text, Path::new("--model and --dataset"), &arguments.set)?;
     // The small file before the large ones.
-    let state = arguments.names.read(&arguments.weights)?;
+    let (weights, state) = read_weights(arguments, &*subject.model)?;
     let device = arguments.device.resolve()?;
     let data = subject.dataset.build(device)?;
     let info = data.info();
     let view = info.view(arguments.view.as_deref())?;
     let spec = ModelSpec { input: view.shape, classes: info.classes() };
     let mut network = Teacher::new("", &view.name, &*subject.model, &spec, arguments.precision, false, device)?;
-    network.adopt(&state)?;
+    if let Some(state) = &state {
+        network.adopt(state)?;
+    }
     let split = match arguments.split {
         Part::Train => Split::Train,
         Part::Test => Split::Test,
@@ -143,8 +146,8 @@ pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
     Ok(Evaluation {
         model: subject.model.typetag_name().to_owned(),
         parameters: network.parameters(),
-        weights: arguments.weights.clone(),
-        format: state.format,
+        weights,
+        format: state.map(|state| state.format),
         dataset: info.name.clone(),
         split,
         view: network.view,
@@ -157,6 +160,25 @@ pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
         precision: arguments.precision,
         device: device_name(device),
     })
+}
+
+/// The file with the weights, and what is to be loaded from it: nothing, if the network comes complete with it.
+fn read_weights(arguments: &EvaluateArgs, model: &dyn ModelConfig) -> Result<(PathBuf, Option<StateDict>)> {
+    let kind = model.typetag_name();
+    match (&arguments.weights, model.file()) {
+        (Some(weights), None) => Ok((weights.clone(), Some(arguments.names.read(weights)?))),
+        (None, None) => Err(Error::plan(format!("{kind} has no weights yet: give `--weights FILE`"))),
+        (None, Some(file))
+            if arguments.names.is_empty() && matches!(arguments.precision, Precision::Float32 | Precision::Tf32) =>
+        {
+            Ok((file.to_owned(), None))
+        }
+        (_, Some(file)) => Err(Error::plan(format!(
+            "the network is complete in {}, as it is: leave out `--weights`, `--key`, `--strip`, `--rename` and a \
+             `--precision` other than float32 or tf32",
+            file.display()
+        ))),
+    }
 }
 
 /// Accuracy, calibration error in percent, and the seconds of the whole pass.

@@ -27,7 +27,7 @@ With --model, names and shapes are checked against that network.
 
 Examples:
   limbeck weights import ckpt_epoch_240.pth resnet32x4.safetensors --key model --model resnet32x4
-  limbeck weights import parallel.pth student.safetensors --strip module.
+  limbeck weights import parallel.pth student.safetensors --strip module
   limbeck weights import other.pth teacher.safetensors --rename linear=fc --rename features=layer1")]
     Import(Transfer),
     /// Write a state dict for `torch.load(weights_only=True)`, or a TorchScript program for deployment.
@@ -78,7 +78,7 @@ pub struct Names {
     /// the only one.
     #[arg(long)]
     key: Option<String>,
-    /// Take this from the beginning of names: module.
+    /// Take a module from the beginning of names: `module` makes `module.fc.weight` to `fc.weight`.
     #[arg(long, value_name = "PREFIX")]
     strip: Vec<String>,
     /// Give a name, or the modules that names begin with, another name. May be given several times; after --strip.
@@ -87,6 +87,11 @@ pub struct Names {
 }
 
 impl Names {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.key.is_none() && self.strip.is_empty() && self.rename.is_empty()
+    }
+
     /// Reads a file and applies this.
     ///
     /// # Errors

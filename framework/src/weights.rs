@@ -7,7 +7,7 @@ mod torch;
 mod zip;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, first_line};
 use crate::registry::nearest;
 
 pub use state_dict::{Format, StateDict};
@@ -120,8 +120,15 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<TensorFile> {
         let kind = kind_of(view.dtype()).ok_or_else(|| {
             Error::data(path, format!("`{name}` is of type {:?}, which libtorch does not have", view.dtype()))
         })?;
-        let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
-        tensors.insert(name, Tensor::f_from_data_size(view.data(), &shape, kind)?);
+        let fault = |what: String| Error::data(path, format!("`{name}`: {what}"));
+        let shape: Option<Vec<i64>> = view.shape().iter().map(|n| i64::try_from(*n).ok()).collect();
+        let shape = shape.ok_or_else(|| fault(format!("its shape {:?} is beyond all memory", view.shape())))?;
+        if kind == Kind::Bool && view.data().iter().any(|byte| *byte > 1) {
+            return Err(fault("a truth value is neither 0 nor 1".to_owned()));
+        }
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind);
+        let tensor = tensor.map_err(|error| fault(format!("libtorch: {}", first_line(&error.to_string()))))?;
+        tensors.insert(name, tensor);
     }
     let note = metadata.metadata().as_ref().and_then(|map| map.get(NOTE)).cloned();
     Ok(TensorFile { tensors, note })
@@ -232,36 +239,17 @@ fn split(name: &str) -> (&str, &str) {
 /// Copies tensors into variables of the same names, in place: kinds are cast, storage stays.
 ///
 /// # Errors
-/// If a name is missing on either side or a shape differs; all differences are named at once, and nothing is copied.
+/// If a name is missing on either side or a shape differs: of each sort their number and the first ones, and nothing is
+/// copied.
 pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>, path: &Path) -> Result<()> {
-    const SHOWN: usize = 8;
-    let mut faults = Vec::new();
-    for (name, variable) in variables {
-        match source.get(name) {
-            // What is not shown needs no looking for.
-            None if faults.len() >= SHOWN => faults.push(String::new()),
-            None => faults.push(match nearest(name, source.keys().map(String::as_str)) {
-                Some(near) => format!("`{name}` is missing (it has `{near}`)"),
-                None => format!("`{name}` is missing"),
-            }),
-            Some(value) if value.size() != variable.size() => {
-                faults.push(format!("`{name}` has shape {:?}, expected {:?}", value.size(), variable.size()));
-            }
-            Some(_) => {}
-        }
-    }
-    let unexpected = source.keys().filter(|name| !variables.iter().any(|(expected, _)| expected == *name));
-    faults.extend(unexpected.map(|name| format!("`{name}` is unexpected")));
-    if !faults.is_empty() {
-        let shown = faults.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-        let more = if faults.len() > SHOWN { format!("; and {} more", faults.len() - SHOWN) } else { String::new() };
+    if let Some(differences) = differences(variables, source) {
         let hint = match wrapper(variables, source) {
             Some(prefix) => {
                 format!("; every name begins with `{prefix}`: `limbeck weights import --strip {prefix}` takes it off")
             }
             None => String::new(),
         };
-        return Err(Error::data(path, format!("these are not the weights of this network: {shown}{more}{hint}")));
+        return Err(Error::data(path, format!("these are not the weights of this network: {differences}{hint}")));
     }
     let _no_grad = no_grad_guard();
     for (name, variable) in variables {
@@ -270,6 +258,44 @@ pub fn copy_into(variables: &[(String, Tensor)], source: &IndexMap<String, Tenso
         }
     }
     Ok(())
+}
+
+/// What differs in names and shapes, if anything does.
+fn differences(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>) -> Option<String> {
+    const SHOWN: usize = 8;
+    let expected: HashSet<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+    let unexpected: Vec<&str> = source.keys().map(String::as_str).filter(|name| !expected.contains(name)).collect();
+    let missing: Vec<&str> =
+        variables.iter().map(|(name, _)| name.as_str()).filter(|name| !source.contains_key(*name)).collect();
+    let reshaped: Vec<String> = variables
+        .iter()
+        .filter_map(|(name, variable)| Some((name, variable.size(), source.get(name)?.size())))
+        .filter(|(_, expected, found)| expected != found)
+        .map(|(name, expected, found)| format!("`{name}` has shape {found:?}, expected {expected:?}"))
+        .collect();
+    // What is in its right place is not what was meant by another name.
+    let missed = |name: &&str| match nearest(name, unexpected.iter().copied()) {
+        Some(near) => format!("`{name}` (it has `{near}`)"),
+        None => format!("`{name}`"),
+    };
+    let list = |first: Vec<String>, all: usize, separator: &str| {
+        let more = all.checked_sub(SHOWN).filter(|more| *more > 0).map(|more| format!(" and {more} more"));
+        format!("{}{}", first.join(separator), more.unwrap_or_default())
+    };
+    let mut sorts = Vec::new();
+    if !reshaped.is_empty() {
+        sorts.push(list(reshaped.iter().take(SHOWN).cloned().collect(), reshaped.len(), "; "));
+    }
+    for (what, names, show) in [
+        ("missing", &missing, &missed as &dyn Fn(&&str) -> String),
+        ("unexpected", &unexpected, &|name| format!("`{name}`")),
+    ] {
+        if !names.is_empty() {
+            let first = list(names.iter().take(SHOWN).map(show).collect(), names.len(), ", ");
+            sorts.push(format!("{} {what}: {first}", names.len()));
+        }
+    }
+    (!sorts.is_empty()).then(|| sorts.join("; "))
 }
 
 /// The module around the network that a file has before every name: `module.` of `DataParallel`, for example.
@@ -404,7 +430,18 @@ mod tests {
         assert_eq!(
             message,
             "w.safetensors: these are not the weights of this network: `conv.weight` has shape [3, 2, 5, 5], expected [3, 2, 3, 3]; \
-             `fc.weight` is missing (it has `fc.weights`); `fc.weights` is unexpected"
+             1 missing: `fc.weight` (it has `fc.weights`); 1 unexpected: `fc.weights`"
+        );
+        // Both sorts show, however many there are of one; and what is in its place is not taken for another.
+        let zero = || Tensor::zeros([3], (Kind::Float, Device::Cpu));
+        let mut source = IndexMap::from([("fc.weight".to_owned(), Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)))]);
+        source.insert("fc.bias".to_owned(), Tensor::zeros([2], (Kind::Float, Device::Cpu)));
+        source.extend((0..10).map(|i| (format!("stage.{i}"), zero())));
+        let message = copy_into(&variables(&a), &source, Path::new("w.safetensors")).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "w.safetensors: these are not the weights of this network: 2 missing: `conv.weight`, `conv.bias`; 10 unexpected: \
+             `stage.0`, `stage.1`, `stage.2`, `stage.3`, `stage.4`, `stage.5`, `stage.6`, `stage.7` and 2 more"
         );
     }
 
@@ -435,6 +472,14 @@ mod tests {
         let header = 8 + u64::from_le_bytes(*whole.first_chunk().unwrap());
         let short = format!("cut short: 100 bytes are there, its header alone has {header}");
         assert_eq!(error(&whole[..100]), format!("w.safetensors: {short}"));
+        let made = |dtype: &str, shape: &str, data: &[u8]| {
+            let header = format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{}]}}}}"#, data.len());
+            [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+        };
+        let huge = "w.safetensors: `t`: its shape [9223372036854775808, 0] is beyond all memory";
+        assert_eq!(error(&made("F32", "[9223372036854775808, 0]", b"")), huge);
+        assert_eq!(error(&made("BOOL", "[3]", &[0, 1, 2])), "w.safetensors: `t`: a truth value is neither 0 nor 1");
+        assert_eq!(from_bytes(&made("BOOL", "[2]", &[0, 1]), Path::new("w")).unwrap().tensors["t"].numel(), 2);
         whole.extend([0; 10]);
         assert_eq!(error(&whole), format!("w.safetensors: too long: it has {} bytes, and should have {n}", n + 10));
     }

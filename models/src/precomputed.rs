@@ -3,6 +3,7 @@
 //! `logits` is `[N, classes]` and each tap `[N, …]`, float32 or shorter, one row for each row of the data set's training
 //! part, in its order, held-out samples included. The setting `taps` names those that are read, from the input to the output
 //! of the network; `stage1:pre` is the value of `stage1` before its activation. What the file has beside them is not read.
+//! Every value must be finite.
 //!
 //! Such outputs are of images as they are. The student sees augmented ones, so that the two see different crops: a student
 //! can do worse by it than by asking the teacher anew (Beyer, Zhai, Royer, Markeeva, Anil, Kolesnikov. Knowledge
@@ -68,7 +69,12 @@ impl PrecomputedConfig {
                     fault(format!("`{name}` has the shape {:?}: it must be [samples, …]", t.size()))
                 }
                 Some(t) if !t.is_floating_point() => fault(format!("`{name}` is {:?}, not floating", t.kind())),
-                Some(t) => Ok(t),
+                Some(t) => match first_bad_row(&t) {
+                    None => Ok(t),
+                    Some(row) => {
+                        fault(format!("`{name}` is not finite in row {row}, counted from 0: compute it again"))
+                    }
+                },
             }
         };
         let logits = take(LOGITS)?;
@@ -79,6 +85,19 @@ impl PrecomputedConfig {
         let signature = signature(spec, &logits, &taps)?;
         Ok(Precomputed { signature, outputs: Outputs::new(logits, taps.into_iter().collect())? })
     }
+}
+
+/// Rows that are looked through at a time: what marks them is as large as they are.
+const ROWS: i64 = 1000;
+
+/// The first row of `[N, …]` with a value that is not a finite number.
+fn first_bad_row(tensor: &Tensor) -> Option<i64> {
+    let rows = tensor.size()[0];
+    (0..rows).step_by(ROWS as usize).find_map(|start| {
+        let chunk = tensor.narrow(0, start, ROWS.min(rows - start));
+        let bad = chunk.isfinite().flatten(1, -1).all_dim(1, false).logical_not().nonzero();
+        (bad.size()[0] > 0).then(|| start + bad.int64_value(&[0, 0]))
+    })
 }
 
 /// Outputs that were read.

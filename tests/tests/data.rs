@@ -119,9 +119,25 @@ fn data_are_verified_and_measured_by_the_command() {
         let all = [&["data", verb, "paired_folders", "--path", path][..], &set].concat();
         assert_eq!(limbeck(&all), ExitCode::SUCCESS);
     }
-    fs::write(data.join("depth/03.png"), "broken").unwrap();
-    let all = [&["data", "verify", "paired_folders", "--path", path][..], &set].concat();
-    assert_eq!(limbeck(&all), ExitCode::from(1));
+    // A byte that changed under the same size and time, as on a disk that loses bits.
+    let file = data.join("depth/03.png");
+    let (mut bytes, modified) = (fs::read(&file).unwrap(), fs::metadata(&file).unwrap().modified().unwrap());
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    // Damage is what `verify` looks for, also where images stay on the disk; measuring needs sound data, as a plan does.
+    for (verb, code) in [("verify", 1), ("stats", 2)] {
+        let stream = ["--set", "storage={ kind = 'stream' }"];
+        let all = [&["data", verb, "paired_folders", "--path", path][..], &set, &stream].concat();
+        assert_eq!(limbeck(&all), ExitCode::from(code), "{verb}");
+    }
+    for verb in ["verify", "stats"] {
+        for kind in ["cifar100", "stl10", "tiny_imagenet", "image_folder", "paired_folders"] {
+            assert_eq!(limbeck(&["data", verb, kind, "--path", "nowhere"]), ExitCode::from(2), "{verb} {kind}");
+        }
+        assert_eq!(limbeck(&["data", verb, "paired_folders", "--set", "siez=3"]), ExitCode::from(2));
+    }
     assert_eq!(limbeck(&["data", "verify", "nothing"]), ExitCode::from(2));
     assert_eq!(limbeck(&["data", "fetch", "shapes"]), ExitCode::from(2));
     assert_eq!(limbeck(&["data", "list", "--json"]), ExitCode::SUCCESS);

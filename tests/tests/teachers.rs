@@ -440,6 +440,18 @@ fn outputs_that_do_not_fit_are_refused() {
         refusal(PRECOMPUTED),
         "teacher.big: precomputed: FOLDER/outputs.safetensors: `logits` is Int64, not floating"
     );
+    let pooled = fill(&[200, 4], 0.0, 1.0);
+    for (row, value) in [(199, f64::INFINITY), (17, f64::NAN)] {
+        let _ = pooled.get(row).get(2).fill_(value);
+        save(&[("logits", fill(&[200, 20], 0.0, 1.0)), ("pooled", pooled.shallow_clone())]);
+        assert_eq!(
+            refusal(PRECOMPUTED),
+            format!(
+                "teacher.big: precomputed: FOLDER/outputs.safetensors: `pooled` is not finite in row {row}, counted from 0: \
+                 compute it again"
+            )
+        );
+    }
     save(&[("logits", fill(&[200], 0.0, 1.0))]);
     assert_eq!(
         refusal(PRECOMPUTED),

@@ -86,9 +86,12 @@ fn refusal(bytes: &[u8]) -> String {
 
 #[test]
 fn both_formats_give_every_value() {
-    for (name, format) in
-        [("zip.pth", Format::TorchZip), ("legacy.pth", Format::TorchLegacy), ("protocol4.pth", Format::TorchZip)]
-    {
+    for (name, format) in [
+        ("zip.pth", Format::TorchZip),
+        ("zip64.pth", Format::TorchZip),
+        ("legacy.pth", Format::TorchLegacy),
+        ("protocol4.pth", Format::TorchZip),
+    ] {
         let state = StateDict::read(&fixture(name), None).unwrap();
         assert_eq!((state.format, &state.key), (format, &None), "{name}");
         compare(&state, "");
@@ -113,8 +116,8 @@ fn what_is_no_state_dict_is_refused_with_what_there_is() {
     for (name, expected) in [
         (
             "two.pth",
-            "it holds more than one state dict: name one with `--key` (`limbeck weights import` keeps it alone); it holds \
-             `model` (a state dict), `ema` (a state dict)",
+            "it holds more than one state dict: name one with `--key` (`limbeck weights import` keeps it alone); there \
+             are `model`, `ema`",
         ),
         ("namespace.pth", &format!("its pickle cannot be read at byte 187: it asks for `argparse.Namespace`{REFUSED}")),
         (
@@ -123,7 +126,8 @@ fn what_is_no_state_dict_is_refused_with_what_there_is() {
         ),
         (
             "torchscript.pt",
-            "it is a TorchScript program; save the network's state dict: `torch.save(torch.jit.load(SRC).state_dict(), DST)`",
+            "it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; for its weights \
+             alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`",
         ),
     ] {
         assert_eq!(refusal(&bytes(name)), format!("w.pth: {expected}"));
@@ -151,12 +155,25 @@ fn names_are_made_a_networks() {
     assert!(state.tensors.contains_key("pair.a") && state.tensors.contains_key("pair.b"));
     assert_eq!(state.tensors["kind.scale"].double_value(&[]), -1.5);
     let said = |result: limbeck::error::Result<()>| result.unwrap_err().to_string();
+    assert_eq!(said(state.strip("con")), "w.pth: `--strip con` fits none of its names, such as `conv.weight`");
     assert_eq!(said(state.strip("modul.")), "w.pth: `--strip modul.` fits none of its names, such as `conv.weight`");
     assert_eq!(
         said(state.rename("conv.weigt", "x")),
         "w.pth: `--rename conv.weigt=x` fits none of its names, such as `conv.weight`"
     );
     assert_eq!(said(state.rename("pair.a", "pair.b")), "w.pth: `--rename pair.a=pair.b` makes two names `pair.b`");
+
+    let mut state = parse(&bytes("zip.pth"), None).unwrap();
+    state.strip("kind").unwrap();
+    assert!(state.tensors.contains_key("Half") && state.tensors.contains_key("conv.weight"));
+    for (prefix, message) in [
+        ("conv.weight.", "w.pth: `--strip conv.weight.` fits none of its names"),
+        ("conv_", "w.pth: `--strip conv_` fits none of its names"),
+    ] {
+        assert!(said(state.strip(prefix)).starts_with(message));
+    }
+    let dot = "w.pth: `--rename conv=.c` makes `conv.weight` to `.c.weight`, which is no name";
+    assert_eq!(said(state.rename("conv", ".c")), dot);
 
     let mut state = parse(&bytes("zip.pth"), None).unwrap();
     let order = ["kind.Half", "bn.running_var", "conv.bias"].map(str::to_owned);
@@ -293,6 +310,53 @@ fn pickles_made_with_malice_or_mistakes_are_refused_by_what_is_wrong() {
 }
 
 #[test]
+fn a_state_dict_is_found_where_it_lies() {
+    let inner = tensor(&storage("FloatStorage", "0", 1), 0, &[1], &[1]);
+    let inner = &inner[..inner.len() - 1];
+    // {"net": {"model": {"w": tensor}}, "epoch": None}
+    let one = [&b"}"[..], &text("net"), b"}", &text("model"), inner, b"ss", &text("epoch"), b"Ns."].concat();
+    let state = parse(&legacy(&one, &[("0", 1, &[0; 4])]), None).unwrap();
+    assert_eq!((state.key.as_deref(), state.tensors.len()), (Some("net.model"), 1));
+    let state = parse(&legacy(&one, &[("0", 1, &[0; 4])]), Some("net.model")).unwrap();
+    assert_eq!(state.key.as_deref(), Some("net.model"));
+    // The same under a second name.
+    let two = [&b"}"[..], &text("net"), b"}", &text("model"), inner, b"q\0s", &text("ema"), b"h\0ss."].concat();
+    assert_eq!(
+        refusal(&legacy(&two, &[("0", 1, &[0; 4])])),
+        "w.pth: it holds more than one state dict: name one with `--key` (`limbeck weights import` keeps it alone); there are \
+         `net.model`, `net.ema`"
+    );
+}
+
+#[test]
+fn what_is_no_file_of_weights_is_refused_by_what_it_looks_like() {
+    let mut tar = vec![0; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    let neither = |what: &str| format!("neither a PyTorch checkpoint nor safetensors{what}");
+    for (file, expected) in [
+        (&b""[..], "it is empty".to_owned()),
+        (b"\n<!DOCTYPE html><html>", neither(": it looks like a web page; download the file itself")),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0", neither(": it looks like gzip; unpack it")),
+        (
+            b"\x80\x04\x95\x02\0\0\0\0\0\0\0}.",
+            neither(
+                ": it looks like a pickle that `torch.save` did not write; load it in Python and `torch.save` its state dict",
+            ),
+        ),
+        (
+            &tar,
+            neither(
+                ": it looks like a tar archive, as the first releases of PyTorch wrote; load it there and `torch.save` it again",
+            ),
+        ),
+        (b"no weights at all", neither("")),
+        (b"short", "cut short: 5 bytes are there, fewer than a safetensors file begins with".to_owned()),
+    ] {
+        assert_eq!(refusal(file), format!("w.pth: {expected}"));
+    }
+}
+
+#[test]
 fn tensors_lie_within_their_storages() {
     let four = [0_u8; 16];
     let float = |len: i64| storage("FloatStorage", "0", len);
@@ -381,7 +445,6 @@ fn storages_have_what_they_claim() {
             "it was written on a machine with the most significant byte first; save it again on another",
         ),
         ([MAGIC, b"\x80\x02M\xe9\x03.", LITTLE, b"N.N."].concat(), "the list of its storages is missing"),
-        (b"\x80\x02}.".to_vec(), "cut short: 4 bytes are there, fewer than a safetensors file begins with"),
     ] {
         let said = refusal(&file);
         assert!(said.ends_with(expected), "{said}\nnot: {expected}");

@@ -108,7 +108,7 @@ fn an_import_is_checked_against_a_network() {
         || said.ends_with("resnet8.pth: these are not the weights of this network: `fc.bias` has shape [10], expected [100]; `fc.weight` has shape [10, 64], expected [100, 64]"), "{said}");
     let said = import(&["resnet14", "--classes", "10"]).unwrap_err();
     assert!(
-        said.contains("`layer1.1.bn1.bias` is missing") || said.contains("`layer1.1.conv1.weight` is missing"),
+        said.contains(" missing: `layer1.1.bn1.bias`, ") || said.contains(" missing: `layer1.1.conv1.weight`, "),
         "{said}"
     );
     let said = import(&["resnet7"]).unwrap_err();
@@ -123,7 +123,11 @@ fn an_import_is_checked_against_a_network() {
     let said = import(&["resnet8", "--classes", "10"]).unwrap_err();
     let hint = "every name begins with `module.`: `limbeck weights import --strip module.` takes it off";
     assert!(said.ends_with(hint), "{said}");
-    import(&["resnet8", "--classes", "10", "--strip", "module."]).unwrap();
+    for prefix in ["module.", "module"] {
+        import(&["resnet8", "--classes", "10", "--strip", prefix]).unwrap();
+    }
+    let help = limbeck(folder.path(), &["weights", "import", "--help"]).unwrap();
+    assert!(help.contains("`module` makes `module.fc.weight` to `fc.weight`"), "{help}");
 }
 
 #[test]
@@ -136,6 +140,11 @@ fn a_torchscript_program_computes_what_the_network_computes() {
     let said = limbeck(folder.path(), &[&export[..], &["--model", "resnet8", "--classes", "10"]].concat()).unwrap();
     assert_eq!(said, format!("student.pt: 47 tensors, 78714 elements of {} (PyTorch, zip)", path.display()));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+    // As a file of weights it is refused by what it is, with what it is good for.
+    let said = limbeck(folder.path(), &["weights", "show", "student.pt"]).unwrap_err();
+    let expected = "student.pt: it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; \
+                    for its weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`";
+    assert_eq!(said, format!("error: {expected}"));
     let program = CModule::load(folder.path().join("student.pt")).unwrap();
     for batch in [1, 7] {
         let input = Tensor::randn([batch, 3, 32, 32], (Kind::Float, Device::Cpu));
@@ -202,6 +211,28 @@ fn an_evaluation_is_what_its_definitions_say() {
     let text = evaluate(&["--split", "train"]).unwrap();
     assert!(text.starts_with("resnet8 (78692 parameters) on Shapes, training part: 40 images\ntop-1  "), "{text}");
     assert!(text.contains("% (expected, 15 bins of equal width)"), "{text}");
+
+    // The same network as a TorchScript program, which has its weights.
+    let export = ["weights", "export", path.to_str().unwrap(), "student.pt", "--torchscript", "--model", "resnet8"];
+    limbeck(folder.path(), &[&export[..], &["--classes", "20"]].concat()).unwrap();
+    let complete = |more: &[&str]| {
+        let model = "{ kind = 'torchscript', path = 'student.pt' }";
+        let fixed = ["evaluate", "--model", model, "--dataset", "shapes", "--device", "cpu", "--json"];
+        let set = ["--set", "dataset.train=40", "--set", "dataset.test=70"];
+        limbeck(folder.path(), &[&fixed[..], &set, more].concat())
+    };
+    let program: serde_json::Value = serde_json::from_str(&complete(&[]).unwrap()).unwrap();
+    assert_eq!((&program["top1"], &program["weights"]), (&json["top1"], &"student.pt".into()));
+    assert!(program.get("format").is_none(), "{program}");
+    for more in [["--weights", "resnet8.pth"], ["--strip", "module"], ["--precision", "mixed"]] {
+        let said = complete(&more).unwrap_err();
+        assert!(
+            said.starts_with("error: the network is complete in student.pt, as it is: leave out `--weights`"),
+            "{said}"
+        );
+    }
+    let said = limbeck(folder.path(), &["evaluate", "--model", "resnet8", "--dataset", "shapes"]).unwrap_err();
+    assert_eq!(said, "error: resnet8 has no weights yet: give `--weights FILE`");
 
     let said = evaluate(&["--set", "dataset.tset=3"]).unwrap_err();
     assert!(said.contains("unknown key `tset`: did you mean `test`?\n  --> --set dataset.tset=3"), "{said}");

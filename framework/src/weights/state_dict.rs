@@ -61,12 +61,32 @@ fn printable(message: &str) -> String {
     escaped.take(SHOWN).collect()
 }
 
+/// What is wrong with bytes that do not begin as safetensors do: with a length of 8 bytes, then a JSON object.
+fn foreign(bytes: &[u8]) -> Option<String> {
+    let looks_like = match bytes {
+        [] => return Some("it is empty".to_owned()),
+        [_, _, _, _, _, _, _, _, b'{', ..] => return None,
+        [0x1f, 0x8b, ..] => ": it looks like gzip; unpack it",
+        [0x80, 1..=5, ..] => {
+            ": it looks like a pickle that `torch.save` did not write; load it in Python and `torch.save` its state dict"
+        }
+        _ if bytes.get(257..262) == Some(b"ustar") => {
+            ": it looks like a tar archive, as the first releases of PyTorch wrote; load it there and `torch.save` it again"
+        }
+        _ if bytes.trim_ascii_start().starts_with(b"<") => ": it looks like a web page; download the file itself",
+        // Too short to tell: safetensors' reader says how short.
+        _ if bytes.len() <= 8 => return None,
+        _ => "",
+    };
+    Some(format!("neither a PyTorch checkpoint nor safetensors{looks_like}"))
+}
+
 /// What PyTorch's BatchNorm counts, and nothing here reads.
 const COUNTER: &str = "num_batches_tracked";
 
 impl StateDict {
     /// Reads safetensors or a PyTorch checkpoint. In the latter the state dict is looked for under `key` (`state_dict`,
-    /// `model`, …, dotted where it lies deeper); without one it is the whole file or its only entry that is one.
+    /// `model`, …, dotted where it lies deeper); without one it is the whole file or the only one in it, nested or not.
     ///
     /// Nothing of the file is executed: see the errors.
     ///
@@ -85,6 +105,11 @@ impl StateDict {
     pub fn parse(bytes: &[u8], path: &Path, key: Option<&str>) -> Result<Self> {
         let fault = |fault: Fault| Error::data(path, printable(&fault));
         let checkpoint = Checkpoint::open(bytes).map_err(fault)?;
+        if checkpoint.is_none()
+            && let Some(what) = foreign(bytes)
+        {
+            return Err(Error::data(path, what));
+        }
         let (format, (key, tensors)) = match (&checkpoint, key) {
             (Some(checkpoint), key) => (checkpoint.format, checkpoint.state_dict(key).map_err(fault)?),
             (None, None) => (Format::Safetensors, (None, from_bytes(bytes, path)?.tensors)),
@@ -99,19 +124,22 @@ impl StateDict {
         }
     }
 
-    /// Takes `prefix` from the names that begin with it: `module.`, which `DataParallel` puts before every name.
+    /// Takes `prefix` from the names that begin with it: `module` or `module.`, which `DataParallel` puts before every name.
     ///
     /// # Errors
-    /// If no name does, or two become one.
+    /// If no name does, two become one, or one becomes none.
     pub fn strip(&mut self, prefix: &str) -> Result<()> {
-        self.rewrite(&format!("--strip {prefix}"), prefix, |name| name.strip_prefix(prefix).map(str::to_owned))
+        // A module's name is meant with its dot: what merely begins alike (`module_list`) is another module.
+        let dot = if prefix.ends_with(char::is_alphanumeric) { "." } else { "" };
+        let what = format!("--strip {prefix}");
+        self.rewrite(&what, prefix, |name| name.strip_prefix(prefix)?.strip_prefix(dot).map(str::to_owned))
     }
 
     /// Renames `from`, a whole name or the modules that it begins with: `linear` to `fc` makes `linear.weight` to
     /// `fc.weight`.
     ///
     /// # Errors
-    /// If there is none, or two become one.
+    /// If there is none, two become one, or one becomes none.
     pub fn rename(&mut self, from: &str, to: &str) -> Result<()> {
         self.rewrite(&format!("--rename {from}={to}"), from, |name| {
             let rest = name.strip_prefix(from)?;
@@ -132,7 +160,11 @@ impl StateDict {
         }
         let mut renamed = IndexMap::with_capacity(self.tensors.len());
         for (name, tensor) in std::mem::take(&mut self.tensors) {
-            let name = new(&name).unwrap_or(name);
+            let old = name;
+            let name = new(&old).unwrap_or_else(|| old.clone());
+            if name.is_empty() || name.starts_with('.') {
+                return Err(Error::data(&self.path, format!("`{what}` makes `{old}` to `{name}`, which is no name")));
+            }
             if renamed.contains_key(&name) {
                 return Err(Error::data(&self.path, format!("`{what}` makes two names `{name}`")));
             }

@@ -34,6 +34,17 @@ pub(super) struct Checkpoint<'a> {
     file_size: usize,
 }
 
+/// How deep a state dict is looked for that no key names.
+const DEPTH: usize = 4;
+/// How many entries of a dictionary, or keys, a message has.
+const SHOWN: usize = 12;
+
+/// The first of `count`, and how many more there are.
+fn with_more(first: Vec<String>, count: usize) -> String {
+    let more = count.checked_sub(first.len()).filter(|more| *more > 0).map(|more| format!("{more} more"));
+    first.into_iter().chain(more).collect::<Vec<_>>().join(", ")
+}
+
 /// A dictionary's entries by name.
 type Entries<'p, 'a> = IndexMap<&'a str, &'p View>;
 
@@ -53,8 +64,8 @@ impl<'a> Checkpoint<'a> {
         Ok(Some(Checkpoint { format, pickle, elements, file_size: bytes.len() }))
     }
 
-    /// The state dict under a key, dotted where it lies deeper. Without a key: the whole, or the only entry that is one.
-    /// Returns the key too.
+    /// The state dict under a key, dotted where it lies deeper. Without a key: the whole, or the only one at the least depth
+    /// that has any. Returns the key too.
     ///
     /// # Errors
     /// If there is none, or more than one; the message has what there is.
@@ -62,36 +73,58 @@ impl<'a> Checkpoint<'a> {
         let (key, entries) = match key {
             Some(key) => {
                 let entries = self.entries(self.descend(key)?);
-                (Some(key), entries.map_err(|fault| format!("`{key}` is no state dict: {fault}"))?)
+                (Some(key.to_owned()), entries.map_err(|fault| format!("`{key}` is no state dict: {fault}"))?)
             }
             None => self.only_state_dict()?,
         };
-        Ok((key.map(str::to_owned), self.tensors(&entries)?))
+        Ok((key, self.tensors(&entries)?))
     }
 
-    fn only_state_dict(&self) -> Result<(Option<&'a str>, Entries<'_, 'a>), Fault> {
+    fn only_state_dict(&self) -> Result<(Option<String>, Entries<'_, 'a>), Fault> {
         if let Ok(entries) = self.entries(self.pickle.root) {
             return Ok((None, entries));
         }
         let Some(Node::Dict(dict)) = self.pickle.node(self.pickle.root) else {
             return Err(format!("it holds {} where a state dict is expected", self.describe(self.pickle.root)));
         };
-        // One value may stand under thousands of names: each is judged once.
+        // One value may stand under thousands of names: each is judged once, and entered once.
         let mut judged: HashMap<usize, bool> = HashMap::new();
-        let mut is_one = |value: &Value<'a>| match value {
-            Value::Node(index) => *judged.entry(*index).or_insert_with(|| self.is_state_dict(*value)),
-            _ => false,
-        };
-        let last_of_each: IndexMap<&str, Value<'a>> = dict.iter().filter_map(|(k, v)| Some((text(k)?, *v))).collect();
-        let found: Vec<_> = last_of_each.into_iter().filter(|(_, value)| is_one(value)).collect();
-        match found[..] {
-            [(key, value)] => Ok((Some(key), self.entries(value)?)),
-            [] => Err(format!("it holds no dictionary of tensors alone; it holds {}", self.describe_entries(dict))),
-            _ => Err(format!(
-                "it holds more than one state dict: name one with `--key` (`limbeck weights import` keeps it alone); it \
-                 holds {}",
-                self.describe_entries(dict)
-            )),
+        let mut level: Vec<(Vec<&str>, Value<'a>)> = vec![(Vec::new(), self.pickle.root)];
+        for _ in 0..DEPTH {
+            let (mut found, mut deeper) = (Vec::new(), Vec::new());
+            for (path, value) in &level {
+                for (name, inner) in self.named(*value) {
+                    let Value::Node(index) = inner else { continue };
+                    let known = judged.get(&index).copied();
+                    let is_one = known.unwrap_or_else(|| self.is_state_dict(inner));
+                    judged.insert(index, is_one);
+                    if is_one || known.is_none() {
+                        let path = [path.as_slice(), &[name]].concat();
+                        if is_one { found.push((path, inner)) } else { deeper.push((path, inner)) }
+                    }
+                }
+            }
+            match found.as_slice() {
+                [(path, value)] => return Ok((Some(path.join(".")), self.entries(*value)?)),
+                [] => level = deeper,
+                _ => {
+                    let keys = found.iter().take(SHOWN).map(|(path, _)| format!("`{}`", path.join("."))).collect();
+                    return Err(format!(
+                        "it holds more than one state dict: name one with `--key` (`limbeck weights import` keeps it alone); \
+                         there are {}",
+                        with_more(keys, found.len())
+                    ));
+                }
+            }
+        }
+        Err(format!("it holds no dictionary of tensors alone; it holds {}", self.describe_entries(dict)))
+    }
+
+    /// The entries of a dictionary that have names, the last of each; none of what is no dictionary.
+    fn named(&self, value: Value<'a>) -> IndexMap<&'a str, Value<'a>> {
+        match self.pickle.node(value) {
+            Some(Node::Dict(dict)) => dict.iter().filter_map(|(key, value)| Some((text(key)?, *value))).collect(),
+            _ => IndexMap::new(),
         }
     }
 
@@ -204,14 +237,11 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn describe_entries(&self, dict: &[(Value<'a>, Value<'a>)]) -> String {
-        const SHOWN: usize = 12;
         let shown = dict.iter().take(SHOWN).map(|(key, value)| match text(key) {
             Some(name) => format!("`{name}` ({})", self.describe(*value)),
             None => format!("{} under {}", self.describe(*value), self.describe(*key)),
         });
-        let more = dict.len().checked_sub(SHOWN).filter(|more| *more > 0).map(|more| format!("{more} more"));
-        let all: Vec<String> = shown.chain(more).collect();
-        if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+        if dict.is_empty() { "nothing".to_owned() } else { with_more(shown.collect(), dict.len()) }
     }
 }
 
@@ -236,9 +266,9 @@ fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
         return Err("the archive has no single `NAME/data.pkl`, hence `torch.save` did not write it".to_owned());
     };
     let get = |name: &str| archive.get(&format!("{folder}/{name}"));
-    if get("constants.pkl")?.is_some() {
-        return Err("it is a TorchScript program; save the network's state dict: \
-                    `torch.save(torch.jit.load(SRC).state_dict(), DST)`"
+    if archive.has(&format!("{folder}/constants.pkl")) {
+        return Err("it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; for its \
+                    weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`"
             .to_owned());
     }
     if get("byteorder")?.is_some_and(|order| order != b"little") {

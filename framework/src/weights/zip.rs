@@ -1,4 +1,4 @@
-//! The zip archives that PyTorch writes: entries without compression, found by the directory at the end (PKWARE's
+//! The zip archives that PyTorch writes: entries without compression (but for TorchScript's code), found by the directory at the end (PKWARE's
 //! APPNOTE.TXT, sections 4.3 and 4.5).
 //!
 //! Entries are slices of the file, so nothing is allocated by what the file claims; that no two of them share bytes is
@@ -34,6 +34,7 @@ pub(super) struct Archive<'a> {
 struct Entry {
     content: Range<usize>,
     checksum: u32,
+    compressed: bool,
 }
 
 impl<'a> Archive<'a> {
@@ -45,7 +46,7 @@ impl<'a> Archive<'a> {
     /// Reads the directory.
     ///
     /// # Errors
-    /// If the archive is cut off, contradicts itself, or has compressed, encrypted or overlapping entries.
+    /// If the archive is cut off, contradicts itself, or has encrypted or overlapping entries.
     pub fn open(bytes: &'a [u8]) -> Result<Self, Fault> {
         let (count, directory) = find_directory(bytes)?;
         let mut entries = HashMap::new();
@@ -64,6 +65,11 @@ impl<'a> Archive<'a> {
         }
     }
 
+    /// Whether there is an entry of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
     /// The names of its entries, in no order.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
         self.entries.keys().copied()
@@ -72,9 +78,14 @@ impl<'a> Archive<'a> {
     /// The content of an entry, if there is one of that name.
     ///
     /// # Errors
-    /// If it is damaged. A checksum of 0 is one that the writer left out, as PyTorch can be told to.
+    /// If it is compressed or damaged. A checksum of 0 is one that the writer left out, as PyTorch can be told to.
     pub fn get(&self, name: &str) -> Result<Option<&'a [u8]>, Fault> {
-        let Some(Entry { content, checksum }) = self.entries.get(name) else { return Ok(None) };
+        let Some(Entry { content, checksum, compressed }) = self.entries.get(name) else { return Ok(None) };
+        if *compressed {
+            return Err(format!(
+                "`{name}` in the archive is compressed, which `torch.save` does not do: unpack it and pack it with `zip -0`"
+            ));
+        }
         let content = &self.bytes[content.clone()];
         let found = crc32fast::hash(content);
         if *checksum != 0 && *checksum != found {
@@ -162,11 +173,6 @@ fn read_entry<'a>(bytes: &'a [u8], fields: &mut Fields<'a>) -> Result<(&'a str, 
     if flags & 1 != 0 {
         return Err(format!("`{name}` in the archive is encrypted"));
     }
-    if method != 0 || packed != length {
-        return Err(format!(
-            "`{name}` in the archive is compressed, which `torch.save` does not do: unpack it and pack it with `zip -0`"
-        ));
-    }
     let mut local = Fields { bytes: slice(bytes, start, 30)? };
     if local.take(4)? != ENTRY {
         return Err(format!("`{name}` is not where the archive's directory has it"));
@@ -174,10 +180,10 @@ fn read_entry<'a>(bytes: &'a [u8], fields: &mut Fields<'a>) -> Result<(&'a str, 
     local.take(22)?;
     let header = 30 + local.number::<2>()? + local.number::<2>()?;
     let start = start.saturating_add(header);
-    slice(bytes, start, length)?;
+    slice(bytes, start, packed)?;
     // Both fit: the slice lies in memory.
-    let content = start as usize..(start + length) as usize;
-    Ok((name, Entry { content, checksum: checksum as u32 }))
+    let content = start as usize..(start + packed) as usize;
+    Ok((name, Entry { content, checksum: checksum as u32, compressed: method != 0 || packed != length }))
 }
 
 /// The extra field with the values of 64 bits; empty if there is none.
