@@ -64,6 +64,12 @@ impl Default for Ab {
 impl DistillerConfig for Ab {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         let taps = not_empty("ab", only_maps("ab", site.stages(Form::PreActivation)?)?)?;
+        let both = taps.pairs.iter().flat_map(|pair| [&pair.student, &pair.teacher]);
+        if let Some(tap) = both.into_iter().find(|tap| tap.form == Form::Output) {
+            return Err(Error::plan(format!(
+                "ab compares values before the activation, not `{tap}`: write `{tap}:pre`"
+            )));
+        }
         for pair in taps.pairs.iter().filter(|pair| pair.student_shape != pair.teacher_shape) {
             ConvReg::check("ab", &pair.student_shape, &pair.teacher_shape)?;
         }
@@ -145,7 +151,15 @@ mod tests {
         let fixture = Fixture { student: network(&NARROW), teacher: network(&WIDE), ..Fixture::new(&[0, 1], 1, 1) };
         let site = Site { configured_pairs: Some(&stem), ..fixture.site() };
         let error = Ab::default().taps(&site).unwrap_err().to_string();
-        assert!(error.contains("stem") && error.contains("pre-activation"), "{error}");
+        assert_eq!(
+            error,
+            "student: tap `stem` has no pre-activation value; pair taps that have one with `taps` (stage1, stage2, stage3), or \
+             take a method that needs none"
+        );
+        assert_eq!(
+            refusal(&Ab::default(), &NARROW, &WIDE, &[("stage1", "stage1")]),
+            "ab compares values before the activation, not `stage1`: write `stage1:pre`"
+        );
         assert_eq!(
             refusal(&Ab::default(), &[(16, 20), (32, 16)], &[(32, 32), (64, 16)], &[]),
             "ab: a map of the student of height 20 cannot become the teacher's of height 32: it must be at least as high, \

@@ -92,7 +92,7 @@ impl Distiller for LiveAt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
+    use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
 
     #[test]
     fn what_cannot_work_is_refused() {
@@ -101,5 +101,12 @@ mod tests {
             refusal(&At::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
             "at compares maps, but the student's tap `pooled` is a vector: choose a stage"
         );
+    }
+
+    #[test]
+    fn a_teacher_without_a_stem_is_paired_stage_by_stage() {
+        let (pairs, dropped) = pairs_without_stem(&At::default());
+        assert_eq!(pairs, ["stage1", "stage2", "stage3"].map(|name| (name.to_owned(), name.to_owned())));
+        assert_eq!(dropped, Vec::<String>::new());
     }
 }

@@ -109,6 +109,9 @@ mod tests {
             "cc: embedding_width must be at least 1, not 0"
         );
         let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
-        assert_eq!(refusal(&Cc::default(), &NARROW, &WIDE, &pairs), "this method takes one pair of taps, not 2");
+        assert_eq!(
+            refusal(&Cc::default(), &NARROW, &WIDE, &pairs),
+            "this method takes one pair of taps, not 2: name it with `taps = [[STUDENT'S, TEACHER'S]]`"
+        );
     }
 }

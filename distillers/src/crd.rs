@@ -134,6 +134,9 @@ impl Default for Crd {
     }
 }
 
+/// More training samples than any reasonable number of negatives.
+const PLENTY: i64 = 1 << 17;
+
 /// Which sample an anchor is matched with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,7 +165,15 @@ impl DistillerConfig for Crd {
         let heads = [head("embed_s", &pair.student_shape), head("embed_t", &pair.teacher_shape)];
         let critic_site = CriticSite { embedding_width: width, samples };
         let critic = self.critic.build(&critic_site, params).map_err(|e| e.within("crd.critic"))?;
-        let sampler = self.negatives.build(site).map_err(|e| e.within("crd.negatives"))?;
+        let sampler = self.negatives.build(site);
+        if sampler.is_err() {
+            // That these data are too few must not hide what no data would help.
+            let labels: Arc<[i64]> = (0..PLENTY).map(|row| row % site.classes.min(2)).collect();
+            if let Ok(sampler) = self.negatives.build(&Site { labels: &labels, ..site.clone() }) {
+                self.check_combination(critic.as_ref(), sampler.as_ref())?;
+            }
+        }
+        let sampler = sampler.map_err(|e| e.within("crd.negatives"))?;
         self.check_combination(critic.as_ref(), sampler.as_ref())?;
         let bank = |name| Bank::new(params, name, samples, width, self.bank_momentum, self.bank_precision);
         Ok(Box::new(LiveCrd {
@@ -186,7 +197,8 @@ impl Crd {
             (width, _) if !(1..=65_536).contains(&width) => {
                 refuse(format!("crd: embedding_width must be in 1..=65536, not {width}"))
             }
-            (_, m) if !(0.0..=1.0).contains(&m) => refuse(format!("crd: bank_momentum must be in 0..=1, not {m}")),
+            // At 1 the bank would never move.
+            (_, m) if !(0.0..1.0).contains(&m) => refuse(format!("crd: bank_momentum must be in 0..1, not {m}")),
             _ => Ok(()),
         }
     }
@@ -698,7 +710,12 @@ mod tests {
             build(Crd { embedding_width: 0, ..Crd::default() }),
             "crd: embedding_width must be in 1..=65536, not 0"
         );
-        assert_eq!(build(Crd { bank_momentum: 1.5, ..Crd::default() }), "crd: bank_momentum must be in 0..=1, not 1.5");
+        for momentum in [1.0, -0.5] {
+            assert_eq!(
+                build(Crd { bank_momentum: momentum, ..Crd::default() }),
+                format!("crd: bank_momentum must be in 0..1, not {momentum}")
+            );
+        }
         assert_eq!(
             build(config(Nce { temperature: 0.0 }, OtherClass::default())),
             "crd.critic: nce: temperature must be positive, not 0"
@@ -707,7 +724,8 @@ mod tests {
             build(config(Nce::default(), OtherClass { count: 0 })),
             "crd.negatives: other_class: count must be at least 1"
         );
-        let hardest = || Hardest { count: 1, other_class: true };
+        // Four samples have not that many others, which is not the point.
+        let hardest = || Hardest { count: 1024, other_class: true };
         let relaxed = |negatives: Crd| build(Crd { positives: Positives::Relaxed, ..negatives });
         assert_eq!(
             build(config(Mlp::default(), hardest())),

@@ -56,17 +56,18 @@ impl Default for FitNet {
 
 impl FitNet {
     fn hint<'a>(&self, side: &str, signature: &'a Signature) -> Result<&'a [TapInfo]> {
-        let maps = signature.taps.len().saturating_sub(1);
-        if self.hint_layer >= maps {
-            let names: Vec<&str> = signature.taps[..maps].iter().map(|tap| tap.name.as_str()).collect();
-            return Err(Error::plan(format!(
-                "fitnet: hint_layer {} does not exist, the {side} has 0 to {} ({})",
+        // Stages count from 1, whether there is a stem before them or not.
+        let (maps, first) = (signature.maps(), usize::from(signature.stem().is_none()));
+        let chosen = self.hint_layer.checked_sub(first).and_then(|index| maps.get(index..=index));
+        chosen.ok_or_else(|| {
+            let named = |(i, tap): (usize, &TapInfo)| format!("{} ({})", i + first, tap.name);
+            let layers: Vec<String> = maps.iter().enumerate().map(named).collect();
+            Error::plan(format!(
+                "fitnet: hint_layer {} does not exist, the {side} has {}",
                 self.hint_layer,
-                maps.saturating_sub(1),
-                names.join(", ")
-            )));
-        }
-        Ok(&signature.taps[self.hint_layer..=self.hint_layer])
+                layers.join(", ")
+            ))
+        })
     }
 }
 
@@ -104,7 +105,7 @@ impl Distiller for LiveFitNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
+    use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
 
     #[test]
     fn what_cannot_work_is_refused() {
@@ -117,7 +118,16 @@ mod tests {
             refusal(&FitNet::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
             "fitnet compares maps, but the student's tap `pooled` is a vector: choose a stage"
         );
-        let error = refusal(&FitNet { hint_layer: 9 }, &NARROW, &WIDE, &[]);
-        assert!(error.contains("hint_layer") && error.contains('9'), "{error}");
+        assert_eq!(
+            refusal(&FitNet { hint_layer: 9 }, &NARROW, &WIDE, &[]),
+            "fitnet: hint_layer 9 does not exist, the student has 0 (stem), 1 (stage1), 2 (stage2), 3 (stage3)"
+        );
+    }
+
+    #[test]
+    fn a_teacher_without_a_stem_is_paired_stage_by_stage() {
+        let (pairs, dropped) = pairs_without_stem(&FitNet::default());
+        assert_eq!(pairs, ["stage2"].map(|name| (name.to_owned(), name.to_owned())));
+        assert_eq!(dropped, Vec::<String>::new());
     }
 }

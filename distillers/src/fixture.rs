@@ -30,6 +30,15 @@ pub fn network(stages: &[(i64, i64)]) -> Signature {
     Signature { input: [3, 32, 32], classes: 2, taps, groups: vec![] }
 }
 
+/// The pairs that a method finds beside a teacher from elsewhere, without a stem; and what it leaves out.
+pub fn pairs_without_stem(config: &dyn DistillerConfig) -> (Vec<(String, String)>, Vec<String>) {
+    let mut teacher = network(&NARROW);
+    teacher.taps.remove(0);
+    let fixture = Fixture { student: network(&NARROW), teacher, labels: vec![0, 1].into() };
+    let TapPairs { pairs, dropped } = config.taps(&fixture.site()).unwrap();
+    (pairs.iter().map(|pair| (pair.student.to_string(), pair.teacher.to_string())).collect(), dropped)
+}
+
 /// Why a method refuses these networks, or pairs of output taps in place of its own.
 pub fn refusal(
     config: &dyn DistillerConfig,

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{match_heights, only_maps};
+use crate::tensor::{consecutive, match_heights, only_maps};
 
 limbeck::plugin! {
     method "fsp",
@@ -59,13 +59,7 @@ impl Default for Fsp {
 #[typetag::serde(name = "fsp")]
 impl DistillerConfig for Fsp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        fn maps(taps: &[TapInfo]) -> &[TapInfo] {
-            &taps[..taps.len().saturating_sub(1)]
-        }
-        let taps = only_maps("fsp", site.pair(maps(&site.student.taps), maps(&site.teacher.taps), Form::Output)?)?;
-        if taps.pairs.len() < 2 {
-            return Err(Error::plan("fsp needs at least two consecutive pairs of taps"));
-        }
+        let taps = consecutive("fsp", only_maps("fsp", site.maps(Form::Output)?)?)?;
         for pair in &taps.pairs {
             let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
             if s != t {
@@ -125,7 +119,7 @@ impl Distiller for LiveFsp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
+    use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
 
     #[test]
     fn what_cannot_work_is_refused() {
@@ -136,11 +130,19 @@ mod tests {
         );
         assert_eq!(
             refusal(&Fsp::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
-            "fsp needs at least two consecutive pairs of taps"
+            "fsp needs at least two consecutive pairs of taps: name them with \
+             `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
         );
         assert_eq!(
             refusal(&Fsp::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
             "fsp compares maps, but the student's tap `pooled` is a vector: choose a stage"
         );
+    }
+
+    #[test]
+    fn a_teacher_without_a_stem_is_paired_stage_by_stage() {
+        let (pairs, dropped) = pairs_without_stem(&Fsp::default());
+        assert_eq!(pairs, ["stage1", "stage2", "stage3"].map(|name| (name.to_owned(), name.to_owned())));
+        assert_eq!(dropped, ["student stem"]);
     }
 }

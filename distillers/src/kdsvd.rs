@@ -24,7 +24,7 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{normalize, only_maps};
+use crate::tensor::{consecutive, normalize, only_maps};
 
 limbeck::plugin! {
     method "kdsvd",
@@ -67,10 +67,7 @@ impl Default for KdSvd {
 #[typetag::serde(name = "kdsvd")]
 impl DistillerConfig for KdSvd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        let taps = only_maps("kdsvd", site.stages(Form::Output)?)?;
-        if taps.pairs.len() < 2 {
-            return Err(Error::plan("kdsvd needs at least two consecutive pairs of taps"));
-        }
+        let taps = consecutive("kdsvd", only_maps("kdsvd", site.stages(Form::Output)?)?)?;
         for pair in &taps.pairs {
             let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
             if s != t {
@@ -179,7 +176,8 @@ mod tests {
         );
         assert_eq!(
             refusal(&KdSvd::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
-            "kdsvd needs at least two consecutive pairs of taps"
+            "kdsvd needs at least two consecutive pairs of taps: name them with \
+             `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
         );
         assert_eq!(refusal(&KdSvd { k: 17 }, &NARROW, &NARROW, &[]), "kdsvd: k must be between 1 and 16, not 17");
     }

@@ -82,6 +82,9 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused() {
         let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
-        assert_eq!(refusal(&Pkt {}, &NARROW, &WIDE, &pairs), "this method takes one pair of taps, not 2");
+        assert_eq!(
+            refusal(&Pkt {}, &NARROW, &WIDE, &pairs),
+            "this method takes one pair of taps, not 2: name it with `taps = [[STUDENT'S, TEACHER'S]]`"
+        );
     }
 }

@@ -68,6 +68,9 @@ impl DistillerConfig for Rkd {
                 return Err(Error::plan(format!("rkd: {name} must not be negative, not {weight}")));
             }
         }
+        if self.distance == 0.0 && self.angle == 0.0 {
+            return Err(Error::plan("rkd: distance and angle are both 0: give at least one a weight"));
+        }
         Ok(Box::new(LiveRkd { config: self.clone() }))
     }
 }
@@ -100,7 +103,7 @@ impl Distiller for LiveRkd {
         let (s, t) = (student.flatten(1, -1), teacher.flatten(1, -1));
         let compare = |s: Tensor, t: Tensor| s.smooth_l1_loss(&t, Reduction::Mean, 1.0);
         let mut terms = Terms::new();
-        if self.config.distance > 0.0 || self.config.angle == 0.0 {
+        if self.config.distance > 0.0 {
             terms = terms.loss("distance", compare(distances(&s), distances(&t)) * self.config.distance);
         }
         if self.config.angle > 0.0 {
@@ -118,10 +121,17 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused() {
         let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
-        assert_eq!(refusal(&Rkd::default(), &NARROW, &WIDE, &pairs), "this method takes one pair of taps, not 2");
+        assert_eq!(
+            refusal(&Rkd::default(), &NARROW, &WIDE, &pairs),
+            "this method takes one pair of taps, not 2: name it with `taps = [[STUDENT'S, TEACHER'S]]`"
+        );
         assert_eq!(
             refusal(&Rkd { angle: -1.0, ..Rkd::default() }, &NARROW, &WIDE, &[]),
             "rkd: angle must not be negative, not -1"
+        );
+        assert_eq!(
+            refusal(&Rkd { distance: 0.0, angle: 0.0 }, &NARROW, &WIDE, &[]),
+            "rkd: distance and angle are both 0: give at least one a weight"
         );
     }
 }

@@ -42,8 +42,21 @@ pub(crate) fn only_maps(method: &str, taps: TapPairs) -> Result<TapPairs> {
 /// Refuses a pairing of nothing.
 pub(crate) fn not_empty(method: &str, taps: TapPairs) -> Result<TapPairs> {
     match taps.pairs.is_empty() {
-        true => Err(Error::plan(format!("{method} needs at least one pair of taps"))),
+        true => Err(Error::plan(format!(
+            "{method} needs at least one pair of taps: name it with `taps = [[STUDENT'S, TEACHER'S]]`"
+        ))),
         false => Ok(taps),
+    }
+}
+
+/// Refuses a single pair, for a method that compares consecutive ones.
+pub(crate) fn consecutive(method: &str, taps: TapPairs) -> Result<TapPairs> {
+    match taps.pairs.len() {
+        0 | 1 => Err(Error::plan(format!(
+            "{method} needs at least two consecutive pairs of taps: name them with \
+             `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
+        ))),
+        _ => Ok(taps),
     }
 }
 

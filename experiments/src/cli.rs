@@ -565,6 +565,7 @@ fn plan(arguments: &ExperimentArgs, options: Options) -> Result<Sweep> {
     let grid = config::load_grid(&arguments.file, &overrides, &only)?;
     let options = Options { lanes: arguments.lanes, ..options };
     Sweep::new(grid, &arguments.file, &arguments.out, &options, &mut Pool::default())
+        .map_err(|error| config::place(error, &arguments.file, &overrides))
 }
 
 fn run_experiment(
@@ -604,7 +605,7 @@ fn run_experiment(
             anstream::stderr(),
             "stopped before the end, with checkpoints in {}; this goes on from there:\n  {}",
             finished.folder.display(),
-            command_line(arguments)
+            command_line(&going_on(arguments))
         );
         if json {
             print_outlines(&[finished.folder], &report::Options::default(), None)?;
@@ -676,7 +677,11 @@ fn crew(
     arguments.extend([OsString::from("--"), experiment.file.clone().into()]);
     let devices = match &crew.devices[..] {
         [] => experiment.device.iter().cloned().collect(),
-        devices => devices.iter().map(DeviceSpec::to_string).collect(),
+        devices => {
+            // The plan is made for the first of them: the others' workers would be the ones to find out.
+            devices.iter().try_for_each(|device| device.resolve().map(drop)).map_err(Error::from)?;
+            devices.iter().map(DeviceSpec::to_string).collect()
+        }
     };
     Ok(Some(Crew { program, arguments, devices, jobs, threads: (plan::cores() / jobs).max(1) }))
 }
@@ -694,10 +699,26 @@ fn work(experiment: &ExperimentArgs, tensorboard: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The option that ends a call early.
+const STOP_AFTER: &str = "--stop-after";
 /// The exit code of a run that was stopped in order.
 const STOPPED: u8 = 3;
 /// The exit code of one that was interrupted at once: 128 and the number of SIGINT, as shells have it.
 const INTERRUPTED: i32 = 130;
+
+/// The arguments of a call that goes on: without the limit that this one has reached.
+fn going_on(arguments: &[OsString]) -> Vec<OsString> {
+    let mut rest = arguments.iter();
+    let mut kept = Vec::new();
+    while let Some(argument) = rest.next() {
+        match argument.to_str() {
+            Some(STOP_AFTER) => _ = rest.next(),
+            Some(text) if text.strip_prefix(STOP_AFTER).is_some_and(|value| value.starts_with('=')) => {}
+            _ => kept.push(argument.clone()),
+        }
+    }
+    kept
+}
 
 /// The arguments as one types them for a shell.
 fn command_line(arguments: &[OsString]) -> String {
@@ -874,6 +895,9 @@ mod tests {
     fn a_command_line_can_be_typed_again() {
         let arguments = ["limbeck", "run", "it's.toml", "--set", "compare.methods=[\"kd\"]", ""].map(OsString::from);
         assert_eq!(command_line(&arguments), r#"limbeck run 'it'\''s.toml' --set 'compare.methods=["kd"]' ''"#);
+        let limited =
+            ["limbeck", "run", "--stop-after", "3steps", "a.toml", "--stop-after=9m", "-v"].map(OsString::from);
+        assert_eq!(command_line(&going_on(&limited)), "limbeck run a.toml -v");
     }
 
     #[test]

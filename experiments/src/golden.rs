@@ -7,7 +7,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`models`] | the networks: logits, taps, gradients |
-//! | [`losses`] | the methods: losses, gradients, states |
+//! | [`methods`] | a step of each method: losses and gradients |
+//! | [`losses`] | cross-entropy, soft targets, and steps of CRD over its banks |
 //!
 //! ```
 //! use limbeck_experiments::golden::{assert_digest, digest, fill};
@@ -16,6 +17,7 @@
 //! ```
 
 pub mod losses;
+pub mod methods;
 pub mod models;
 
 use limbeck::error::{Error, Result};

@@ -96,15 +96,18 @@ pub fn show_json(name: &str, role: Option<Role>) -> Result<String> {
 
 /// A model's network, for the inputs that it was published with; nothing for other plugins and where a file is missing.
 fn network(plugin: &Plugin) -> Result<Option<Network>> {
+    match model(plugin)? {
+        Some(config) if config.file().is_none() => Network::of(&*config, "", &config.example()).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// A model with its default settings; nothing for other plugins.
+fn model(plugin: &Plugin) -> Result<Option<Box<dyn ModelConfig>>> {
     if plugin.role != Role::Model {
         return Ok(None);
     }
-    let config: Box<dyn ModelConfig> =
-        plugin.default_table()?.try_into().map_err(|e: toml::de::Error| Error::plan(e.message()))?;
-    match config.file() {
-        None => Network::of(&*config, "", &config.example()).map(Some),
-        Some(_) => Ok(None),
-    }
+    plugin.default_table()?.try_into().map(Some).map_err(|e: toml::de::Error| Error::plan(e.message()))
 }
 
 fn find(name: &str, role: Option<Role>) -> Result<Vec<&'static Plugin>> {
@@ -139,7 +142,7 @@ fn entry(plugin: &Plugin) -> Result<String> {
         let _ = writeln!(text, "  {citation}");
     }
     let _ = writeln!(text, "  crate {package} {version}\n\n  in an experiment file, with the default settings:\n");
-    for line in example(plugin).lines() {
+    for line in example(plugin)?.lines() {
         let _ = writeln!(text, "{}", format!("    {line}").trim_end());
     }
     if let Some(network) = network(plugin)? {
@@ -164,13 +167,15 @@ fn figures(network: &Network) -> String {
 }
 
 /// The plugin's default settings as a table of an experiment file.
-fn example(plugin: &Plugin) -> String {
+fn example(plugin: &Plugin) -> Result<String> {
     let (name, settings) = (plugin.name, plugin.settings.trim());
     let table = match plugin.role {
-        Role::Method => return method_example(name, settings),
+        Role::Method => return Ok(method_example(name, settings)),
         Role::Distiller => "method.NAME.terms.distiller",
         Role::Critic => "method.NAME.terms.distiller.critic",
         Role::Negatives => "method.NAME.terms.distiller.negatives",
+        // What comes from a file only teaches.
+        Role::Model if model(plugin)?.is_some_and(|config| config.file().is_some()) => "teacher.NAME.model",
         Role::Model => "student.model",
         Role::Dataset => "dataset",
         Role::Schedule => "train.schedule",
@@ -179,7 +184,7 @@ fn example(plugin: &Plugin) -> String {
     let item = if plugin.role == Role::Distiller { "[[method.NAME.terms]]\nweight = 1.0\n" } else { "" };
     let text = format!("{item}[{table}]\nkind = {name:?}\n{settings}");
     // The settings' own tables are below this one.
-    nest(text.trim_end(), table, &format!("[{table}]"))
+    Ok(nest(text.trim_end(), table, &format!("[{table}]")))
 }
 
 /// A method's tables, moved to `[method.NAME]`.
@@ -263,9 +268,10 @@ mod tests {
     #[test]
     fn every_example_is_toml_in_its_place() {
         for plugin in registry::plugins() {
-            let text = example(plugin);
+            let text = example(plugin).unwrap();
             let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{text}\n{error}"));
             let top = match plugin.role {
+                Role::Model if ["torchscript", "precomputed"].contains(&plugin.name) => "teacher",
                 Role::Model => "student",
                 Role::Dataset => "dataset",
                 Role::Schedule | Role::Optimizer => "train",

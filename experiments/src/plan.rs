@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use limbeck::cohort::{CombinedTeacher, Data, Teacher, Term, TermSite, build_terms};
+use limbeck::cohort::{CombinedTeacher, Data, Teacher, Term, TermSite, build_terms, check_main_stage};
 use limbeck::combination::{Combination, Combining};
 use limbeck::dataset::{DatasetConfig, DatasetInfo};
 use limbeck::distiller::TapPairs;
@@ -25,6 +25,7 @@ use serde::Serialize;
 use tch::{Device, Kind, nn};
 
 use crate::probes::{self, PlannedProbe, ProbeOutline, ProbeSeat};
+use crate::progress::plural;
 use crate::store::{self, CellEntry, PlanFile, Progress};
 
 /// An experiment that can be run.
@@ -188,6 +189,8 @@ pub struct PlannedTerm {
     pub parameters: i64,
     /// The epochs of its initial stage, if it has one.
     pub initial_epochs: Option<u64>,
+    /// The learning rate of that; absent: the experiment's.
+    pub initial_learning_rate: Option<f64>,
     /// The last epoch of the main stage in which it has a loss; absent: the last of all. 0: it has none there.
     pub last_epoch: Option<u64>,
 }
@@ -202,10 +205,8 @@ impl From<&Term> for PlannedTerm {
             taps: term.taps.clone(),
             parameters: term.parameters(),
             initial_epochs: term.initial_stage().map(|stage| stage.epochs),
-            last_epoch: match term.initial_stage() {
-                Some(stage) if !stage.then_loss => Some(0),
-                _ => term.schedule.as_ref().and_then(|schedule| schedule.to),
-            },
+            initial_learning_rate: term.initial_stage().and_then(|stage| stage.learning_rate),
+            last_epoch: term.last_epoch(),
         }
     }
 }
@@ -824,7 +825,9 @@ fn plan_method(
     let labels: &Arc<[i64]> = &data.labels;
     let measure = data.dataset.info().measure;
     let site = TermSite { teachers: &signatures, combined: &combined, labels, measure, device: Device::Cpu, seed: 0 };
-    let terms = build_terms(&config, &student.signature, &site).map_err(|e| e.within(&format!("method.{name}")))?;
+    let terms = build_terms(&config, &student.signature, &site)
+        .and_then(|terms| check_main_stage(&config, &terms, experiment.train.epochs).map(|()| terms))
+        .map_err(|e| e.within(&format!("method.{name}")))?;
     let terms = terms.iter().map(PlannedTerm::from).collect();
     Ok(PlannedMethod { name: name.to_owned(), config, terms })
 }
@@ -900,7 +903,8 @@ impl fmt::Display for Setting<'_> {
                 TeacherWeights::File(path) => writeln!(f, "weights {}", path.display())?,
                 TeacherWeights::Trained { folder, progress, .. } => {
                     let epochs = teacher.config.train.as_ref().map_or(0, |train| train.epochs);
-                    writeln!(f, "trained first, {epochs} epochs, in {} ({progress})", folder.display())?;
+                    let epochs = plural(epochs, "epoch");
+                    writeln!(f, "trained first, {epochs}, in {} ({progress})", folder.display())?;
                 }
             }
             writeln!(f, "           {}", taps(&teacher.network.signature))?;
@@ -915,12 +919,12 @@ impl fmt::Display for Setting<'_> {
         writeln!(f, "           {}", taps(&plan.student.signature))?;
         writeln!(
             f,
-            "training   {} epochs of {} steps, batch {}, learning rate {}, {} threads on {}",
-            train.epochs,
-            plan.data.steps_per_epoch(train.batch),
+            "training   {} of {}, batch {}, learning rate {}, {} on {}",
+            plural(train.epochs, "epoch"),
+            plural(plan.data.steps_per_epoch(train.batch), "step"),
             train.batch,
             train.learning_rate,
-            plan.threads,
+            plural(plan.threads as u64, "thread"),
             device_name(plan.device)
         )
     }
@@ -944,7 +948,10 @@ impl fmt::Display for Plan {
                     n => writeln!(f, ", {} parameters of its own", thousands(n))?,
                 }
                 if let Some(epochs) = term.initial_epochs {
-                    writeln!(f, "      first: an initial stage of {epochs} epochs")?;
+                    let rate = term.initial_learning_rate.unwrap_or(self.experiment.train.learning_rate);
+                    let then = if term.last_epoch == Some(0) { "; no loss after it" } else { "" };
+                    let epochs = plural(epochs, "epoch");
+                    writeln!(f, "      first: an initial stage of {epochs} at rate {rate}{then}")?;
                 }
                 if term.taps.pairs.is_empty() {
                     writeln!(f, "      logits {0} — logits {0}", self.student.signature.classes)?;

@@ -424,7 +424,11 @@ impl Observer for Both<'_> {
         self.0.event(lane, event);
         match event {
             Event::Step { .. } => tracing::debug!(lane = lane.name, ?event),
-            Event::Warning { .. } | Event::Ended(Outcome::Failed { .. }) => tracing::warn!(lane = lane.name, ?event),
+            Event::Warning { .. } => tracing::warn!(lane = lane.name, ?event),
+            // Whoever watches says it.
+            Event::Ended(Outcome::Failed { reason, checkpoint }) => {
+                tracing::debug!(lane = lane.name, reason, ?checkpoint, "failed");
+            }
             _ => tracing::info!(lane = lane.name, ?event),
         }
         self.1.event(lane, event);

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cohorts::{self, Seat};
 use crate::plan::{Outline, Place, Plan, Pool, thousands};
 use crate::probes::ProbeSeat;
+use crate::progress::plural;
 use crate::run::{is_open, is_unread};
 use crate::store::{self, PointEntry, SweepFile};
 
@@ -173,7 +174,8 @@ impl Sweep {
     pub fn text(&self) -> Result<String> {
         let mut text = String::new();
         if let Some(SweepFile { name, axes, points, .. }) = &self.file {
-            let _ = writeln!(text, "sweep {name}, in {}: {} points", self.folder.display(), points.len());
+            let count = plural(points.len() as u64, "point");
+            let _ = writeln!(text, "sweep {name}, in {}: {count}", self.folder.display());
             for (axis, values) in axes {
                 let _ = writeln!(text, "axis       {axis}: {}", values.join("; "));
             }

@@ -32,7 +32,7 @@ pub(crate) use evaluate::batches;
 pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
 pub use stop::{Limit, Stop};
 pub use teacher::Teacher;
-pub use term::{Term, TermSite, build_terms};
+pub use term::{Term, TermSite, build_terms, check_main_stage};
 
 use crate::checkpoint;
 use crate::dataset::{Dataset, Rows, Split, UNLABELLED, Views, hold_out};

@@ -117,6 +117,18 @@ pub fn parse_grid(text: &str, path: &Path, overrides: &[String], only: &grid::Fi
     grid::read(Draft::new(&source, overrides)?, only)
 }
 
+/// Gives an error that was found while planning its place: that of the key that it begins with, as in
+/// `teacher.big: weights: …`. An error that begins with no key of the file, or has a place already, stays as it is.
+pub fn place(error: Error, path: &Path, overrides: &[String]) -> Error {
+    let Error::Plan(message) = &error else { return error };
+    let Ok(text) = std::fs::read_to_string(path) else { return error };
+    let Ok(source) = Source::new(&text, path) else { return error };
+    match (Draft::new(&source, overrides), source.key_of(message)) {
+        (Ok(draft), Some(key)) => draft.fault(&key, message),
+        _ => error,
+    }
+}
+
 /// The tables of a file while values are replaced in them.
 #[derive(Clone)]
 struct Draft<'a> {
@@ -153,7 +165,10 @@ impl<'a> Draft<'a> {
     fn read<T: DeserializeOwned>(&self) -> Result<T> {
         let value = hoist_kind(Value::Table(self.table.clone()));
         Ok(serde_path_to_error::deserialize(value).map_err(|error| {
-            let key = error.path().to_string();
+            let key = match error.path().to_string() {
+                top if top == "." => String::new(),
+                key => key,
+            };
             Box::new(self.source.diagnose(&key, error.inner().message(), &self.table, &self.origins))
         })?)
     }
@@ -185,6 +200,22 @@ impl<'a> Source<'a> {
         collect_spans(spanned.get_ref(), "", &mut source.spans);
         source.table = text.parse().map_err(|e| not_toml(&source, e))?;
         Ok(source)
+    }
+
+    /// The longest key of the file that a message begins with, a part before each colon. The label of a point may come first,
+    /// and what a term is stands in parentheses behind its number.
+    fn key_of(&self, message: &str) -> Option<String> {
+        let mut key: Option<String> = None;
+        for (i, part) in message.split(": ").enumerate() {
+            let name = part.split(" (").next().unwrap_or(part);
+            let longer = key.as_deref().map_or_else(|| name.to_owned(), |key| join(key, name));
+            match self.spans.contains_key(&longer) {
+                true => key = Some(longer),
+                false if key.is_some() || i > 0 => break,
+                false => {}
+            }
+        }
+        key
     }
 
     fn origin(&self, span: Range<usize>) -> Origin {
@@ -230,13 +261,7 @@ impl<'a> Source<'a> {
         } else if let (true, [unknown, known @ ..]) = (message.starts_with("unknown variant"), &quoted[..]) {
             let inner = if key.ends_with(".kind") { key.to_owned() } else { format!("{key}.kind") };
             let of_kind = get(table, &inner).and_then(Value::as_str) == Some(unknown);
-            // serde lists the kinds that it knows: the role that has them is the one that was asked.
-            let role = Role::ALL
-                .into_iter()
-                .filter(|role| *role != Role::Method)
-                .max_by_key(|role| registry::plugins_of(*role).iter().filter(|p| known.contains(&p.name)).count())
-                .filter(|role| registry::plugins_of(*role).iter().any(|plugin| known.contains(&plugin.name)));
-            match (of_kind, role) {
+            match (of_kind, role_of(known)) {
                 (true, Some(role)) => (registry::unknown(role, unknown), inner),
                 _ => {
                     let hint = match registry::nearest(unknown, known.iter().copied()) {
@@ -256,14 +281,27 @@ impl<'a> Source<'a> {
     }
 }
 
-/// serde's words for a value of another type, in those of TOML.
+/// The role of which serde lists the kinds: it knows every plugin of it, and test doubles beside them. A kind that is no
+/// plugin's, such as a step of a view, may have the name of a plugin, but not of all.
+fn role_of(known: &[&str]) -> Option<Role> {
+    let has_all = |role: &Role| {
+        let plugins = registry::plugins_of(*role);
+        !plugins.is_empty() && plugins.iter().all(|plugin| known.contains(&plugin.name))
+    };
+    Role::ALL.into_iter().filter(|role| *role != Role::Method).find(has_all)
+}
+
+/// serde's words for a value of another type, or a list of another length, in those of TOML.
 fn wrong_type(message: &str, key: &str) -> Option<String> {
-    let said = ["invalid type: ", "invalid value: "].into_iter().find_map(|start| message.strip_prefix(start))?;
+    let said = ["invalid type: ", "invalid value: ", "invalid length "]
+        .into_iter()
+        .find_map(|start| message.strip_prefix(start))?;
     let (found, expected) = said.rsplit_once(", expected ")?;
     let found = match found {
-        "sequence" => "a list",
-        "map" => "a table",
-        other => other,
+        "sequence" => "a list".to_owned(),
+        "map" => "a table".to_owned(),
+        length if message.starts_with("invalid length") => format!("a list of {length}"),
+        other => other.to_owned(),
     };
     let expected = match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
@@ -273,6 +311,10 @@ fn wrong_type(message: &str, key: &str) -> Option<String> {
         "path string" => "a string",
         "a sequence" => "a list",
         "a map" => "a table",
+        // The only lists of two different things that there are.
+        "a tuple of size 2" => "a pair [student's tap, teacher's tap]",
+        "fewer elements in array" if key.contains(".taps[") => "a pair [student's tap, teacher's tap]",
+        "fewer elements in array" => "fewer values",
         plugin if plugin.starts_with("dyn ") && key.ends_with(".kind") => "a name",
         plugin if plugin.starts_with("dyn ") => "a table with a `kind`",
         table if table.starts_with("struct ") => "a table",

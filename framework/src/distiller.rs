@@ -133,6 +133,24 @@ impl Site<'_> {
         self.pair(self.student.stages(), self.teacher.stages(), form)
     }
 
+    /// The stem and the stages, paired by position, or the configured pairs. A stem that one side alone has is paired with
+    /// nothing, rather than every tap with the one after its own.
+    ///
+    /// # Errors
+    /// If a configured tap does not exist.
+    pub fn maps(&self, form: Form) -> Result<TapPairs> {
+        let lone = match (self.student.stem(), self.teacher.stem()) {
+            (Some(stem), None) => format!("student {}", stem.name),
+            (None, Some(stem)) => format!("teacher {}", stem.name),
+            _ => return self.pair(self.student.maps(), self.teacher.maps(), form),
+        };
+        let mut pairs = self.stages(form)?;
+        if self.configured_pairs.is_none() {
+            pairs.dropped.insert(0, lone);
+        }
+        Ok(pairs)
+    }
+
     /// The pooled features (the last tap) of both, or the configured pairs.
     ///
     /// # Errors
@@ -209,7 +227,10 @@ impl TapPairs {
     pub fn single(&self) -> Result<&TapPair> {
         match self.pairs.as_slice() {
             [pair] => Ok(pair),
-            pairs => Err(Error::plan(format!("this method takes one pair of taps, not {}", pairs.len()))),
+            pairs => Err(Error::plan(format!(
+                "this method takes one pair of taps, not {}: name it with `taps = [[STUDENT'S, TEACHER'S]]`",
+                pairs.len()
+            ))),
         }
     }
 }

@@ -370,6 +370,9 @@ pub struct TapInfo {
     pub pre_activation: bool,
 }
 
+/// The name of a network's first tap, before all stages.
+pub const STEM: &str = "stem";
+
 /// A named group of modules, the unit in which an initial stage trains a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
@@ -388,19 +391,33 @@ pub struct Signature {
     pub input: [i64; 3],
     /// The width of its logits.
     pub classes: i64,
-    /// Its taps from the input to the output: first the stem, last the pooled vector, the stages between them.
+    /// Its taps from the input to the output: first the stem, which is called that, then the stages, last the pooled vector.
+    /// A network from elsewhere may lack the first or the last.
     pub taps: Vec<TapInfo>,
     /// Its modules, in groups, in order.
     pub groups: Vec<Group>,
 }
 
 impl Signature {
+    /// The first tap, if it is the stem.
+    pub fn stem(&self) -> Option<&TapInfo> {
+        self.taps.first().filter(|tap| tap.name == STEM)
+    }
+
+    /// The last tap, if it is a vector.
+    pub fn pooled(&self) -> Option<&TapInfo> {
+        self.taps.last().filter(|tap| tap.shape.len() == 1)
+    }
+
+    /// The taps before the pooled vector: the stem, if there is one, and the stages.
+    pub fn maps(&self) -> &[TapInfo] {
+        &self.taps[..self.taps.len() - usize::from(self.pooled().is_some())]
+    }
+
     /// The taps between the stem and the pooled vector.
     pub fn stages(&self) -> &[TapInfo] {
-        match self.taps.len() {
-            0..=2 => &[],
-            n => &self.taps[1..n - 1],
-        }
+        // A stem of one number a sample is the pooled vector, too.
+        self.maps().get(usize::from(self.stem().is_some())..).unwrap_or_default()
     }
 
     /// The tap of that name.
@@ -421,7 +438,16 @@ impl Signature {
     pub fn shape(&self, tap: &TapRef) -> Result<&[i64]> {
         let info = self.tap(&tap.name)?;
         if tap.form == Form::PreActivation && !info.pre_activation {
-            return Err(Error::plan(format!("tap `{}` has no pre-activation value", tap.name)));
+            let with: Vec<&str> =
+                self.taps.iter().filter(|tap| tap.pre_activation).map(|tap| tap.name.as_str()).collect();
+            let remedy = match &with[..] {
+                [] => "no tap of the network has one: take a method that needs none".to_owned(),
+                with => format!(
+                    "pair taps that have one with `taps` ({}), or take a method that needs none",
+                    with.join(", ")
+                ),
+            };
+            return Err(Error::plan(format!("tap `{}` has no pre-activation value; {remedy}", tap.name)));
         }
         Ok(&info.shape)
     }

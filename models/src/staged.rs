@@ -6,7 +6,7 @@ use tch::nn::Module;
 use crate::layers::{CLASSIFIER, ConvBn, Draft, Window, pooled, relu};
 
 /// The tap and the group of a network's first layers.
-pub(crate) const STEM: &str = "stem";
+pub(crate) use limbeck::model::STEM;
 /// The taps and groups of its stages.
 pub(crate) const STAGES: [&str; 4] = ["stage1", "stage2", "stage3", "stage4"];
 

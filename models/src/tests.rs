@@ -114,6 +114,8 @@ fn the_signature_tells_the_shapes_of_every_network_and_input() {
             }
             let stages: Vec<&str> = signature.stages().iter().map(|tap| tap.name.as_str()).collect();
             let groups: Vec<&str> = signature.groups.iter().map(|group| group.name.as_str()).collect();
+            let ends = [signature.stem(), signature.pooled()].map(|tap| tap.map(|tap| tap.name.as_str()));
+            assert_eq!(ends, [Some("stem"), Some("pooled")], "{name}");
             assert_eq!(stages, &["stage1", "stage2", "stage3", "stage4"][..taps - 2], "{name}");
             assert_eq!(groups, [&["stem"], &stages[..], &["classifier"]].concat(), "{name}");
             assert_eq!(signature.feature_groups(), groups[..groups.len() - 1], "{name}");

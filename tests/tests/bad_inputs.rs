@@ -247,8 +247,8 @@ fn a_checkpoint_of_another_configuration_or_surrounding_is_refused() {
     assert_eq!(
         error,
         format!(
-            "{} was begun on cpu with 1 threads and cannot go on exactly on cpu with 2: use --device cpu --set threads=1, \
-             or another folder with --out",
+            "{} was begun on cpu with threads = 1 and cannot go on exactly on cpu with threads = 2: use --device cpu \
+             --set threads=1, or another folder with --out",
             shown(&own)
         )
     );
@@ -403,12 +403,69 @@ fn data_of_another_size_are_refused() {
     }
 }
 
+/// What is said of a method's first term, without its place in the file.
+fn of_term(method: &str, said: &str) -> String {
+    let (message, place) = said.split_once("\n  --> ").unwrap();
+    let line = EXPERIMENT.lines().position(|line| line == format!("[method.{method}]")).unwrap() + 2;
+    assert!(place.starts_with(&format!("{FILE}:{line}:10\n")), "{said}");
+    assert!(place.ends_with(&format!("\n  key: method.{method}.terms[0]")), "{said}");
+    message.to_owned()
+}
+
+#[test]
+fn a_method_without_a_loss_in_the_main_stage_is_refused() {
+    let folder = begun(0);
+    let said = |set: &str| refusal(folder.path(), &["compare.methods=['flow']", "method.flow.cross_entropy=0", set]);
+    let first_line = |set: &str| said(set).lines().next().unwrap().to_owned();
+    assert_eq!(
+        said("lanes=1"),
+        "method.flow: fsp has no loss after its initial stage: give cross_entropy or another term
+  --> bad.toml:20:9
+   |
+20 | [method.flow]
+   |         ^^^^
+  key: method.flow"
+    );
+    let both =
+        "{ distiller = { kind = 'fsp', initial_epochs = 1 } }, { schedule = { to = 1 }, distiller = { kind = 'kd' } }";
+    assert_eq!(
+        first_line(&format!("method.flow.terms=[{both}]")),
+        "method.flow: fsp has no loss after its initial stage, and every other term has ended after epoch 1: give \
+         cross_entropy or another term"
+    );
+    assert_eq!(
+        first_line("method.flow.terms[0].schedule={ from = 2 }"),
+        "method.flow: terms[0] (fsp, teacher big): it has no loss after its initial stage, so that `schedule` has no \
+         effect: remove it"
+    );
+
+    let shown = plan(folder.path(), &["compare.methods=['flow', 'ft']", "train.learning_rate=0.02"]).to_string();
+    assert!(shown.contains("\n      first: an initial stage of 1 epoch at rate 0.02; no loss after it\n"), "{shown}");
+    assert!(shown.contains("\n      first: an initial stage of 30 epochs at rate 0.01\n"), "{shown}");
+    assert!(
+        shown.contains("\ntraining   2 epochs of 6 steps, batch 64, learning rate 0.02, 1 thread on cpu\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn devices_that_are_not_there_are_refused_while_planning() {
+    if limbeck::device::cuda_devices() > 0 {
+        return;
+    }
+    let folder = begun(0);
+    let (code, said) = command(folder.path(), None, &["run", FILE, "--devices", "cpu,cuda:0", "--dry-run"]);
+    assert_eq!(code, Some(2));
+    assert!(said.starts_with("device \"cuda:0\" is asked for and CUDA is not to be had: "), "{said}");
+}
+
 #[test]
 fn taps_that_do_not_fit_a_method_are_refused() {
     let folder = begun(0);
     let taps = |method: &str, pairs: &str| {
         let methods = format!("compare.methods=['{method}']");
-        refusal(folder.path(), &[&methods, &format!("method.{method}.terms[0].taps={pairs}")])
+        let set = [&*methods, &*format!("method.{method}.terms[0].taps={pairs}")];
+        of_term(method, &refusal(folder.path(), &set))
     };
     let maps = "method.maps: terms[0] (at, teacher big): ";
     let there = "there is no tap `stage9`; the network has stem, stage1, stage2, stage3, pooled";
@@ -418,9 +475,20 @@ fn taps_that_do_not_fit_a_method_are_refused() {
     assert_eq!(taps("maps", "[['pooled', 'stage2']]"), vector("student"));
     assert_eq!(taps("maps", "[['stage2', 'pooled']]"), vector("teacher"));
     let flow = "method.flow: terms[0] (fsp, teacher big): fsp needs ";
-    assert_eq!(taps("flow", "[['stage1', 'stage1']]"), format!("{flow}at least two consecutive pairs of taps"));
     assert_eq!(
-        refusal(folder.path(), &["compare.methods=['flow']", "teacher.big.model.kind='resnet8x4'"]),
+        taps("flow", "[['stage1', 'stage1']]"),
+        format!(
+            "{flow}at least two consecutive pairs of taps: name them with \
+             `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
+        )
+    );
+    assert_eq!(
+        taps("maps", "[]"),
+        format!("{maps}at needs at least one pair of taps: name it with `taps = [[STUDENT'S, TEACHER'S]]`")
+    );
+    let wide = ["compare.methods=['flow']", "teacher.big.model.kind='resnet8x4'"];
+    assert_eq!(
+        of_term("flow", &refusal(folder.path(), &wide)),
         format!(
             "{flow}as many channels on both sides, but the student's `stem` has 16 and the teacher's `stem` 32: choose \
              networks of one width, or other taps with `taps`"

@@ -25,6 +25,8 @@ fn the_cpu_passes_with_a_line_for_every_part() {
         ("networks", "25 networks in float64, logits and taps against the reference numbers", 1, Verdict::Ok),
         ("networks", "25 networks in float32, logits and taps against the CPU", 1, Verdict::Ok),
         ("losses", "kd and cross-entropy in float64", 1, Verdict::Ok),
+        ("losses", "every other method in float64, losses and gradients", 1, Verdict::Ok),
+        ("losses", "kdsvd in float64, gradients", 1, Verdict::Ok),
         ("losses", "crd in float64, losses, gradients and banks", 1, Verdict::Ok),
         ("cohort", "weights finite and moved", plugins_of(Role::Method).len(), Verdict::Ok),
         ("resume", "students stopped after 7 steps and resumed: the same bytes", 1, Verdict::Ok),

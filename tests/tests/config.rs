@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use limbeck::config::parse;
+use limbeck::config::grid::Filter;
+use limbeck::config::{parse, parse_grid};
 use limbeck_experiments as _;
 
 const GOOD: &str = r#"format = 1
@@ -173,6 +174,14 @@ fn wrong_types_and_missing_keys() {
   key: student"
     );
     assert_eq!(
+        replaced("format = 1", ""),
+        "the key `format` is missing here
+  --> x.toml:1:1
+  |
+1 | 
+  | ^"
+    );
+    assert_eq!(
         replaced("epochs = 2", "epochs = = 2"),
         "this is not TOML: extra `=`, expected nothing
   --> x.toml:16:10
@@ -303,8 +312,97 @@ fn unknown_keys_kinds_and_wrong_types_in_every_table() {
             "expected a list, found string \"kd\"",
             "compare.methods",
         ),
+        // A step may have the name of a distiller.
+        (
+            "[teacher.big]\n",
+            "[dataset.views.grey]\nsteps = [{ kind = 'luminanc' }]\n[teacher.big]\n",
+            "unknown value `luminanc`: did you mean `luminance`?",
+            "dataset.views.grey.steps[0].kind",
+        ),
+        (
+            "[teacher.big]\n",
+            "[dataset.views.grey]\nsteps = [{ kind = 'wavelet' }]\n[teacher.big]\n",
+            "unknown value `wavelet`: known here: normalise, resize, lab, luminance, ab, jitter",
+            "dataset.views.grey.steps[0].kind",
+        ),
+        (
+            "[teacher.big]\n",
+            "[teacher.both]\ncombine = { kind = 'mean_logit', teachers = ['big'] }\n[teacher.big]\n",
+            "unknown value `mean_logit`: did you mean `mean_logits`?",
+            "teacher.both.combine.kind",
+        ),
+        (
+            "[teacher.big]\n",
+            "[teacher.both]\ncombine = { kind = 'confidence', teacher = ['big'] }\n[teacher.big]\n",
+            "unknown key `teacher`: did you mean `teachers`?",
+            "teacher.both.combine.teacher",
+        ),
+        (
+            "[compare]\n",
+            "[probe.far]\nstandardise = true\n[compare]\n",
+            "unknown key `standardise`: did you mean `standardize`?",
+            "probe.far.standardise",
+        ),
+        (
+            "[compare]\n",
+            "[probe.far]\ndataset = { kind = 'cifar11' }\n[compare]\n",
+            "unknown dataset `cifar11`: did you mean `cifar10`?",
+            "probe.far.dataset.kind",
+        ),
+        (
+            "[compare]\n",
+            "[probe.far.train]\nschedule = { kind = 'cosin' }\n[compare]\n",
+            "unknown schedule `cosin`: did you mean `cosine`?",
+            "probe.far.train.schedule.kind",
+        ),
+        (
+            "weight = 2.0",
+            "taps = [['stage1']]",
+            "expected a pair [student's tap, teacher's tap], found a list of 1",
+            "method.mine.terms[0].taps[0]",
+        ),
+        (
+            "weight = 2.0",
+            "taps = [['stage1', 'stage1', 'stage2']]",
+            "expected a pair [student's tap, teacher's tap], found a list of 3",
+            "method.mine.terms[0].taps[0]",
+        ),
+        (
+            "weight = 2.0",
+            "taps = ['stage1', 'stage1']",
+            "expected a pair [student's tap, teacher's tap], found string \"stage1\"",
+            "method.mine.terms[0].taps[0]",
+        ),
     ] {
         assert_eq!(said(from, to), (message.to_owned(), format!("key: {key}")), "{to}");
+    }
+}
+
+#[test]
+fn a_grid_is_told_what_is_wrong_with_its_values() {
+    let said = |grid: &str| {
+        let text = format!("{GOOD}[grid]\n{grid}\n");
+        parse_grid(&text, Path::new("x.toml"), &[], &Filter::default()).unwrap_err().to_string()
+    };
+    for (grid, column, message, key) in [
+        ("'train.epohs' = [1, 2]", 18, "unknown key `epohs`: did you mean `epochs`? (at epohs=1)", "train.epohs"),
+        ("'train.epochs' = [1, 'two']", 22, "expected a whole number, 0 or more, found string \"two\"", "train.epochs"),
+        (
+            "'train.schedule.kind' = ['cosine', 'cosin']",
+            36,
+            "unknown schedule `cosin`: did you mean `cosine`? (at kind=cosin)",
+            "train.schedule.kind",
+        ),
+        (
+            "exclude = [{ batsh = 1 }]",
+            12,
+            "there is no axis `batsh`: known here: method, seed",
+            "grid.exclude[0].batsh",
+        ),
+    ] {
+        let error = said(grid);
+        assert!(error.starts_with(&format!("{message}\n  --> x.toml:31:{column}\n")), "{error}");
+        assert!(error.ends_with(&format!("\n  key: {key}")), "{error}");
     }
 }
 

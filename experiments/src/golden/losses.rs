@@ -1,4 +1,5 @@
-//! The methods' reference numbers, through the plugins as the framework builds them: `tests/golden/losses.json`.
+//! The reference numbers of cross-entropy, soft targets and CRD, through the plugins as the framework builds them:
+//! `tests/golden/losses.json`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -63,19 +64,24 @@ fn distiller(kind: &str, settings: &Settings) -> Result<Box<dyn DistillerConfig>
     serde_json::from_value(table.into()).map_err(|e| Error::run(format!("{kind}: {e}")))
 }
 
-fn site<'a>(student: &'a Signature, teacher: &'a Signature, labels: &'a Arc<[i64]>, device: Device) -> Site<'a> {
+pub(super) fn site<'a>(
+    student: &'a Signature,
+    teacher: &'a Signature,
+    labels: &'a Arc<[i64]>,
+    device: Device,
+) -> Site<'a> {
     let classes = student.classes;
     let (teacher_name, measure, configured_pairs) = ("teacher", Measure::Top1, None);
     Site { student, teacher, teacher_name, labels, classes, measure, configured_pairs, device }
 }
 
-fn total(terms: &Terms) -> Result<Tensor> {
+pub(super) fn total(terms: &Terms) -> Result<Tensor> {
     let losses: Vec<Tensor> = terms.losses().iter().map(|(_, loss)| loss.shallow_clone()).collect();
     let first = losses.first().ok_or_else(|| Error::run("the method has no loss"))?.shallow_clone();
     Ok(losses.iter().skip(1).fold(first, |sum, loss| sum + loss))
 }
 
-fn scalar(what: String, value: &Tensor, reference: f64) -> Deviation {
+pub(super) fn scalar(what: String, value: &Tensor, reference: f64) -> Deviation {
     Deviation { what, value: value.double_value(&[]), reference, scale: reference.abs() }
 }
 
@@ -301,6 +307,6 @@ impl CrdSequence {
     }
 }
 
-fn variable<'v>(variables: &'v HashMap<String, Tensor>, name: &str) -> Result<&'v Tensor> {
+pub(super) fn variable<'v>(variables: &'v HashMap<String, Tensor>, name: &str) -> Result<&'v Tensor> {
     variables.get(name).ok_or_else(|| Error::run(format!("the method has no variable `{name}`")))
 }

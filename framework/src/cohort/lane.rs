@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
-use super::term::{Term, TermSite, build_terms, is_within};
+use super::term::{Term, TermSite, build_terms, check_main_stage, is_within};
 use super::{Clock, LaneConfig, Position, Stage, Watch};
 use crate::checkpoint;
 use crate::dataset::{Batch, Rows};
@@ -242,6 +242,7 @@ impl Lane {
         train.check_rates(student.signature())?;
         config.precision.check(site.device)?;
         let terms = build_terms(&config.method, student.signature(), site)?;
+        check_main_stage(&config.method, &terms, train.epochs)?;
         let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
         let mut stages: Vec<StagePlan> = Vec::new();
         let mut main_loss = vec![true; terms.len()];
@@ -735,7 +736,7 @@ impl Lane {
         let threads = environment.threads;
         if (saved.threads, saved.device.as_str()) != (threads, device) {
             return Err(Error::plan(format!(
-                "{folder} was begun on {} with {} threads and cannot go on exactly on {device} with {threads}: \
+                "{folder} was begun on {} with threads = {} and cannot go on exactly on {device} with threads = {threads}: \
                  use --device {} --set threads={}, or another folder with --out",
                 saved.device, saved.threads, saved.device, saved.threads
             )));

@@ -107,9 +107,36 @@ fn build_term(
     weights::check_names(&store)?;
     if let Some(stage) = distiller.initial_stage() {
         check_initial_stage(&stage, site.student, &store)?;
+        if !stage.then_loss && config.schedule.is_some() {
+            return Err(Error::plan(
+                "it has no loss after its initial stage, so that `schedule` has no effect: remove it",
+            ));
+        }
     }
     let teacher = site.teacher_name.to_owned();
     Ok(Term { label, weight: config.weight, schedule: config.schedule.clone(), teacher, taps, distiller, store })
+}
+
+/// Refuses a method that has nothing to minimise in some epoch of the main stage, which has `epochs` of them.
+///
+/// # Errors
+/// With the terms that have a loss no longer, and the remedy.
+pub fn check_main_stage(method: &MethodConfig, terms: &[Term], epochs: u64) -> Result<()> {
+    // A term that has ended stays so: the last epoch is the poorest.
+    let last = terms.iter().map(|term| term.last_epoch().unwrap_or(epochs)).max();
+    let without = terms.iter().find(|term| term.last_epoch() == Some(0));
+    match (last, without) {
+        (Some(0), Some(term)) if method.cross_entropy == 0.0 => Err(Error::plan(format!(
+            "{} has no loss after its initial stage: give cross_entropy or another term",
+            term.label
+        ))),
+        (Some(last), Some(term)) if method.cross_entropy == 0.0 && last < epochs => Err(Error::plan(format!(
+            "{} has no loss after its initial stage, and every other term has ended after epoch {last}: give \
+             cross_entropy or another term",
+            term.label
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// That a method compares no features: a teacher that combines others has none.
@@ -169,6 +196,14 @@ impl Term {
     pub(super) fn weight_in(&self, epoch: u64, epochs: u64) -> Option<f64> {
         let factor = self.schedule.as_ref().map_or(Some(1.0), |schedule| schedule.factor(epoch, epochs));
         factor.map(|factor| self.weight * factor)
+    }
+
+    /// The last epoch of the main stage in which it has a loss; absent: the last of all. 0: it has none there.
+    pub fn last_epoch(&self) -> Option<u64> {
+        match self.initial_stage() {
+            Some(stage) if !stage.then_loss => Some(0),
+            _ => self.schedule.as_ref().and_then(|schedule| schedule.to),
+        }
     }
 
     /// The stage before the main one, if the method has one.

@@ -64,11 +64,13 @@ impl DistillerConfig for ReviewKd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         let taps = |network: &Signature, form: Form| -> Vec<TapRef> {
             let stages = network.stages().iter().map(|tap| TapRef { name: tap.name.clone(), form });
-            stages.chain(network.taps.last().map(|pooled| TapRef::output(&pooled.name))).collect()
+            stages.chain(network.pooled().map(|pooled| TapRef::output(&pooled.name))).collect()
         };
         let pairs = site.pair_taps(&taps(site.student, Form::Output), &taps(site.teacher, Form::PreActivation))?;
         match pairs.pairs.is_empty() {
-            true => Err(Error::plan("reviewkd needs at least one pair of taps")),
+            true => Err(Error::plan(
+                "reviewkd needs at least one pair of taps: name it with `taps = [[STUDENT'S, TEACHER'S]]`",
+            )),
             false => Ok(pairs),
         }
     }
