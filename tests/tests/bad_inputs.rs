@@ -375,7 +375,7 @@ fn data_that_are_missing_are_refused() {
             "dataset: nowhere: does not exist (relative to {}); `limbeck data fetch cifar100` gets it; or download \
              cifar-100-binary.tar.gz from \
              https://www.cs.toronto.edu/~kriz/cifar.html and set `path` of data set cifar100 to it, to the unpacked folder, \
-             or to the folder that holds either",
+             or to the folder that holds either\n  --> --set dataset={{ kind = 'cifar100', path = 'nowhere' }}\n  key: dataset",
             folder.path().display()
         )
     );
