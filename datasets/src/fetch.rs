@@ -186,7 +186,7 @@ impl Download<'_> {
         let mut body = response.body_mut().as_reader();
         let (mut at, mut buffer) = (start, vec![0; 1 << 16]);
         loop {
-            let count = body.read(&mut buffer).map_err(|error| Trouble::Passing(self.interruption(&error)))?;
+            let count = body.read(&mut buffer).map_err(|error| Trouble::Passing(self.interruption(error.into())))?;
             at += count as u64;
             if at > self.bytes {
                 return Err(Trouble::Final(format!("more than {} bytes", self.bytes)));
@@ -201,10 +201,10 @@ impl Download<'_> {
     }
 
     /// What ended a body before its end.
-    fn interruption(&self, error: &io::Error) -> String {
-        match error.kind() {
-            io::ErrorKind::TimedOut => format!("nothing came for {:?}", self.patience),
-            _ => error.to_string(),
+    fn interruption(&self, error: ureq::Error) -> String {
+        match error {
+            ureq::Error::Timeout(_) => format!("nothing came for {:?}", self.patience),
+            other => other.to_string(),
         }
     }
 }

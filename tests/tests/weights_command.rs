@@ -127,6 +127,7 @@ fn an_import_is_checked_against_a_network() {
         import(&["resnet8", "--classes", "10", "--strip", prefix]).unwrap();
     }
     let help = limbeck(folder.path(), &["weights", "import", "--help"]).unwrap();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("`module` makes `module.fc.weight` to `fc.weight`"), "{help}");
 }
 
