@@ -386,7 +386,12 @@ fn a_grid_is_told_what_is_wrong_with_its_values() {
     };
     for (grid, column, message, key) in [
         ("'train.epohs' = [1, 2]", 18, "unknown key `epohs`: did you mean `epochs`? (at epohs=1)", "train.epohs"),
-        ("'train.epochs' = [1, 'two']", 22, "expected a whole number, 0 or more, found string \"two\"", "train.epochs"),
+        (
+            "'train.epochs' = [1, 'two']",
+            22,
+            "expected a whole number, 0 or more, found string \"two\" (at epochs=two)",
+            "train.epochs",
+        ),
         (
             "'train.schedule.kind' = ['cosine', 'cosin']",
             36,
@@ -395,7 +400,7 @@ fn a_grid_is_told_what_is_wrong_with_its_values() {
         ),
         (
             "exclude = [{ batsh = 1 }]",
-            12,
+            14,
             "there is no axis `batsh`: known here: method, seed",
             "grid.exclude[0].batsh",
         ),
