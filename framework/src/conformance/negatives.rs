@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::probe::{self, TEACHER, noise};
-use super::{Trial, ensure, memory_is_steady, read, same};
+use super::{Trial, ensure, read, same};
 use crate::dataset::Rows;
 use crate::distiller::Site;
 use crate::error::{Error, Result};
@@ -40,7 +40,6 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("a draw is a function of the seed", || subject.is_a_function());
     trial.check("an anchor's negatives do not depend on its place in the batch", || subject.ignores_order());
     trial.check("a training set of one class gives an error or valid negatives", || subject.survives_one_class());
-    trial.check("memory does not grow", || subject.keeps_nothing());
 }
 
 struct Subject {
@@ -188,13 +187,6 @@ impl Subject {
         ensure(same(&other.mask, &expected), || {
             "an anchor has other negatives at another place of the batch: draw from `seed.at(row)`".to_owned()
         })
-    }
-
-    fn keeps_nothing(&self) -> Result<()> {
-        // So many that what is kept of each draw shows in the process's memory.
-        let anchors = ANCHORS.repeat(170);
-        let mut sampler = self.build()?;
-        memory_is_steady(8 * anchors.len(), || self.draw(sampler.as_mut(), &anchors, 0).map(drop))
     }
 
     fn survives_one_class(&self) -> Result<()> {

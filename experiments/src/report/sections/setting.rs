@@ -178,9 +178,9 @@ fn describe_method(config: &MethodConfig, measure: Measure) -> String {
 
 fn environment(environment: &Environment) -> String {
     let Environment { limbeck, git, libtorch, device, device_name, threads } = environment;
-    let git = git.as_ref().map(|commit| format!(" (commit {commit})")).unwrap_or_default();
+    let git = git.as_ref().map(|commit| format!(", started in sources at commit {commit}")).unwrap_or_default();
     format!(
-        "{device} ({device_name}), {}, limbeck {limbeck}{git}, libtorch {libtorch}",
+        "{device} ({device_name}), {}, limbeck {limbeck}, libtorch {libtorch}{git}",
         plural(*threads as u64, "thread")
     )
 }
