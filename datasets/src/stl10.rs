@@ -214,6 +214,7 @@ mod tests {
     use std::path::Path;
 
     use limbeck::cohort::Data;
+    use limbeck::experiment::Division;
 
     use super::*;
 
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn a_probe_is_of_those_with_a_label() {
         let dir = folder();
-        let data = |train| Data::new(Box::new(load(dir.path(), train).unwrap()), 0).unwrap();
+        let data = |train| Data::new(Box::new(load(dir.path(), train).unwrap()), Division::default()).unwrap();
         let both = data(Train::Both);
         assert_eq!(both.train_rows.len(), 9);
         assert_eq!(both.labelled(Split::Train).unwrap(), [0, 1, 2, 3]);

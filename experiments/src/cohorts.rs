@@ -61,7 +61,7 @@ impl<'a> Group<'a> {
 fn base(seat: &Seat<'_>) -> Result<String> {
     let Plan { experiment, data, device, threads, .. } = seat.plan;
     let (dataset, train): (_, &TrainConfig) = (&data.dataset.info().identity, &experiment.train);
-    store::digest(&(dataset, experiment.validation, train, seat.cell.seed, plan::device_name(*device), threads))
+    store::digest(&(dataset, experiment.division(), train, seat.cell.seed, plan::device_name(*device), threads))
 }
 
 impl<'a> Seat<'a> {

@@ -15,7 +15,8 @@ use limbeck::dataset::{DatasetConfig, DatasetInfo};
 use limbeck::distiller::TapPairs;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{
-    CompareConfig, Experiment, MethodConfig, NetworkConfig, ProbeConfig, TeacherConfig, TermSchedule, TrainConfig,
+    CompareConfig, Division, Experiment, MethodConfig, NetworkConfig, ProbeConfig, TeacherConfig, TermSchedule,
+    TrainConfig,
 };
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
 use limbeck::precision::Precision;
@@ -236,6 +237,8 @@ struct Identity<'a> {
     format: u32,
     dataset: &'a str,
     validation: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_samples: Option<usize>,
     teachers: Vec<(&'a str, &'a str)>,
     view: &'a str,
     student: &'a dyn ModelConfig,
@@ -286,14 +289,14 @@ impl<'a> Place<'a> {
 pub struct Pool(HashMap<String, Rc<Data>>);
 
 impl Pool {
-    /// A data set with what is held out of it, read once for all experiments that say the same.
-    fn data(&mut self, dataset: &dyn DatasetConfig, validation: usize, device: Device) -> Result<Rc<Data>> {
-        let key = store::digest(&(dataset, validation, device_name(device)))?;
+    /// A data set and how it is divided, read once for all experiments that say the same.
+    fn data(&mut self, dataset: &dyn DatasetConfig, division: Division, device: Device) -> Result<Rc<Data>> {
+        let key = store::digest(&(dataset, division, device_name(device)))?;
         if let Some(data) = self.0.get(&key) {
             return Ok(Rc::clone(data));
         }
         let dataset = dataset.build(device).map_err(|e| e.within("dataset"))?;
-        let data = Rc::new(Data::new(dataset, validation)?);
+        let data = Rc::new(Data::new(dataset, division)?);
         self.0.insert(key, Rc::clone(&data));
         Ok(data)
     }
@@ -340,7 +343,7 @@ impl Plan {
         let device = experiment.device.resolve()?;
         let threads = experiment.threads.unwrap_or_else(cores);
         tch::set_num_threads(threads as i32);
-        let data = pool.data(&*experiment.dataset, experiment.validation, device)?;
+        let data = pool.data(&*experiment.dataset, experiment.division(), device)?;
         let teachers = experiment
             .teacher
             .iter()
@@ -394,7 +397,7 @@ impl Plan {
         let probe = |(name, config): (&String, &ProbeConfig)| {
             let planned = match &config.dataset {
                 None => Ok(Rc::clone(&self.data)),
-                Some(dataset) => pool.data(&**dataset, 0, self.device),
+                Some(dataset) => pool.data(&**dataset, Division::default(), self.device),
             };
             planned
                 .and_then(|data| probes::plan(self, name, config, data))
@@ -430,6 +433,7 @@ impl Plan {
             format: limbeck::experiment::FORMAT,
             dataset: &self.data.dataset.info().identity,
             validation: self.experiment.validation,
+            train_samples: self.experiment.train_samples,
             // A combination has its members' identities in its own.
             teachers: networks.chain(combined).filter(|(name, _)| asked(name)).collect(),
             view: &self.student.view,
@@ -544,6 +548,7 @@ fn plan_teacher(
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,
                 validation: experiment.validation,
+                train_samples: experiment.train_samples,
                 teachers: Vec::new(),
                 view: &network.view,
                 student: &*config.model,
@@ -807,6 +812,40 @@ pub(crate) fn vanilla() -> MethodConfig {
     MethodConfig { cross_entropy: 1.0, terms: Vec::new() }
 }
 
+/// Says which students are a teacher of their experiment, to the byte: the same network, trained on labels alone by the
+/// same recipe from the same seed. Their mean over seeds is not independent of it.
+pub(crate) fn twins(experiment: &Experiment) -> Vec<String> {
+    let student = &experiment.student;
+    let recipe = |view: &Option<String>, model: &dyn ModelConfig, train: &TrainConfig| {
+        // How often it is evaluated changes nothing of the network.
+        let train = TrainConfig { evaluate_epochs: 1, ..decisive(train) };
+        store::digest(&(view, model, train)).ok()
+    };
+    let alone = store::digest(&vanilla()).ok();
+    let is_alone = |name: &&String| experiment.method(name).is_ok_and(|method| store::digest(&method).ok() == alone);
+    let Some(method) = experiment.compare.methods.iter().find(is_alone) else { return Vec::new() };
+    if student.precision != Precision::Float32 {
+        return Vec::new();
+    }
+    let own = recipe(&student.view, &*student.model, &experiment.train);
+    let is_twin = |teacher: &NetworkConfig| {
+        teacher.weights.is_none()
+            && teacher.train.as_ref().is_some_and(|train| recipe(&teacher.view, &*teacher.model, train) == own)
+            && experiment.compare.seeds.contains(&teacher.seed)
+    };
+    let networks = experiment.teacher.iter().filter_map(|(name, teacher)| Some((name, teacher.network()?)));
+    networks
+        .filter(|(_, teacher)| is_twin(teacher))
+        .map(|(name, teacher)| {
+            format!(
+                "the teacher `{name}` and the student of `{method}` with seed {} are the same network with the same weights: \
+                 one recipe, one seed. Another `seed` under [teacher.{name}] makes it a teacher apart from the students",
+                teacher.seed
+            )
+        })
+        .collect()
+}
+
 fn plan_method(
     experiment: &Experiment,
     name: &str,
@@ -881,9 +920,10 @@ impl fmt::Display for Setting<'_> {
         let (info, train) = (plan.data.dataset.info(), &plan.experiment.train);
         writeln!(
             f,
-            "data       {}: {} to train on, {} held out, {} to test on, {} classes",
+            "data       {}: {}{} to train on, {} held out, {} to test on, {} classes",
             info.name,
             plan.data.train_rows.len(),
+            plan.experiment.train_samples.map(|_| format!(" of {}", info.train_labels.len())).unwrap_or_default(),
             plan.data.validation_rows.len(),
             info.test_labels.len(),
             info.classes()
@@ -914,6 +954,9 @@ impl fmt::Display for Setting<'_> {
         }
         for PlannedCombination { name, combination, .. } in &plan.combined {
             writeln!(f, "teacher    {name}: {combination}; logits alone, and only for terms that name it")?;
+        }
+        for twin in twins(&plan.experiment) {
+            writeln!(f, "           note: {twin}")?;
         }
         writeln!(f, "student    {}, {}", plan.student, plan.experiment.student.precision.name())?;
         writeln!(f, "           {}", taps(&plan.student.signature))?;

@@ -35,11 +35,11 @@ pub use teacher::Teacher;
 pub use term::{Term, TermSite, build_terms, check_main_stage};
 
 use crate::checkpoint;
-use crate::dataset::{Dataset, Rows, Split, UNLABELLED, Views, hold_out};
+use crate::dataset::{Dataset, Rows, Split, UNLABELLED, Views, divide};
 use crate::device::synchronize;
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
-use crate::experiment::{MethodConfig, Precision, TrainConfig};
+use crate::experiment::{Division, MethodConfig, Precision, TrainConfig};
 use crate::model::{Features, ModelConfig, ModelSpec, Signature, TapRef, Taps};
 use crate::record::{Ensemble, Environment, Measure, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
 use crate::seed::Seed;
@@ -69,12 +69,12 @@ pub struct Data {
 }
 
 impl Data {
-    /// Holds out `validation` samples for validation, the same share of every class, the same for every seed of an experiment;
-    /// those without label are trained on.
+    /// Divides the training part, the same share of every class for each part, the same for every seed of an experiment;
+    /// samples without label are never held out.
     ///
     /// # Errors
-    /// If nothing is left to train on, or samples lack targets that are sets of classes.
-    pub fn new(dataset: Box<dyn Dataset>, validation: usize) -> Result<Self> {
+    /// If nothing is left to train on or less than is asked for, or samples lack targets that are sets of classes.
+    pub fn new(dataset: Box<dyn Dataset>, division: Division) -> Result<Self> {
         let info = dataset.info();
         let all = &info.train_labels;
         if info.measure == Measure::MeanAveragePrecision && all.contains(&UNLABELLED) {
@@ -83,7 +83,7 @@ impl Data {
                 info.name
             )));
         }
-        let (train_rows, validation_rows) = hold_out(all, info.classes(), validation)?;
+        let (train_rows, validation_rows) = divide(all, info.classes(), division)?;
         let labels = train_rows.iter().map(|row| all[*row as usize]).collect();
         Ok(Data { dataset, train_rows, validation_rows, labels })
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::experiment::Division;
 use crate::record::Measure;
 use crate::seed::Seed;
 
@@ -202,71 +203,132 @@ impl Batch {
     }
 }
 
-/// Holds out `count` rows for validation, the same share of every class, the same rows for every seed of an experiment.
-/// Rows without label are trained on.
+/// Divides the rows of the training part, the same for every seed of an experiment.
+///
+/// Both parts are stratified: every class has its share, to within one sample. They are taken from the two ends of one
+/// order of the rows, so that a smaller part is a subset of a larger one, and neither changes with the other. Rows without
+/// label are never held out; among those that are trained on they have their share as if they were a class.
 ///
 /// Returns (training rows, validation rows), both ascending.
 ///
 /// # Errors
-/// If `count` leaves nothing to train on.
-pub(crate) fn hold_out(labels: &[i64], classes: i64, count: usize) -> Result<(Vec<i64>, Vec<i64>)> {
+/// If nothing is left to train on, or fewer samples than are asked for.
+pub(crate) fn divide(labels: &[i64], classes: i64, division: Division) -> Result<(Vec<i64>, Vec<i64>)> {
+    let Division { validation: held_out, train_samples } = division;
     let labelled = labels.iter().filter(|label| **label != UNLABELLED).count();
-    if count > 0 && count >= labelled {
+    if held_out > 0 && held_out >= labelled {
         return Err(Error::plan(format!(
-            "`validation = {count}` leaves nothing to train on: the training part has {labelled} samples with a label"
+            "validation: {held_out} samples leave nothing to train on: the training part has {labelled} with a label"
         )));
     }
-    let mut by_class: Vec<Vec<i64>> = vec![Vec::new(); classes as usize];
-    for (row, label) in labels.iter().enumerate().filter(|(_, label)| **label != UNLABELLED) {
-        by_class[*label as usize].push(row as i64);
+    let left = labels.len() - held_out;
+    if let Some(wanted) = train_samples.filter(|wanted| !(1..=left).contains(wanted)) {
+        return Err(Error::plan(format!(
+            "train_samples: it must be at least 1 and at most {left}, the training samples that are not held out, not {wanted}"
+        )));
     }
-    let mut validation = Vec::with_capacity(count);
-    let (mut seen, mut taken) = (0, 0);
-    for (class, rows) in by_class.iter_mut().enumerate() {
-        // Quotas by running totals, so that they add up to `count` exactly.
-        seen += rows.len();
-        let quota = (seen * count).checked_div(labelled).unwrap_or(0) - taken;
-        taken += quota;
-        Seed::new(0).stream("validation").at(class as u64).rng().shuffle(rows);
-        validation.extend_from_slice(&rows[..quota]);
-    }
+    let order = stratified(labels, classes);
+    let is_labelled = |row: &i64| labels[*row as usize] != UNLABELLED;
+    let mut validation: Vec<i64> = order.iter().copied().filter(is_labelled).take(held_out).collect();
     validation.sort_unstable();
-    let train = (0..labels.len() as i64).filter(|row| validation.binary_search(row).is_err()).collect();
+    let is_left = |row: &i64| validation.binary_search(row).is_err();
+    let mut train: Vec<i64> = order.into_iter().rev().filter(is_left).take(train_samples.unwrap_or(left)).collect();
+    train.sort_unstable();
     Ok((train, validation))
+}
+
+/// All rows in an order of which every beginning and every end has each class's share of them, to within one sample: those
+/// of a class, shuffled, lie evenly spread. Rows without label are one class more.
+fn stratified(labels: &[i64], classes: i64) -> Vec<i64> {
+    let mut by_class: Vec<Vec<i64>> = vec![Vec::new(); classes as usize + 1];
+    for (row, label) in labels.iter().enumerate() {
+        let class = if *label == UNLABELLED { classes } else { *label };
+        by_class[class as usize].push(row as i64);
+    }
+    let mut placed = Vec::with_capacity(labels.len());
+    for (class, rows) in by_class.iter_mut().enumerate() {
+        Seed::new(0).stream("validation").at(class as u64).rng().shuffle(rows);
+        placed.extend(rows.iter().enumerate().map(|(rank, row)| (2 * rank + 1, rows.len(), *row)));
+    }
+    // The middle of the `rank`-th of a class's equal parts is at (2 rank + 1) / (2 size); the sort is stable.
+    placed.sort_by(|(a, of_a, _), (b, of_b, _)| (a * of_b).cmp(&(b * of_a)));
+    placed.into_iter().map(|(_, _, row)| row).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn hold_out(validation: usize) -> Division {
+        Division { validation, train_samples: None }
+    }
+
+    #[test]
+    fn fewer_samples_are_stratified_and_nested_and_apart_from_validation() {
+        // Four classes of 400, 300, 200 and 100 samples.
+        let labels: Vec<i64> = (0..1000).map(|i| [0, 0, 0, 0, 1, 1, 1, 2, 2, 3][i % 10]).collect();
+        let parts =
+            |validation, wanted| divide(&labels, 4, Division { validation, train_samples: Some(wanted) }).unwrap();
+        let (mut smaller, validation) = (Vec::new(), parts(150, 1).1);
+        for wanted in 1..=850 {
+            let (train, held_out) = parts(150, wanted);
+            assert_eq!((train.len(), &held_out), (wanted, &validation));
+            assert!(train.is_sorted() && train.iter().all(|row| validation.binary_search(row).is_err()));
+            assert!(smaller.iter().all(|row| train.binary_search(row).is_ok()), "{wanted} samples hold not all fewer");
+            for class in 0..4 {
+                let found = train.iter().filter(|row| labels[**row as usize] == class).count();
+                let share = wanted as f64 * (0.4 - 0.1 * class as f64);
+                assert!((found as f64 - share).abs() <= 1.0, "{found} of class {class} among {wanted}");
+            }
+            smaller = train;
+        }
+        assert_eq!(parts(0, 500).0, parts(150, 500).0, "what is held out changes nothing, while it is not needed");
+        assert_eq!(parts(150, 850), divide(&labels, 4, hold_out(150)).unwrap());
+        for wanted in [0, 851] {
+            let message = divide(&labels, 4, Division { validation: 150, train_samples: Some(wanted) });
+            assert_eq!(
+                message.unwrap_err().to_string(),
+                format!(
+                    "train_samples: it must be at least 1 and at most 850, the training samples that are not held out, not \
+                     {wanted}"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn rows_without_label_have_their_share_of_fewer_samples() {
+        let labels: Vec<i64> = (0..100).map(|i| if i % 4 == 0 { i % 3 } else { UNLABELLED }).collect();
+        let (train, _) = divide(&labels, 3, Division { validation: 5, train_samples: Some(40) }).unwrap();
+        let labelled = train.iter().filter(|row| labels[**row as usize] != UNLABELLED).count();
+        assert_eq!((train.len(), labelled), (40, 10));
+    }
+
     #[test]
     fn validation_is_stratified_and_disjoint() {
         let labels: Vec<i64> = (0..1000).map(|i| i % 7).collect();
-        let (train, validation) = hold_out(&labels, 7, 100).unwrap();
+        let (train, validation) = divide(&labels, 7, hold_out(100)).unwrap();
         assert_eq!((train.len(), validation.len()), (900, 100));
         assert!(train.iter().all(|row| !validation.contains(row)));
         for class in 0..7 {
             let count = validation.iter().filter(|row| labels[**row as usize] == class).count();
             assert!((14..=15).contains(&count), "class {class} has {count}");
         }
-        let message = hold_out(&labels, 7, 1000).unwrap_err().to_string();
+        let message = divide(&labels, 7, hold_out(1000)).unwrap_err().to_string();
         assert_eq!(
             message,
-            "`validation = 1000` leaves nothing to train on: the training part has 1000 samples with a label"
+            "validation: 1000 samples leave nothing to train on: the training part has 1000 with a label"
         );
     }
 
     #[test]
     fn rows_without_label_are_never_held_out() {
         let labels: Vec<i64> = (0..100).map(|i| if i % 2 == 0 { UNLABELLED } else { i % 3 }).collect();
-        let (train, validation) = hold_out(&labels, 3, 20).unwrap();
+        let (train, validation) = divide(&labels, 3, hold_out(20)).unwrap();
         assert_eq!((train.len(), validation.len()), (80, 20));
         assert!(validation.iter().all(|row| row % 2 == 1));
-        let message = hold_out(&labels, 3, 50).unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "`validation = 50` leaves nothing to train on: the training part has 50 samples with a label"
-        );
-        assert_eq!(hold_out(&[UNLABELLED; 4], 3, 0).unwrap(), (vec![0, 1, 2, 3], vec![]));
+        let message = divide(&labels, 3, hold_out(50)).unwrap_err().to_string();
+        assert_eq!(message, "validation: 50 samples leave nothing to train on: the training part has 50 with a label");
+        assert_eq!(divide(&[UNLABELLED; 4], 3, hold_out(0)).unwrap(), (vec![0, 1, 2, 3], vec![]));
     }
 }

@@ -40,6 +40,9 @@ pub struct Experiment {
     /// How many training samples are held out for validation.
     #[serde(default)]
     pub validation: usize,
+    /// How many of the other training samples are trained on, teachers and students alike; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_samples: Option<usize>,
     /// The data.
     pub dataset: Arc<dyn DatasetConfig>,
     /// The teachers by name.
@@ -59,6 +62,23 @@ pub struct Experiment {
     /// Linear classifiers on the frozen networks, by name: trained after the students.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub probe: IndexMap<String, ProbeConfig>,
+}
+
+impl Experiment {
+    /// How the training part of its data is divided.
+    pub fn division(&self) -> Division {
+        Division { validation: self.validation, train_samples: self.train_samples }
+    }
+}
+
+/// How the training part of a data set is divided: [`Experiment::validation`] and [`Experiment::train_samples`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Division {
+    /// How many samples are held out.
+    pub validation: usize,
+    /// How many of the others are trained on; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_samples: Option<usize>,
 }
 
 fn default_lanes() -> usize {

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use limbeck::cohort::{self, Classifier, CohortConfig, Data, LaneConfig, Stop, Teacher};
 use limbeck::device::DeviceReport;
-use limbeck::experiment::{MethodConfig, TrainConfig};
+use limbeck::experiment::{Division, MethodConfig, TrainConfig};
 use limbeck::metric::cross_entropy;
 use limbeck::optim::{Constant, FlatParameters, Sgd, Variable};
 use limbeck::precision::Precision;
@@ -403,7 +403,12 @@ fn beside_a_cohort(
         state: Mutex::new(Beat { between, last: None }),
         pairs: Arc::clone(&pairs),
     };
-    train(&Data::new(Box::new(dataset), 0)?, batch as usize, &[lane(student, precision, method)?], teachers)?;
+    train(
+        &Data::new(Box::new(dataset), Division::default())?,
+        batch as usize,
+        &[lane(student, precision, method)?],
+        teachers,
+    )?;
     let mut pairs = std::mem::replace(&mut *pairs.lock().unwrap_or_else(PoisonError::into_inner), Pairs(Vec::new()));
     pairs.0.drain(..WARM.min(pairs.0.len()));
     Ok(pairs)
@@ -632,7 +637,7 @@ fn precision(rounds: usize) -> Result<Section> {
 fn accuracy_in_bfloat16() -> Result<String> {
     const EPOCHS: u64 = 8;
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
-    let data = Data::new(Shapes { train: 2000, test: 1000, ..Shapes::default() }.build(CPU)?, 0)?;
+    let data = Data::new(Shapes { train: 2000, test: 1000, ..Shapes::default() }.build(CPU)?, Division::default())?;
     let student = lane(Arc::new(ResNet20::default()), Precision::Float32, "vanilla")?;
     train_in(folder.path(), EPOCHS, &data, 64, std::slice::from_ref(&student), &[])?;
     let file = folder.path().join(&student.name).join(cohort::STUDENT);
@@ -655,7 +660,7 @@ fn accuracy_in_bfloat16() -> Result<String> {
 
 fn lanes(rounds: usize) -> Result<Section> {
     const BATCH: usize = 64;
-    let data = Data::new(Shapes { train: 4 * BATCH, test: 20, ..Shapes::default() }.build(CPU)?, 0)?;
+    let data = Data::new(Shapes { train: 4 * BATCH, test: 20, ..Shapes::default() }.build(CPU)?, Division::default())?;
     let teachers = [teacher(&ResNet8x4::default(), 20, Precision::Float32, None)?];
     let together = |methods: &[&str]| -> Result<Row> {
         let all = side_by_side(methods)?;

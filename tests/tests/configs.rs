@@ -246,6 +246,37 @@ fn imagenet_takes_a_few_steps() {
 }
 
 #[test]
+fn a_part_of_the_training_samples_and_a_teacher_that_is_a_student_are_said() {
+    let path = configs().into_iter().find(|path| path.ends_with("quickstart.toml")).unwrap();
+    let plan = |overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|set| (*set).to_owned()).collect();
+        Ok::<_, limbeck::error::Error>(Plan::new(limbeck::config::load(&path, &overrides)?, &path, Path::new("runs"))?)
+    };
+    let itself = ["threads=1", "student.model.kind=resnet20", "train_samples=1000", "validation=400"];
+    let whole = plan(&itself[..2]).unwrap();
+    let part = plan(&itself).unwrap();
+    let text = part.to_string();
+    assert!(text.contains("data       Shapes: 1000 of 4000 to train on, 400 held out, 2000 to test on"), "{text}");
+    assert_eq!(part.data.labels.len(), 1000);
+    let cells = whole.cells.iter().zip(&part.cells);
+    assert!(cells.into_iter().all(|(one, other)| one.identity != other.identity));
+    assert_ne!(whole.teachers[0].identity, part.teachers[0].identity);
+    let note = "the teacher `big` and the student of `vanilla` with seed 0 are the same network with the same weights: one \
+                recipe, one seed. Another `seed` under [teacher.big] makes it a teacher apart from the students";
+    let same = "train={epochs=8, batch=64, learning_rate=0.1, schedule={kind=\"cosine\"}, evaluate_epochs=2}";
+    let with_train = |more| plan(&[itself[0], itself[1], same, more]).unwrap().to_string();
+    assert!(with_train("compare.seeds=[0, 1]").contains(note));
+    for apart in ["teacher.big.seed=7", "compare.seeds=[1]", "student.model.kind=resnet8", "train.learning_rate=0.07"] {
+        assert!(!with_train(apart).contains("are the same network"), "{apart}");
+    }
+    let error = plan(&["train_samples=5000"]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "train_samples: it must be at least 1 and at most 4000, the training samples that are not held out, not 5000"
+    );
+}
+
+#[test]
 fn the_pairs_of_resnets_share_teachers_and_students() {
     let (data, path) = (cifar100(), configs().into_iter().find(|path| path.ends_with("crd-table1.toml")).unwrap());
     let overrides = [

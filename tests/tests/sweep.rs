@@ -209,7 +209,9 @@ fn other_teachers_training_or_data_make_another_cohort() {
         ["seed 0, 3 students of seed=0", "seed 0, 2 students of seed=1"]
             .map(|name| name.replace("seed=", "teacher.big.seed="))
     );
-    for axis in ["train.epochs = [1, 2]", "dataset.noise = [0.1, 0.2]", "validation = [0, 20]"] {
+    for axis in
+        ["train.epochs = [1, 2]", "dataset.noise = [0.1, 0.2]", "validation = [0, 20]", "train_samples = [100, 150]"]
+    {
         let names = count(axis);
         assert_eq!(names.len(), 2, "{names:?}");
     }

@@ -13,6 +13,7 @@ use limbeck::config;
 use limbeck::dataset::{Batch, Dataset, DatasetInfo, Rows, Split, Views};
 use limbeck::device::synchronize;
 use limbeck::error::{Error, Result};
+use limbeck::experiment::Division;
 use limbeck::seed::Seed;
 use limbeck::weights;
 use tch::{Device, Kind};
@@ -194,7 +195,7 @@ fn watch(bench: &Bench<'_>, load: &Load, forbid: bool, folder: &str) -> Result<(
     let times = Arc::new(Mutex::new(Times::default()));
     let inner = plan.experiment.dataset.build(bench.device)?;
     let watched = Watched { inner, device: bench.device, load: *load, forbid, times: Arc::clone(&times) };
-    plan.data = Rc::new(Data::new(Box::new(watched), 0)?);
+    plan.data = Rc::new(Data::new(Box::new(watched), Division::default())?);
     let _allow = Allow;
     let finished = run::execute(&plan, &Stop::new(Some(Limit::Steps(load.steps()))), &mut ())?;
     let times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));

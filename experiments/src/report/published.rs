@@ -94,7 +94,7 @@ impl Published {
 impl Source {
     /// How a study differs from how the numbers came about, in words; empty where nothing is known to differ.
     pub fn deviations(&self, pair: &Pair, study: &Study, accuracy: AccuracyChoice) -> Vec<String> {
-        let Experiment { train, student, teacher, validation, .. } = &study.experiment;
+        let Experiment { train, student, teacher, validation, train_samples, .. } = &study.experiment;
         let learning_rate = pair.learning_rate.unwrap_or(self.train.learning_rate);
         let mut found = differences(train, &TrainConfig { learning_rate, ..self.train.clone() });
         if student.precision != Precision::Float32 {
@@ -105,6 +105,9 @@ impl Source {
         }
         if *validation > 0 {
             found.push(format!("{validation} training samples held out"));
+        }
+        if let Some(samples) = train_samples {
+            found.push(format!("{samples} training samples, not all"));
         }
         let trained = teacher.values().filter_map(|teacher| teacher.network()).filter(|own| own.weights.is_none());
         let teachers = trained.filter_map(|own| own.train.as_ref()).flat_map(|own| differences(own, &self.train));

@@ -12,7 +12,7 @@ use crate::checkpoint;
 use crate::cohort::{self, CohortConfig, Data, LaneConfig, Limit, Stop, Teacher};
 use crate::dataset::{Batch, Dataset, DatasetInfo, Rows, Split, ViewInfo, Views};
 use crate::error::{Error, Result};
-use crate::experiment::{MethodConfig, Precision, TrainConfig};
+use crate::experiment::{Division, MethodConfig, Precision, TrainConfig};
 use crate::model::{Features, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps};
 use crate::record::{Accuracy, Environment, Measure, Outcome, TeacherRecord};
 use crate::seed::Seed;
@@ -158,7 +158,7 @@ impl Training {
     /// Two epochs of four steps, the last batch smaller, beside `others`. It stops after every `limit` steps and goes on.
     /// Returns the end of every lane, the method's own first.
     pub fn run(&self, folder: &Path, others: &[MethodConfig], limit: Option<u64>) -> Result<Vec<End>> {
-        let data = Data::new(Box::new(Noise::new()), 0)?;
+        let data = Data::new(Box::new(Noise::new()), Division::default())?;
         let train = TrainConfig { epochs: 2, batch: 12, learning_rate: 1e-3, ..TrainConfig::default() };
         let environment = Environment {
             limbeck: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,9 +1,11 @@
 //! What was compared: data, networks, methods, training, surroundings.
 
-use limbeck::experiment::{MethodConfig, Precision, TrainConfig};
+use limbeck::experiment::{Experiment, MethodConfig, Precision, TrainConfig};
+use limbeck::model::TapRef;
 use limbeck::record::{Accuracy, Environment, Measure, Summary, TeacherRecord};
 use serde::Serialize;
 
+use crate::plan;
 use crate::progress::plural;
 use crate::report::Survey;
 use crate::report::document::Block;
@@ -27,7 +29,7 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
             blocks.push(Block::Heading(study.label.clone()));
             blocks.push(Block::List(own));
         }
-        blocks.extend(remarks(study).into_iter().map(Block::from));
+        blocks.extend(remarks(study).into_iter().map(Block::Text));
     }
     blocks
 }
@@ -36,7 +38,7 @@ fn setting(survey: &Survey, study: &Study) -> Vec<String> {
     let experiment = &study.experiment;
     let mut items = Vec::new();
     let mut item = |name: &str, value: String| items.push(format!("{name}: {value}"));
-    for data in distinct(study.summaries().map(data_set)) {
+    for data in distinct(study.summaries().map(|summary| data_set(experiment, summary))) {
         item("data set", data);
     }
     if survey.measure == Measure::MeanAveragePrecision {
@@ -85,25 +87,32 @@ fn environments(study: &Study) -> Vec<String> {
 }
 
 /// What makes the runs of a study less comparable than they look.
-fn remarks(study: &Study) -> Vec<&'static str> {
+fn remarks(study: &Study) -> Vec<String> {
     let mut remarks = Vec::new();
+    let mut remark = |text: &str| remarks.push(text.to_owned());
     if environments(study).len() > 1 {
-        remarks
-            .push("The runs were made in different surroundings: their last digits may differ for that reason alone.");
+        remark("The runs were made in different surroundings: their last digits may differ for that reason alone.");
     }
     if distinct(study.teachers.iter().map(|teacher| &teacher.name)).len() < study.teachers.len() {
-        remarks.push("The runs were taught by different weights of a teacher of the same name: they are not comparable as they stand.");
+        remark(
+            "The runs were taught by different weights of a teacher of the same name: they are not comparable as they stand.",
+        );
     }
     if study.summaries().next().is_none() {
-        remarks.push("No run has ended yet.");
+        remark("No run has ended yet.");
     }
+    remarks.extend(plan::twins(&study.experiment).into_iter().map(|twin| format!("Note that {twin}.")));
     remarks
 }
 
-fn data_set(summary: &Summary) -> String {
+fn data_set(experiment: &Experiment, summary: &Summary) -> String {
     let [train, validation, test] = summary.samples.map(|samples| count(samples as i64));
     let held_out = if summary.samples[1] == 0 { "none".to_owned() } else { validation };
-    format!("{}, {train} training samples, {held_out} held out for validation, {test} test samples", summary.dataset)
+    let part = experiment.train_samples.map_or("", |_| " (a part of them, the same share of every class)");
+    format!(
+        "{}, {train} training samples{part}, {held_out} held out for validation, {test} test samples",
+        summary.dataset
+    )
 }
 
 fn describe_teacher(teacher: &TeacherRecord) -> String {
@@ -171,7 +180,10 @@ fn describe_method(config: &MethodConfig, measure: Measure) -> String {
     for term in &config.terms {
         let teachers = term.teachers.as_ref().map(|names| format!(" of {}", names.join(", "))).unwrap_or_default();
         let schedule = term.schedule.as_ref().map(|schedule| format!(" {schedule}")).unwrap_or_default();
-        parts.push(format!("{} {}{teachers}{schedule}", term.weight, settings(&*term.distiller)));
+        let pair = |(student, teacher): &(TapRef, TapRef)| format!("{student} — {teacher}");
+        let taps = term.taps.iter().map(|pairs| pairs.iter().map(pair).collect::<Vec<_>>().join(", "));
+        let taps: String = taps.map(|pairs| format!(" at student — teacher {pairs}")).collect();
+        parts.push(format!("{} {}{teachers}{schedule}{taps}", term.weight, settings(&*term.distiller)));
     }
     parts.join(" + ")
 }
