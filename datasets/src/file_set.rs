@@ -98,6 +98,8 @@ pub(crate) struct FileSet<'a> {
     pub root: &'a Path,
     /// Their shapes are what the images are cut and scaled to; all alike in height and width.
     pub modalities: &'a [Modality],
+    /// What the files of each modality are read as.
+    pub kinds: &'a [Kind],
     pub class_names: Vec<String>,
     /// Training and test.
     pub parts: [Vec<Sample>; 2],
@@ -157,10 +159,9 @@ impl FileSet<'_> {
 
     /// The samples whose images are sound, with what is known of their files; or an error, if that is wanted.
     fn sound(&self, samples: Vec<Sample>, pool: &ThreadPool) -> Result<(Vec<Sample>, Vec<Vec<Entry>>)> {
-        let kind = |modality: usize| Kind::of_channels(self.modalities[modality].shape[0]);
         let files: Vec<(String, Kind)> = samples
             .iter()
-            .flat_map(|sample| sample.files.iter().cloned().enumerate().map(|(m, file)| (file, kind(m))))
+            .flat_map(|sample| sample.files.iter().cloned().enumerate().map(|(m, file)| (file, self.kinds[m])))
             .collect();
         let trusted = index::is_trusted();
         let entries = pool.install(|| index::index(self.root, &files, trusted))?;
@@ -211,7 +212,7 @@ impl FileSet<'_> {
         let files = |(m, modality): (usize, &Modality)| Files {
             paths: samples.iter().map(|sample| self.root.join(&sample.files[m])).collect(),
             digests: entries.iter().map(|entries| entries[m].digest.clone()).collect(),
-            kind: Kind::of_channels(modality.shape[0]),
+            kind: self.kinds[m],
             channels: modality.shape[0] as usize,
         };
         Ok(Reader { modalities: self.modalities.iter().enumerate().map(files).collect(), size, cropping })

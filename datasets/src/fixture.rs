@@ -15,11 +15,20 @@ pub fn smooth([height, width]: [usize; 2], channels: usize, salt: usize) -> Vec<
 }
 
 /// A PNG file.
-pub fn png([height, width]: [usize; 2], color: png::ColorType, bytes: &[u8]) -> Vec<u8> {
+pub fn png(size: [usize; 2], color: png::ColorType, bytes: &[u8]) -> Vec<u8> {
+    encode(size, color, png::BitDepth::Eight, bytes)
+}
+
+/// A PNG file of values of 16 bits, the higher byte first.
+pub fn png_of_16_bits(size: [usize; 2], color: png::ColorType, bytes: &[u8]) -> Vec<u8> {
+    encode(size, color, png::BitDepth::Sixteen, bytes)
+}
+
+fn encode([height, width]: [usize; 2], color: png::ColorType, depth: png::BitDepth, bytes: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
     encoder.set_color(color);
-    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_depth(depth);
     if color == png::ColorType::Indexed {
         encoder.set_palette((0..=255).flat_map(|i| [i, 255 - i, 7]).collect::<Vec<u8>>());
     }

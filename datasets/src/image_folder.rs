@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::relative_to;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list, list_images};
 use crate::image_set::{IMAGE, ImageSet};
+use crate::index::Kind;
 use crate::views::{Modality, ViewConfigs};
 
 limbeck::plugin! {
@@ -129,6 +130,7 @@ impl ImageFolder {
             name: &name,
             root: &self.path,
             modalities: &[image],
+            kinds: &[Kind::Colour],
             class_names,
             parts,
             storage: &self.storage,

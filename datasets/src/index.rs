@@ -18,7 +18,7 @@ use crate::picture::Picture;
 
 const FILE: &str = ".limbeck-index";
 /// Raised when entries mean something else, or decoding becomes another.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,18 +37,17 @@ pub(crate) struct Entry {
 pub(crate) enum Kind {
     Colour,
     Grey,
+    /// Grey of 16 bits, of which this value is full scale.
+    Measure(u16),
     Numbers,
 }
 
 impl Kind {
-    pub fn of_channels(channels: i64) -> Self {
-        if channels == 1 { Kind::Grey } else { Kind::Colour }
-    }
-
     pub fn decode(self, file: &[u8]) -> Result<Picture, String> {
         match self {
             Kind::Colour => Picture::decode(file, 3),
             Kind::Grey => Picture::decode(file, 1),
+            Kind::Measure(full_scale) => Picture::decode_measure(file, full_scale),
             Kind::Numbers => Picture::decode_numbers(file),
         }
     }

@@ -23,7 +23,9 @@
 //!
 //! # Normalisation
 //! The defaults are those of the training part of NYU-Depth V2 at 80×60, measured by `limbeck data stats`. Depth is a
-//! share of full scale, 8 bits.
+//! share of full scale, 8 bits. Sensors write depth in millimetres as PNG files of 16 bits: `full_scale` is the value that
+//! becomes full scale, as in `depth = { folder = "depth", full_scale = 10000, mean = [0.28], std = [0.14] }` for ten metres;
+//! what is farther is as far. Pixels without a measurement, which are 0, stay 0.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::relative_to;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list_images};
 use crate::image_set::ImageSet;
+use crate::index::Kind as FileKind;
 use crate::picture::Picture;
 use crate::views::{Modality, ViewConfigs};
 
@@ -61,7 +64,7 @@ views = {}                         # besides one for each modality: see `limbeck
 
 [modalities]                       # by name: folder, and mean and std of each channel (three: colour; one: grey)
 rgb = { folder = "rgb", mean = [0.4815, 0.4106, 0.3899], std = [0.2748, 0.2801, 0.2936] }   # photographs
-depth = { folder = "depth", mean = [0.2763], std = [0.1380] }   # their depth, 8 bits
+depth = { folder = "depth", mean = [0.2763], std = [0.1380] }   # their depth, 8 bits (16: see above, `full_scale`)
 "#,
 }
 
@@ -119,12 +122,29 @@ pub struct Folder {
     pub mean: Vec<f64>,
     /// Standard deviation of each channel.
     pub std: Vec<f64>,
+    /// For images of 16 bits, which are grey: the value that is full scale, as are those above it. What a network sees has
+    /// 8 bits: 255 of them are full scale. Absent: the images have 8 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_scale: Option<u16>,
+}
+
+impl Folder {
+    fn kind(&self) -> FileKind {
+        match (self.mean.len(), self.full_scale) {
+            (1, None) => FileKind::Grey,
+            (1, Some(full_scale)) => FileKind::Measure(full_scale),
+            _ => FileKind::Colour,
+        }
+    }
 }
 
 impl Default for PairedFolders {
     fn default() -> Self {
         let folder = |name: &str, mean: &[f64], std: &[f64]| {
-            (name.to_owned(), Folder { folder: name.to_owned(), mean: mean.to_vec(), std: std.to_vec() })
+            (
+                name.to_owned(),
+                Folder { folder: name.to_owned(), mean: mean.to_vec(), std: std.to_vec(), full_scale: None },
+            )
         };
         PairedFolders {
             path: PathBuf::from("data/nyu-depth-v2-small"),
@@ -183,6 +203,7 @@ impl PairedFolders {
             name: &name,
             root: &self.path,
             modalities: &modalities,
+            kinds: &self.modalities.values().map(Folder::kind).collect::<Vec<_>>(),
             class_names: (0..self.classes).map(|class| class.to_string()).collect(),
             parts: [train, test],
             storage: &self.storage,
@@ -235,6 +256,11 @@ impl PairedFolders {
             if ![1, 3].contains(&folder.mean.len()) {
                 let found = folder.mean.len();
                 return Err(Error::plan(format!("paired_folders: {name}: mean must have 1 or 3 values, not {found}")));
+            }
+            if folder.full_scale == Some(0) || (folder.full_scale.is_some() && folder.mean.len() == 3) {
+                return Err(Error::plan(format!(
+                    "paired_folders: {name}: full_scale must be above 0, and is of grey images, with one mean"
+                )));
             }
             let shape = [folder.mean.len() as i64, self.size[0], self.size[1]];
             Ok(Modality { name: name.clone(), shape, mean: folder.mean.clone(), std: folder.std.clone() })
@@ -337,7 +363,7 @@ fn dominant(counts: &[u64]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{grey_png, png, rgb_png, smooth, write};
+    use crate::fixture::{grey_png, png, png_of_16_bits, rgb_png, smooth, write};
     use crate::views::ViewConfig;
 
     const SIZE: [usize; 2] = [12, 16];
@@ -449,6 +475,51 @@ mod tests {
         let depth = plain.batch(Split::Test, &Rows::new(vec![1], Device::Cpu), &views, None).unwrap();
         let exact = (f64::from(smooth(SIZE, 1, 5)[3 * 16 + 2]) / 255.0 - 0.2763) / 0.138;
         approx::assert_abs_diff_eq!(depth.views["depth"].double_value(&[0, 0, 3, 2]), exact, epsilon = 1e-5);
+    }
+
+    #[test]
+    fn depth_of_16_bits_has_a_full_scale() {
+        let sixteen = |dir: &Path| {
+            for i in 0..12 {
+                let values = smooth(SIZE, 1, i).into_iter().flat_map(|value| (40 * u16::from(value)).to_be_bytes());
+                let file = png_of_16_bits(SIZE, png::ColorType::Grayscale, &values.collect::<Vec<_>>());
+                write(dir.join(format!("depth/{i:04}.png")), file);
+            }
+        };
+        let message = error(|dir, _| sixteen(dir));
+        assert_eq!(
+            message,
+            "/depth/0000.png: 16 bits a pixel: `full_scale` says which value of them is full scale; `broken = \"skip\"` \
+             leaves such samples out"
+        );
+        let eight = folder();
+        let dir = folder();
+        sixteen(dir.path());
+        for storage in [Storage::device(), Storage::stream()] {
+            // 40 of the 16 bits' values are one of the 8: the same bytes, hence the same data where bytes are kept.
+            let mut config = PairedFolders { storage: storage.clone(), ..config(dir.path()) };
+            config.modalities["depth"].full_scale = Some(40 * 255);
+            let views: Views = ["depth"].into_iter().collect();
+            let rows = Rows::new((0..8).collect(), Device::Cpu);
+            let batch = |set: &ImageSet| set.batch(Split::Train, &rows, &views, None).unwrap().views["depth"].copy();
+            let set = config.load(Device::Cpu).unwrap();
+            let plain = PairedFolders { path: eight.path().into(), ..config.clone() };
+            let plain = PairedFolders { modalities: PairedFolders::default().modalities, ..plain };
+            assert_eq!(batch(&set), batch(&plain.load(Device::Cpu).unwrap()));
+            let identity = set.info().identity.clone();
+            config.modalities["depth"].full_scale = Some(10_000);
+            assert_ne!(config.load(Device::Cpu).unwrap().info().identity, identity);
+        }
+        for wrong in [("depth", 0), ("rgb", 100)] {
+            let message = error(|_, config| config.modalities[wrong.0].full_scale = Some(wrong.1));
+            assert_eq!(
+                message,
+                format!(
+                    "paired_folders: {}: full_scale must be above 0, and is of grey images, with one mean",
+                    wrong.0
+                )
+            );
+        }
     }
 
     #[test]

@@ -40,17 +40,47 @@ pub struct Window {
 impl Picture {
     /// Decodes a JPEG or PNG file, told apart by their first bytes, to 1 or 3 channels.
     ///
-    /// An alpha channel is dropped, 16 bits become 8, grey becomes three equal channels. Colour does not become grey.
+    /// An alpha channel is dropped, 16 bits of a colour become 8, grey becomes three equal channels. Colour does not become
+    /// grey, and grey of 16 bits does not become grey of 8: what it measures has a scale of its own.
     ///
     /// # Errors
-    /// If the file is neither, is truncated or damaged, or has colour where grey is wanted.
+    /// If the file is neither, is truncated or damaged, or has colour or 16 bits where grey is wanted.
     pub fn decode(file: &[u8], channels: usize) -> Result<Self, String> {
         match file {
             [0xff, 0xd8, ..] => jpeg(file, channels),
-            [0x89, b'P', b'N', b'G', ..] => png(file, channels, png::Transformations::normalize_to_color8()),
+            [0x89, b'P', b'N', b'G', ..] if channels == 1 => {
+                let image = Png::read(file, png::Transformations::EXPAND)?;
+                if image.depth == png::BitDepth::Sixteen {
+                    return Err("16 bits a pixel: `full_scale` says which value of them is full scale".to_owned());
+                }
+                image.picture(1)
+            }
+            [0x89, b'P', b'N', b'G', ..] => {
+                Png::read(file, png::Transformations::normalize_to_color8())?.picture(channels)
+            }
             [] => Err("the file is empty".to_owned()),
             _ => Err("neither a JPEG nor a PNG file".to_owned()),
         }
+    }
+
+    /// Decodes a grey PNG file of 16 bits: `full_scale` and all values above it become 255, the others their share of it,
+    /// rounded.
+    ///
+    /// # Errors
+    /// If the file is no such PNG file, or is damaged.
+    pub fn decode_measure(file: &[u8], full_scale: u16) -> Result<Self, String> {
+        let mut image = Png::read(file, png::Transformations::IDENTITY)?;
+        if image.depth != png::BitDepth::Sixteen {
+            return Err(format!("{} bits a pixel, but `full_scale` is for those of 16", image.depth as u8));
+        }
+        let full = u32::from(full_scale);
+        let share = |pixel: &[u8]| {
+            let value = u32::from(u16::from_be_bytes([pixel[0], pixel[1]])).min(full);
+            ((255 * value + full / 2) / full) as u8
+        };
+        image.bytes = image.bytes.chunks_exact(2).map(share).collect();
+        image.depth = png::BitDepth::Eight;
+        image.picture(1)
     }
 
     /// Decodes a PNG file whose pixels are numbers: grey values, or places in a palette.
@@ -58,7 +88,7 @@ impl Picture {
     /// # Errors
     /// If the file is no such PNG file, or is damaged.
     pub fn decode_numbers(file: &[u8]) -> Result<Self, String> {
-        png(file, 1, png::Transformations::IDENTITY)
+        Png::read(file, png::Transformations::IDENTITY)?.picture(1)
     }
 
     /// `window` at the size `[H, W]`, mirrored if asked for, into `out`: bytes in the order `[H, W, C]`.
@@ -138,32 +168,49 @@ fn has_end(file: &[u8]) -> bool {
     file[scan..].windows(2).any(|pair| pair == [0xff, 0xd9])
 }
 
-fn png(file: &[u8], channels: usize, how: png::Transformations) -> Result<Picture, String> {
-    let wrong = |e: png::DecodingError| format!("not a sound PNG file: {e}");
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(file), png::Limits { bytes: 4 * MOST_PIXELS });
-    decoder.set_transformations(how);
-    let mut reader = decoder.read_info().map_err(wrong)?;
-    let (color, depth) = reader.output_color_type();
-    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
-    if width.saturating_mul(height) > MOST_PIXELS {
-        return Err(format!("{width} × {height} pixels are too many"));
+/// A PNG file as it is decoded.
+struct Png {
+    color: png::ColorType,
+    depth: png::BitDepth,
+    width: usize,
+    height: usize,
+    /// `[H, W, C]`; two for each value of 16 bits, the higher first.
+    bytes: Vec<u8>,
+}
+
+impl Png {
+    fn read(file: &[u8], how: png::Transformations) -> Result<Self, String> {
+        let wrong = |e: png::DecodingError| format!("not a sound PNG file: {e}");
+        let mut decoder = png::Decoder::new_with_limits(Cursor::new(file), png::Limits { bytes: 4 * MOST_PIXELS });
+        decoder.set_transformations(how);
+        let mut reader = decoder.read_info().map_err(wrong)?;
+        let (color, depth) = reader.output_color_type();
+        let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+        if width.saturating_mul(height) > MOST_PIXELS {
+            return Err(format!("{width} × {height} pixels are too many"));
+        }
+        let mut bytes = vec![0; reader.output_buffer_size().ok_or("too many pixels")?];
+        reader.next_frame(&mut bytes).map_err(wrong)?;
+        reader.finish().map_err(wrong)?;
+        Ok(Png { color, depth, width, height, bytes })
     }
-    if depth != png::BitDepth::Eight {
-        return Err(format!("{} bits a pixel, expected 8", depth as u8));
+
+    fn picture(self, channels: usize) -> Result<Picture, String> {
+        let Png { color, depth, width, height, bytes } = self;
+        if depth != png::BitDepth::Eight {
+            return Err(format!("{} bits a pixel, expected 8", depth as u8));
+        }
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
+        let bytes = match (color, channels) {
+            (Grayscale | Indexed, 1) | (Rgb, 3) => bytes,
+            (GrayscaleAlpha, 1) => bytes.chunks_exact(2).map(|pixel| pixel[0]).collect(),
+            (Rgba, 3) => bytes.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+            (Grayscale, 3) => bytes.iter().flat_map(|grey| [*grey; 3]).collect(),
+            (GrayscaleAlpha, 3) => bytes.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
+            _ => return Err("the file has colour, expected grey".to_owned()),
+        };
+        Picture { width, height, channels, bytes }.checked()
     }
-    let mut bytes = vec![0; reader.output_buffer_size().ok_or("too many pixels")?];
-    reader.next_frame(&mut bytes).map_err(wrong)?;
-    reader.finish().map_err(wrong)?;
-    use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
-    let bytes = match (color, channels) {
-        (Grayscale | Indexed, 1) | (Rgb, 3) => bytes,
-        (GrayscaleAlpha, 1) => bytes.chunks_exact(2).map(|pixel| pixel[0]).collect(),
-        (Rgba, 3) => bytes.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
-        (Grayscale, 3) => bytes.iter().flat_map(|grey| [*grey; 3]).collect(),
-        (GrayscaleAlpha, 3) => bytes.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
-        _ => return Err("the file has colour, expected grey".to_owned()),
-    };
-    Picture { width, height, channels, bytes }.checked()
 }
 
 impl Picture {
@@ -179,7 +226,7 @@ impl Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{grey_png, jpeg, png, rgb_png, smooth};
+    use crate::fixture::{grey_png, jpeg, png, png_of_16_bits, rgb_png, smooth};
 
     const SIZE: [usize; 2] = [24, 32];
 
@@ -201,6 +248,28 @@ mod tests {
         assert_eq!(Picture::decode(&file, 3).unwrap().bytes, colours);
         let error = Picture::decode(&rgb_png(SIZE, 1), 1).unwrap_err();
         assert_eq!(error, "the file has colour, expected grey");
+    }
+
+    #[test]
+    fn sixteen_bits_are_measured_by_their_full_scale() {
+        let values: [u16; 6] = [0, 19, 20, 5000, 10_000, 65_535];
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_be_bytes()).collect();
+        let file = png_of_16_bits([2, 3], png::ColorType::Grayscale, &bytes);
+        // 255 · 19 / 10 000 = 0.4845, 255 · 20 / 10 000 = 0.51.
+        assert_eq!(Picture::decode_measure(&file, 10_000).unwrap().bytes, [0, 0, 1, 128, 255, 255]);
+        assert_eq!(Picture::decode_measure(&file, 65_535).unwrap().bytes, [0, 0, 0, 19, 39, 255]);
+        assert_eq!(
+            Picture::decode(&file, 1).unwrap_err(),
+            "16 bits a pixel: `full_scale` says which value of them is full scale"
+        );
+        assert_eq!(Picture::decode_numbers(&file).unwrap_err(), "16 bits a pixel, expected 8");
+        assert_eq!(
+            Picture::decode_measure(&grey_png(SIZE, 2), 10_000).unwrap_err(),
+            "8 bits a pixel, but `full_scale` is for those of 16"
+        );
+        let colour = png_of_16_bits([1, 1], png::ColorType::Rgb, &bytes[6..]);
+        assert_eq!(Picture::decode_measure(&colour, 10_000).unwrap_err(), "the file has colour, expected grey");
+        assert_eq!(Picture::decode(&colour, 3).unwrap().bytes, [5000, 10_000, 65_535].map(|v: u16| (v >> 8) as u8));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::archive::relative_to;
 use crate::fetch::Source;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list, list_images};
 use crate::image_set::{IMAGE, ImageSet};
+use crate::index::Kind;
 use crate::views::{Modality, ViewConfigs};
 
 const FOLDER: &str = "tiny-imagenet-200";
@@ -124,6 +125,7 @@ impl TinyImageNet {
             name: "Tiny ImageNet",
             root: &root,
             modalities: &[image],
+            kinds: &[Kind::Colour],
             class_names: names(&root, &ids)?,
             parts,
             storage: &self.storage,
