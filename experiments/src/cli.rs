@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::builder::{
+    PossibleValue, PossibleValuesParser, RangedI64ValueParser, RangedU64ValueParser, TypedValueParser,
+};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use limbeck::cohort::{self, Limit, Stop};
 use limbeck::config::{self, grid::Filter};
@@ -19,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::evaluate::{EvaluateArgs, evaluate};
+use crate::listing::BuiltFor;
 use crate::new::{self, New};
 use crate::plan::Pool;
 use crate::progress::{Progress, Stderr};
@@ -395,17 +398,32 @@ Examples:
     #[command(after_help = "\
 Examples:
   limbeck plugins show crd
-  limbeck plugins show kd --kind distiller")]
+  limbeck plugins show kd --kind distiller
+  limbeck plugins show resnet20 --input 1,60,80 --classes 40")]
     Show {
         /// Its name.
         name: String,
         /// Only of this role.
         #[arg(long, visible_alias = "role", value_name = "ROLE", value_parser = role_parser(&Role::ALL))]
         kind: Option<Role>,
+        /// Channels, height and width of what a network sees, in place of what it was published with.
+        #[arg(long, value_name = "C,H,W", value_parser = input_shape)]
+        input: Option<[i64; 3]>,
+        /// The classes that a network tells apart.
+        #[arg(long, value_name = "N", value_parser = RangedI64ValueParser::<i64>::new().range(1..))]
+        classes: Option<i64>,
         /// As a JSON array with every field.
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Reads `3,32,32`.
+fn input_shape(text: &str) -> std::result::Result<[i64; 3], String> {
+    let sizes: Option<Vec<i64>> =
+        text.split(',').map(|size| size.trim().parse().ok().filter(|size| *size > 0)).collect();
+    let sizes = sizes.and_then(|sizes| sizes.try_into().ok());
+    sizes.ok_or_else(|| format!("{text:?} is no input: give channels, height and width, as in 3,32,32"))
 }
 
 fn role_parser(roles: &'static [Role]) -> impl TypedValueParser<Value = Role> {
@@ -483,8 +501,10 @@ fn execute(verb: Verb, log: &LogOptions, arguments: &[OsString]) -> Result<ExitC
             print(&if json { listing::list_json(kind)? } else { listing::list(kind) })?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Plugins { verb: PluginVerb::Show { name, kind, json } } => {
-            print(&if json { listing::show_json(&name, kind)? } else { listing::show(&name, kind)? })?;
+        Verb::Plugins { verb: PluginVerb::Show { name, kind, input, classes, json } } => {
+            let asked = BuiltFor { input, classes };
+            let show = if json { listing::show_json } else { listing::show };
+            print(&show(&name, kind, &asked)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Weights { verb } => {

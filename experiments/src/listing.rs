@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use limbeck::error::{Error, Result};
-use limbeck::model::{ModelConfig, Signature, TapInfo};
+use limbeck::model::{ModelConfig, ModelSpec, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
 use serde::Serialize;
 
@@ -55,18 +55,45 @@ fn fields(plugin: &Plugin) -> serde_json::Value {
     })
 }
 
+/// What a network is shown for, in place of the inputs and classes that it was published with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BuiltFor {
+    /// `[C, H, W]` of the input.
+    pub input: Option<[i64; 3]>,
+    /// The number of classes.
+    pub classes: Option<i64>,
+}
+
+impl BuiltFor {
+    fn spec(&self, config: &dyn ModelConfig) -> ModelSpec {
+        let ModelSpec { input, classes } = config.example();
+        ModelSpec { input: self.input.unwrap_or(input), classes: self.classes.unwrap_or(classes) }
+    }
+
+    /// Networks alone have inputs and classes.
+    fn check(&self, found: &[&Plugin]) -> Result<()> {
+        if *self == BuiltFor::default() || found.iter().any(|plugin| plugin.role == Role::Model) {
+            return Ok(());
+        }
+        let roles: Vec<&str> = found.iter().map(|plugin| plugin.role.name()).collect();
+        let name = found.first().map_or("", |plugin| plugin.name);
+        Err(Error::plan(format!("--input and --classes are for networks, and `{name}` is a {}", roles.join(" and a "))))
+    }
+}
+
 /// Everything about the plugins of that name: a name may be taken once in each role.
 ///
 /// # Errors
-/// If there is none: the message has the nearest name.
-pub fn show(name: &str, role: Option<Role>) -> Result<String> {
+/// If there is none: the message has the nearest name. If a network cannot be built for what is asked.
+pub fn show(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result<String> {
     let found = find(name, role)?;
+    built_for.check(&found)?;
     let mut text = String::new();
     for (i, plugin) in found.iter().enumerate() {
         if i > 0 {
             text.push('\n');
         }
-        text += &entry(plugin)?;
+        text += &entry(plugin, built_for)?;
         // A distiller and its method are one file, hence one page.
         let manual = manual(plugin);
         if !manual.is_empty() && found.get(i + 1).is_none_or(|next| next.page != plugin.page) {
@@ -81,23 +108,27 @@ pub fn show(name: &str, role: Option<Role>) -> Result<String> {
 ///
 /// # Errors
 /// As for [`show`].
-pub fn show_json(name: &str, role: Option<Role>) -> Result<String> {
+pub fn show_json(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result<String> {
+    let found = find(name, role)?;
+    built_for.check(&found)?;
     let all = |plugin: &'static Plugin| {
         let mut fields = fields(plugin);
-        if let Some(Network { parameters, multiply_adds, signature, .. }) = network(plugin)? {
+        if let Some(Network { parameters, multiply_adds, signature, .. }) = network(plugin, built_for)? {
             fields["parameters"] = parameters.into();
             fields["multiply_adds"] = multiply_adds.into();
             fields["signature"] = serde_json::to_value(signature).map_err(|e| Error::run(e.to_string()))?;
         }
         Ok(fields)
     };
-    json(&find(name, role)?.into_iter().map(all).collect::<Result<Vec<_>>>()?)
+    json(&found.into_iter().map(all).collect::<Result<Vec<_>>>()?)
 }
 
-/// A model's network, for the inputs that it was published with; nothing for other plugins and where a file is missing.
-fn network(plugin: &Plugin) -> Result<Option<Network>> {
+/// A model's network; nothing for other plugins and where a file is missing.
+fn network(plugin: &Plugin, built_for: &BuiltFor) -> Result<Option<Network>> {
     match model(plugin)? {
-        Some(config) if config.file().is_none() => Network::of(&*config, "", &config.example()).map(Some),
+        Some(config) if config.file().is_none() => {
+            Network::of(&*config, "", &built_for.spec(&*config)).map(Some).map_err(|e| e.within(plugin.name))
+        }
         _ => Ok(None),
     }
 }
@@ -135,7 +166,7 @@ fn manual(plugin: &Plugin) -> String {
     lines.map(|line| line.replace("\\[", "[").replace("\\]", "]") + "\n").collect()
 }
 
-fn entry(plugin: &Plugin) -> Result<String> {
+fn entry(plugin: &Plugin, built_for: &BuiltFor) -> Result<String> {
     let Plugin { role, name, summary, citation, package, version, .. } = plugin;
     let mut text = format!("{role} {name}\n  {summary}\n");
     if !citation.is_empty() {
@@ -145,7 +176,7 @@ fn entry(plugin: &Plugin) -> Result<String> {
     for line in example(plugin)?.lines() {
         let _ = writeln!(text, "{}", format!("    {line}").trim_end());
     }
-    if let Some(network) = network(plugin)? {
+    if let Some(network) = network(plugin, built_for)? {
         text.push_str(&figures(&network));
     }
     Ok(text)
@@ -236,14 +267,15 @@ mod tests {
 
     #[test]
     fn a_page_is_the_head_of_the_source_file_and_is_shown_once() {
-        let text = show("kd", None).unwrap();
+        let text = show("kd", None, &BuiltFor::default()).unwrap();
         assert!(text.starts_with("method kd\n") && text.contains("\ndistiller kd\n"), "{text}");
         assert_eq!(text.matches("`kd`: soft targets").count(), 1, "{text}");
         for words in ["Hinton", "*Taps*: ", "*Cost*: ", "temperature = 4.0   # T: "] {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains("//!") && !text.contains("\\["), "{text}");
-        let json: serde_json::Value = serde_json::from_str(&show_json("nce", None).unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&show_json("nce", None, &BuiltFor::default()).unwrap()).unwrap();
         assert!(json[0]["page"].as_str().unwrap().starts_with("`nce`: binary noise-contrastive estimation"), "{json}");
     }
 
@@ -293,14 +325,33 @@ mod tests {
 
     #[test]
     fn a_page_has_summary_crate_and_settings() {
-        let text = show("sgd", None).unwrap();
+        let text = show("sgd", None, &BuiltFor::default()).unwrap();
         assert!(text.starts_with("optimizer sgd\n  "), "{text}");
         assert!(text.contains(&format!("\n  crate limbeck {}\n", env!("CARGO_PKG_VERSION"))), "{text}");
         assert!(text.contains("\n    [train.optimizer]\n    kind = \"sgd\"\n    momentum = 0.9"), "{text}");
     }
 
     #[test]
+    fn a_network_is_shown_for_the_inputs_and_classes_that_are_asked() {
+        let asked = BuiltFor { input: Some([1, 60, 80]), classes: Some(40) };
+        let text = show("resnet8", None, &asked).unwrap();
+        assert!(text.contains("\n  with these, for 1×60×80 inputs and 40 classes:\n"), "{text}");
+        // 16 · 9 for two channels less in the stem, 65 for each of the 60 classes less.
+        let usual = show_json("resnet8", None, &BuiltFor::default()).unwrap();
+        let parameters =
+            |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()[0]["parameters"].as_i64();
+        let less = 16 * 9 * 2 + 65 * 60;
+        let now = parameters(&show_json("resnet8", None, &asked).unwrap()).unwrap();
+        assert_eq!(now, parameters(&usual).unwrap() - less);
+        let error = show("kd", None, &asked).unwrap_err();
+        let message = "--input and --classes are for networks, and `kd` is a method and a distiller";
+        assert_eq!(error.to_string(), message);
+        assert!(error.is_usage());
+    }
+
+    #[test]
     fn an_unknown_name_gets_the_nearest() {
+        let show = |name, role| show(name, role, &BuiltFor::default());
         assert_eq!(show("sdg", None).unwrap_err().to_string(), "unknown plugin `sdg`: did you mean `sgd`?");
         let error = show("sdg", Some(Role::Optimizer)).unwrap_err();
         assert_eq!(error.to_string(), "unknown optimizer `sdg`: did you mean `sgd`?");
