@@ -120,12 +120,18 @@ pub fn parse_grid(text: &str, path: &Path, overrides: &[String], only: &grid::Fi
 /// Gives an error that was found while planning its place: that of the key that it begins with, as in
 /// `teacher.big: weights: …`. An error that begins with no key of the file, or has a place already, stays as it is.
 pub fn place(error: Error, path: &Path, overrides: &[String]) -> Error {
-    let Error::Plan(message) = &error else { return error };
+    let message = match &error {
+        Error::Plan(message) => message.clone(),
+        Error::Io { source, .. } => format!("{error}: {source}"),
+        Error::Data { .. } => error.to_string(),
+        _ => return error,
+    };
     let Ok(text) = std::fs::read_to_string(path) else { return error };
     let Ok(source) = Source::new(&text, path) else { return error };
-    match (Draft::new(&source, overrides), source.key_of(message)) {
-        (Ok(draft), Some(key)) => draft.fault(&key, message),
-        _ => error,
+    let Ok(draft) = Draft::new(&source, overrides) else { return error };
+    match draft.key_of(&message) {
+        Some(key) => draft.fault(&key, message),
+        None => error,
     }
 }
 
@@ -173,6 +179,27 @@ impl<'a> Draft<'a> {
         })?)
     }
 
+    /// The longest key of the file, or of an override, that a message begins with, a part before each colon. The label of a point may come first,
+    /// and what a term is stands in parentheses behind its number.
+    fn key_of(&self, message: &str) -> Option<String> {
+        let mut key: Option<String> = None;
+        for (i, part) in message.split(": ").enumerate() {
+            let name = part.split(" (").next().unwrap_or(part);
+            let longer = key.as_deref().map_or_else(|| name.to_owned(), |key| join(key, name));
+            match self.has(&longer) {
+                true => key = Some(longer),
+                false if key.is_some() || i > 0 => break,
+                false => {}
+            }
+        }
+        key
+    }
+
+    /// Whether the file has that key, with what was replaced in it.
+    fn has(&self, key: &str) -> bool {
+        self.source.spans.contains_key(key) || get(&self.table, key).is_some()
+    }
+
     /// An error at a key.
     fn fault(&self, key: &str, message: impl Into<String>) -> Error {
         let origin = self.source.locate(key, &self.origins);
@@ -200,22 +227,6 @@ impl<'a> Source<'a> {
         collect_spans(spanned.get_ref(), "", &mut source.spans);
         source.table = text.parse().map_err(|e| not_toml(&source, e))?;
         Ok(source)
-    }
-
-    /// The longest key of the file that a message begins with, a part before each colon. The label of a point may come first,
-    /// and what a term is stands in parentheses behind its number.
-    fn key_of(&self, message: &str) -> Option<String> {
-        let mut key: Option<String> = None;
-        for (i, part) in message.split(": ").enumerate() {
-            let name = part.split(" (").next().unwrap_or(part);
-            let longer = key.as_deref().map_or_else(|| name.to_owned(), |key| join(key, name));
-            match self.spans.contains_key(&longer) {
-                true => key = Some(longer),
-                false if key.is_some() || i > 0 => break,
-                false => {}
-            }
-        }
-        key
     }
 
     fn origin(&self, span: Range<usize>) -> Origin {

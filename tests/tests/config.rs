@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use limbeck::config::grid::Filter;
-use limbeck::config::{parse, parse_grid};
+use limbeck::config::{parse, parse_grid, place};
+use limbeck::error::Error;
 use limbeck_experiments as _;
 
 const GOOD: &str = r#"format = 1
@@ -77,7 +78,7 @@ fn overrides_reach_every_value() {
 fn unknown_keys_at_every_depth() {
     assert_eq!(
         replaced("name = \"x\"\n", "name = \"x\"\nepochs = 3\n"),
-        "unknown key `epochs`: known here: format, name, device, threads, lanes, validation, dataset, teacher, student, train, method, compare, probe
+        "unknown key `epochs`: known here: format, name, device, threads, lanes, validation, train_samples, dataset, teacher, student, train, method, compare, probe
   --> x.toml:3:1
   |
 3 | epochs = 3
@@ -556,4 +557,44 @@ fn the_registry_is_sound_and_every_plugin_documents_its_settings() {
     }
     let error = limbeck::registry::find(limbeck::registry::Role::Distiller, "fitnets").unwrap_err();
     assert_eq!(error.to_string(), "unknown distiller `fitnets`: did you mean `fitnet`?");
+}
+
+#[test]
+fn what_was_found_while_planning_gets_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.toml");
+    std::fs::write(&file, GOOD).unwrap();
+    let placed = |error: Error, overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        place(error, &file, &overrides).to_string().replace(&file.display().to_string(), "x.toml")
+    };
+    let absent = || Error::io("read", "w.bin")(std::io::ErrorKind::NotFound.into());
+    assert_eq!(
+        placed(absent().within("model").within("teacher.big"), &[]),
+        "teacher.big: model: cannot read w.bin: entity not found
+  --> x.toml:8:1
+  |
+8 | model = { kind = \"resnet20\" }
+  | ^^^^^
+  key: teacher.big.model"
+    );
+    assert_eq!(
+        placed(Error::data("w.bin", "too long").within("dataset"), &[]).lines().take(2).collect::<Vec<_>>(),
+        ["dataset: w.bin: too long", "  --> x.toml:4:2"]
+    );
+    // What only an override has, or lies within one.
+    assert_eq!(
+        placed(Error::plan("validation: too many (at seed=1)"), &["validation=9"]),
+        "validation: too many (at seed=1)\n  --> --set validation=9\n  key: validation"
+    );
+    let set = "teacher.big={ model = { kind = 'resnet8' }, weights = 'none.safetensors' }";
+    assert_eq!(
+        placed(absent().within("weights").within("teacher.big"), &[set]),
+        format!(
+            "teacher.big: weights: cannot read w.bin: entity not found\n  --> --set {set}\n  key: teacher.big.weights"
+        )
+    );
+    for said in ["w.bin: too long", "validation: too many"] {
+        assert_eq!(placed(Error::plan(said), &[]), said);
+    }
 }
