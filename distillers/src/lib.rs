@@ -7,6 +7,9 @@
 //! | [`lskd`] | distiller and method `lskd` | soft targets of standardised logits |
 //! | [`dkd`] | distiller and method `dkd` | decoupled soft targets |
 //! | [`dist`] | distiller and method `dist` | correlation with the teacher's probabilities |
+//! | [`nkd`] | distiller and method `nkd` | normalized soft targets |
+//! | [`wsld`] | distiller and method `wsld` | soft targets, weighted by how far the student is |
+//! | [`ttm`] | distiller `ttm`, methods `ttm`, `wttm` | the teacher's probabilities to a power |
 //! | [`fitnet`] | distiller and method `fitnet` | hints from a middle layer |
 //! | [`at`] | distiller and method `at` | attention maps |
 //! | [`nst`] | distiller and method `nst` | the distribution of the channels' patterns |
@@ -19,6 +22,8 @@
 //! | [`vid`] | distiller and method `vid` | variational information |
 //! | [`rkd`] | distiller and method `rkd` | distances and angles among samples |
 //! | [`pkt`] | distiller and method `pkt` | conditional probabilities of samples |
+//! | [`ickd`] | distiller and method `ickd` | correlations of channels |
+//! | [`itrd`] | distiller and method `itrd` | correlation and mutual information of features |
 //! | [`crd`] | distiller `crd`, methods `crd`, `crd+kd` | contrastive representation distillation: critic × sampler × bank |
 //! | [`critics::nce`] | critic `nce` | binary noise-contrastive estimation, the loss of the CRD paper |
 //! | [`critics::info_nce`] | critic `info_nce` | which of K + 1 is the positive |
@@ -58,18 +63,23 @@ pub mod embedding;
 pub mod fitnet;
 pub mod fsp;
 pub mod ft;
+pub mod ickd;
+pub mod itrd;
 pub mod kd;
 pub mod kdsvd;
 mod layers;
 pub mod lskd;
 pub mod negatives;
+pub mod nkd;
 pub mod nst;
 pub mod pkt;
 pub mod rkd;
 pub mod sp;
 mod tensor;
+pub mod ttm;
 pub mod vanilla;
 pub mod vid;
+pub mod wsld;
 
 #[cfg(test)]
 mod fixture;
@@ -109,11 +119,17 @@ mod tests {
             ("kdsvd", 1.0),
             ("dkd", 1.0),
             ("dist", 1.0),
+            ("nkd", 1.0),
+            ("wsld", 2.25),
+            ("ttm", 45.0),
+            ("ickd", 2.5),
+            ("itrd", 1.0),
         ];
         for (name, weight) in published {
             assert_eq!(weights(name), (1.0, vec![(name.to_owned(), weight)]));
         }
         assert_eq!(weights("lskd"), (0.1, vec![("lskd".to_owned(), 9.0)]));
+        assert_eq!(weights("wttm"), (1.0, vec![("ttm".to_owned(), 4.0)]));
         assert_eq!(weights("crd"), (1.0, vec![("crd".to_owned(), 0.8)]));
         assert_eq!(weights("crd+kd"), (1.0, vec![("kd".to_owned(), 1.0), ("crd".to_owned(), 0.8)]));
     }

@@ -399,7 +399,9 @@ fn methods_of_features_are_refused_with_reason_and_remedy() {
         let set = format!("method.all.terms[0].distiller={distiller}");
         plan(Path::new("runs"), ENSEMBLE, &[&set]).map(|_| ()).map_err(|error| error.to_string())
     };
-    for kind in ["at", "crd", "fsp", "fitnet", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "nst", "kdsvd"] {
+    for kind in
+        ["at", "crd", "fsp", "fitnet", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "nst", "kdsvd", "ickd", "itrd"]
+    {
         assert_eq!(
             said(&format!("{{ kind = '{kind}' }}")).unwrap_err(),
             format!(
@@ -408,7 +410,7 @@ fn methods_of_features_are_refused_with_reason_and_remedy() {
             )
         );
     }
-    for kind in ["kd", "dkd", "dist", "lskd"] {
+    for kind in ["kd", "dkd", "dist", "lskd", "nkd", "wsld", "ttm"] {
         assert_eq!(said(&format!("{{ kind = '{kind}' }}")), Ok(()), "{kind}");
     }
     // Another reason stays what it is.

@@ -1,4 +1,4 @@
-//! Every method of features and logits against `golden/losses.json` and `golden/modern.json`: loss, parts, and gradients
+//! Every method of features and logits against `golden/losses.json`, `modern.json` and `recent.json`: loss, parts, and gradients
 //! with respect to the student's features and the method's own parameters.
 
 #![allow(clippy::unwrap_used)]
@@ -52,4 +52,9 @@ fn methods_of_relations() {
 #[test]
 fn methods_of_logits() {
     compare(&["dkd", "dist", "lskd"], 3);
+}
+
+#[test]
+fn recent_methods() {
+    compare(&["nkd", "wsld", "ttm", "ickd", "itrd"], 2 * (2 + 1 + 2 + 1 + 2));
 }

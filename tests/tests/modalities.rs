@@ -304,7 +304,7 @@ fn sets_of_classes_stopped_and_resumed_end_with_the_same_bytes() {
 #[test]
 fn methods_of_one_class_are_refused_for_sets_of_classes() {
     let (data, out) = (frames(), TempDir::new().unwrap());
-    for kind in ["kd", "dkd", "dist", "lskd"] {
+    for kind in ["kd", "dkd", "dist", "lskd", "nkd", "wsld", "ttm"] {
         let methods = format!("compare.methods=[\"vanilla\", {kind:?}]");
         let error = plan(&across(&data), &[&methods], out.path()).unwrap_err().to_string();
         let why = format!(

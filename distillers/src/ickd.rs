@@ -1,0 +1,115 @@
+//! `ickd`: inter-channel correlation.
+//!
+//! Liu, Huang, Lin, Xie, Wang, Chang, Liang. *Exploring Inter-Channel Correlation for Diversity-preserved Knowledge
+//! Distillation*. ICCV 2021, arXiv:2202.03680.
+//!
+//! The student's map is embedded into the teacher's channels (1×1 convolution without bias, BatchNorm). With each map
+//! flattened over space to F `[C, H·W]`, the correlations of its channels are G = F Fᵀ, each row divided by its L2 norm, and
+//!
+//! L = 1 / (B · C) · Σ ‖Gᵗ − Gˢ‖²_F.
+//!
+//! The maps may differ in height and width: space is summed over.
+//!
+//! *Taps*: the last stage of both. *Cost*: O(B · C² · H · W). *State*: the embedding. *Published weight*: 2.5, beside a
+//! cross-entropy of 1: the method `ickd`.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+use tch::nn::{Module, ModuleT};
+
+use crate::layers::{batch_norm, conv};
+use crate::tensor::{normalize, not_empty, only_maps};
+
+limbeck::plugin! {
+    method "ickd",
+    summary: "cross-entropy and inter-channel correlation",
+    citation: "Liu et al. Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation. ICCV 2021, arXiv:2202.03680",
+    settings: r#"
+cross_entropy = 1.0   # the weight of the cross-entropy with the labels
+terms = [{ weight = 2.5, distiller = { kind = "ickd" } }]
+"#,
+    page: include_str!("ickd.rs"),
+}
+
+limbeck::plugin! {
+    distiller "ickd",
+    summary: "inter-channel correlation: which channels of a map go together",
+    citation: "Liu et al. Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation. ICCV 2021, arXiv:2202.03680",
+    settings: "",
+    page: include_str!("ickd.rs"),
+}
+
+/// Inter-channel correlation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ickd {}
+
+#[typetag::serde(name = "ickd")]
+impl DistillerConfig for Ickd {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        fn last(stages: &[TapInfo]) -> &[TapInfo] {
+            &stages[stages.len().saturating_sub(1)..]
+        }
+        let pairs = site.pair(last(site.student.stages()), last(site.teacher.stages()), Form::Output)?;
+        not_empty("ickd", only_maps("ickd", pairs)?)
+    }
+
+    fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        let taps = self.taps(site)?;
+        let embed =
+            |(i, pair): (usize, &TapPair)| Embed::new(&(params / i), pair.student_shape[0], pair.teacher_shape[0]);
+        Ok(Box::new(LiveIckd { embeds: taps.pairs.iter().enumerate().map(embed).collect() }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveIckd {
+    embeds: Vec<Embed>,
+}
+
+/// From the student's channels to the teacher's.
+#[derive(Debug)]
+struct Embed {
+    conv: nn::Conv2D,
+    bn: nn::BatchNorm,
+}
+
+impl Embed {
+    fn new(path: &nn::Path<'_>, from: i64, to: i64) -> Self {
+        let config = nn::ConvConfig { bias: false, ..Default::default() };
+        Embed { conv: conv(path / "conv", from, to, 1, config), bn: batch_norm(path / "bn", to) }
+    }
+}
+
+/// `[B, C, H, W]` → `[B, C, C]`
+fn correlations(map: &Tensor) -> Tensor {
+    let f = map.flatten(2, -1);
+    normalize(&f.bmm(&f.transpose(1, 2)), 2)
+}
+
+impl Distiller for LiveIckd {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let mut terms = Terms::new();
+        for (i, ((student, teacher), embed)) in step.pairs()?.into_iter().zip(&self.embeds).enumerate() {
+            let student = embed.bn.forward_t(&embed.conv.forward(student), true);
+            let distance = (correlations(teacher) - correlations(&student)).square().sum(None::<Kind>);
+            let scale = (step.batch() * teacher.size()[1]) as f64;
+            terms = terms.loss(&format!("pair{}", i + 1), distance / scale);
+        }
+        Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Ickd {}, &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
+            "ickd compares maps, but the student's tap `pooled` is a vector: choose a stage"
+        );
+    }
+}

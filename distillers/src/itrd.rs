@@ -1,0 +1,146 @@
+//! `itrd`: information theoretic representation distillation.
+//!
+//! Miles, Lopez-Rodriguez, Mikolajczyk. *Information Theoretic Representation Distillation*. BMVC 2022, arXiv:2112.00459,
+//! in the form of its authors' code.
+//!
+//! The student's pooled features are embedded into the teacher's width by one linear layer. *Correlation*: with both sides
+//! standardised over the batch (mean 0, unbiased standard deviation 1), c_d = 1 / B · Σ_b ŝ_bd t̂_bd of each dimension d, and
+//!
+//! L_corr = log₂ Σ_d |c_d − 1|^(2α).
+//!
+//! *Mutual information*: with G the Gram matrix of a batch's features, each of norm 1, and those of the student embedded
+//! only where the widths differ,
+//!
+//! L_mi = Σ (Gˢ / tr Gˢ)² − Σ ((Gˢ ∘ Gᵗ) / tr (Gˢ ∘ Gᵗ))², element by element, ∘ likewise.
+//!
+//! L = λ_corr · L_corr + λ_mi · L_mi. Both may be negative. A dimension that is constant over a batch has no correlation:
+//! c = 0.
+//!
+//! *Taps*: the pooled features. *Cost*: O(B² · D). *State*: one linear layer. *Published weights*: λ_corr = 2, λ_mi = 1,
+//! α = 1.01 beside a cross-entropy of 1, as in its authors' example for WRN-40-2 → WRN-16-2: the method `itrd`.
+
+use limbeck::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::linear;
+use crate::tensor::{normalize, not_empty, positive};
+
+limbeck::plugin! {
+    method "itrd",
+    summary: "cross-entropy, correlation and mutual information with the teacher's features",
+    citation: "Miles, Lopez-Rodriguez, Mikolajczyk. Information Theoretic Representation Distillation. BMVC 2022, arXiv:2112.00459",
+    settings: r#"
+cross_entropy = 1.0   # the weight of the cross-entropy with the labels
+terms = [{ weight = 1.0, distiller = { kind = "itrd", correlation = 2.0, mutual = 1.0, alpha = 1.01 } }]
+"#,
+    page: include_str!("itrd.rs"),
+}
+
+limbeck::plugin! {
+    distiller "itrd",
+    summary: "information theoretic: each dimension's correlation, and a bound on the mutual information",
+    citation: "Miles, Lopez-Rodriguez, Mikolajczyk. Information Theoretic Representation Distillation. BMVC 2022, arXiv:2112.00459",
+    settings: r#"
+correlation = 2.0   # λ_corr: the weight of the correlation
+mutual = 1.0        # λ_mi: the weight of the mutual information
+alpha = 1.01        # α: the order of Rényi's entropy in the correlation
+"#,
+    page: include_str!("itrd.rs"),
+}
+
+/// Information theoretic representation distillation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Itrd {
+    /// λ_corr: the weight of the correlation.
+    pub correlation: f64,
+    /// λ_mi: the weight of the mutual information.
+    pub mutual: f64,
+    /// α: the order of Rényi's entropy.
+    pub alpha: f64,
+}
+
+impl Default for Itrd {
+    fn default() -> Self {
+        Itrd { correlation: 2.0, mutual: 1.0, alpha: 1.01 }
+    }
+}
+
+#[typetag::serde(name = "itrd")]
+impl DistillerConfig for Itrd {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        let taps = not_empty("itrd", site.pooled()?)?;
+        taps.single()?;
+        Ok(taps)
+    }
+
+    fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        for (name, value) in [("correlation", self.correlation), ("mutual", self.mutual), ("alpha", self.alpha)] {
+            positive("itrd", name, value)?;
+        }
+        let taps = self.taps(site)?;
+        let width = |shape: &[i64]| shape.iter().product::<i64>();
+        let pair = taps.single()?;
+        let (from, to) = (width(&pair.student_shape), width(&pair.teacher_shape));
+        let embed = linear(params / "embed", from, to);
+        Ok(Box::new(LiveItrd { config: self.clone(), embed, same_width: from == to }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveItrd {
+    config: Itrd,
+    embed: nn::Linear,
+    same_width: bool,
+}
+
+/// `[B, D]` with mean 0 over the batch, divided by the norm: a constant dimension is 0.
+fn centred(f: &Tensor) -> Tensor {
+    normalize(&(f - f.mean_dim([0_i64].as_slice(), true, None)), 0)
+}
+
+/// Σ (G / tr G)² of a Gram matrix.
+fn purity(gram: &Tensor) -> Tensor {
+    (gram / gram.trace().clamp_min(1e-12)).square().sum(None::<Kind>)
+}
+
+/// The Gram matrix `[B, B]` of features `[B, D]`, each of norm 1.
+fn gram(f: &Tensor) -> Tensor {
+    let unit = normalize(f, 1);
+    unit.matmul(&unit.tr())
+}
+
+impl Distiller for LiveItrd {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let Itrd { correlation, mutual, alpha } = self.config;
+        let (student, teacher) = step.pair()?;
+        let (student, teacher) = (student.flatten(1, -1), teacher.flatten(1, -1));
+        let embedded = student.apply(&self.embed);
+
+        // With the unbiased deviation of both sides, a full correlation is (B − 1) / B.
+        let b = step.batch() as f64;
+        let c = (centred(&embedded) * centred(&teacher)).sum_dim_intlist(0, false, None) * ((b - 1.0) / b);
+        let of_dimensions = (c - 1.0).abs().pow_tensor_scalar(2.0 * alpha).sum(None::<Kind>).log2();
+
+        let of_student = gram(if self.same_width { &student } else { &embedded });
+        let joint = &of_student * gram(&teacher);
+        let of_batch = purity(&of_student) - purity(&joint);
+        Ok(Terms::new().loss("correlation", of_dimensions * correlation).loss("mutual", of_batch * mutual))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{NARROW, WIDE, refusal};
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert_eq!(
+            refusal(&Itrd { alpha: 0.0, ..Itrd::default() }, &NARROW, &WIDE, &[]),
+            "itrd: alpha must be positive, not 0"
+        );
+        let error = refusal(&Itrd::default(), &NARROW, &WIDE, &[("pooled", "pooled"), ("stage1", "stage1")]);
+        assert!(error.starts_with("this method takes one pair of taps, not 2"), "{error}");
+    }
+}
