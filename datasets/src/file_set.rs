@@ -90,6 +90,16 @@ pub(crate) struct Sample {
     pub map: Option<(String, Result<[u32; 2], String>)>,
 }
 
+/// The samples whose images are sound.
+#[derive(Debug, Default)]
+struct Sound {
+    samples: Vec<Sample>,
+    /// What is known of the files of each.
+    entries: Vec<Vec<Entry>>,
+    /// The first file that is not, and what is wrong with it.
+    first_broken: Option<(String, String)>,
+}
+
 /// A data set whose files are listed.
 #[derive(Debug)]
 pub(crate) struct FileSet<'a> {
@@ -126,12 +136,11 @@ impl FileSet<'_> {
         let (mut parts, mut targets) = (Vec::new(), Vec::new());
         for (samples, name) in listed.into_iter().zip(["training", "test"]) {
             let listed = samples.len();
-            let (samples, entries) = self.sound(samples, &pool)?;
+            let Sound { samples, entries, first_broken } = self.sound(samples, &pool)?;
             if samples.is_empty() {
-                return Err(Error::data(
-                    self.root,
-                    format!("the {name} part has no sound image ({listed} are listed)"),
-                ));
+                let first = first_broken.map(|(file, what)| format!("; the first, {file}: {what}")).unwrap_or_default();
+                let message = format!("the {name} part has no sound image ({listed} are listed){first}");
+                return Err(Error::data(self.root, message));
             }
             if samples.len() < listed {
                 left_out.push(format!("{} of {listed} {name} samples", listed - samples.len()));
@@ -158,21 +167,23 @@ impl FileSet<'_> {
     }
 
     /// The samples whose images are sound, with what is known of their files; or an error, if that is wanted.
-    fn sound(&self, samples: Vec<Sample>, pool: &ThreadPool) -> Result<(Vec<Sample>, Vec<Vec<Entry>>)> {
+    fn sound(&self, samples: Vec<Sample>, pool: &ThreadPool) -> Result<Sound> {
         let files: Vec<(String, Kind)> = samples
             .iter()
             .flat_map(|sample| sample.files.iter().cloned().enumerate().map(|(m, file)| (file, self.kinds[m])))
             .collect();
         let trusted = index::is_trusted();
         let entries = pool.install(|| index::index(self.root, &files, trusted))?;
-        let mut sound = (Vec::new(), Vec::new());
+        let mut sound = Sound::default();
         for (sample, entries) in samples.into_iter().zip(entries.chunks(self.modalities.len())) {
             match (self.check(&sample, entries), self.broken) {
                 (Ok(()), _) => {
-                    sound.0.push(sample);
-                    sound.1.push(entries.to_vec());
+                    sound.samples.push(sample);
+                    sound.entries.push(entries.to_vec());
                 }
-                (Err(_), Broken::Skip) => {}
+                (Err(broken), Broken::Skip) => {
+                    sound.first_broken.get_or_insert(broken);
+                }
                 (Err((file, what)), Broken::Error) => {
                     let remedy = "; `broken = \"skip\"` leaves such samples out";
                     return Err(Error::data(self.root.join(file), format!("{what}{remedy}")));

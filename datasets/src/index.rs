@@ -43,6 +43,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whether a file is sound as one if it is as the other: the scale changes its values alone.
+    fn is_like(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+
     pub fn decode(self, file: &[u8]) -> Result<Picture, String> {
         match self {
             Kind::Colour => Picture::decode(file, 3),
@@ -93,7 +98,7 @@ pub(crate) fn index(root: &Path, files: &[(String, Kind)], trusted: bool) -> Res
         let modified = modified.unwrap_or_default().as_nanos();
         let same = |entry: &Entry| entry.bytes == metadata.len() && entry.modified == modified;
         match known.get(name) {
-            Some((as_kind, entry)) if trusted && as_kind == kind && same(entry) => Ok((false, entry.clone())),
+            Some((as_kind, entry)) if trusted && as_kind.is_like(*kind) && same(entry) => Ok((false, entry.clone())),
             _ => Ok((true, read(&path, *kind, modified)?)),
         }
     };

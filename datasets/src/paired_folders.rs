@@ -25,7 +25,8 @@
 //! The defaults are those of the training part of NYU-Depth V2 at 80×60, measured by `limbeck data stats`. Depth is a
 //! share of full scale, 8 bits. Sensors write depth in millimetres as PNG files of 16 bits: `full_scale` is the value that
 //! becomes full scale, as in `depth = { folder = "depth", full_scale = 10000, mean = [0.28], std = [0.14] }` for ten metres;
-//! what is farther is as far. Pixels without a measurement, which are 0, stay 0.
+//! what is farther is as far. Pixels without a measurement are 0, as are those of less than 1/510 of full scale; images that
+//! are scaled to another size mix them with their neighbours.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -125,14 +126,15 @@ pub struct Folder {
     /// For images of 16 bits, which are grey: the value that is full scale, as are those above it. What a network sees has
     /// 8 bits: 255 of them are full scale. Absent: the images have 8 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub full_scale: Option<u16>,
+    pub full_scale: Option<u32>,
 }
 
 impl Folder {
+    /// Call it after `check`, which bounds `full_scale`.
     fn kind(&self) -> FileKind {
         match (self.mean.len(), self.full_scale) {
             (1, None) => FileKind::Grey,
-            (1, Some(full_scale)) => FileKind::Measure(full_scale),
+            (1, Some(full_scale)) => FileKind::Measure(u16::try_from(full_scale).unwrap_or(u16::MAX)),
             _ => FileKind::Colour,
         }
     }
@@ -257,10 +259,16 @@ impl PairedFolders {
                 let found = folder.mean.len();
                 return Err(Error::plan(format!("paired_folders: {name}: mean must have 1 or 3 values, not {found}")));
             }
-            if folder.full_scale == Some(0) || (folder.full_scale.is_some() && folder.mean.len() == 3) {
-                return Err(Error::plan(format!(
-                    "paired_folders: {name}: full_scale must be above 0, and is of grey images, with one mean"
-                )));
+            match folder.full_scale {
+                Some(_) if folder.mean.len() == 3 => {
+                    let message = "full_scale is for grey images, which have one mean, not three";
+                    return Err(Error::plan(format!("paired_folders: {name}: {message}")));
+                }
+                Some(value) if !(1..=65_535).contains(&value) => {
+                    let message = format!("full_scale must be a value of 16 bits, 1 to 65535, not {value}");
+                    return Err(Error::plan(format!("paired_folders: {name}: {message}")));
+                }
+                _ => {}
             }
             let shape = [folder.mean.len() as i64, self.size[0], self.size[1]];
             Ok(Modality { name: name.clone(), shape, mean: folder.mean.clone(), std: folder.std.clone() })
@@ -510,16 +518,24 @@ mod tests {
             config.modalities["depth"].full_scale = Some(10_000);
             assert_ne!(config.load(Device::Cpu).unwrap().info().identity, identity);
         }
-        for wrong in [("depth", 0), ("rgb", 100)] {
-            let message = error(|_, config| config.modalities[wrong.0].full_scale = Some(wrong.1));
+        let message = error(|_, config| config.modalities["rgb"].full_scale = Some(100));
+        assert_eq!(message, "paired_folders: rgb: full_scale is for grey images, which have one mean, not three");
+        for wrong in [0, 65_536] {
+            let message = error(|_, config| config.modalities["depth"].full_scale = Some(wrong));
             assert_eq!(
                 message,
-                format!(
-                    "paired_folders: {}: full_scale must be above 0, and is of grey images, with one mean",
-                    wrong.0
-                )
+                format!("paired_folders: depth: full_scale must be a value of 16 bits, 1 to 65535, not {wrong}")
             );
         }
+        let message = error(|dir, config| {
+            sixteen(dir);
+            config.broken = Broken::Skip;
+        });
+        assert_eq!(
+            message,
+            ": the training part has no sound image (8 are listed); the first, depth/0000.png: 16 bits a pixel: `full_scale` \
+             says which value of them is full scale"
+        );
     }
 
     #[test]

@@ -11,6 +11,9 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 /// The most pixels that an image may have: what a damaged header asks for must not become an allocation.
 const MOST_PIXELS: usize = 1 << 28;
 
+/// What is said of colour where it is not wanted.
+const COLOUR: &str = "the file has colour, expected grey";
+
 /// A decoded image: bytes in the order `[H, W, C]`.
 #[derive(Debug)]
 pub struct Picture {
@@ -41,7 +44,7 @@ impl Picture {
     /// Decodes a JPEG or PNG file, told apart by their first bytes, to 1 or 3 channels.
     ///
     /// An alpha channel is dropped, 16 bits of a colour become 8, grey becomes three equal channels. Colour does not become
-    /// grey, and grey of 16 bits does not become grey of 8: what it measures has a scale of its own.
+    /// grey, and grey of 16 bits, which measures something on a scale of its own, does not become 8.
     ///
     /// # Errors
     /// If the file is neither, is truncated or damaged, or has colour or 16 bits where grey is wanted.
@@ -50,13 +53,17 @@ impl Picture {
             [0xff, 0xd8, ..] => jpeg(file, channels),
             [0x89, b'P', b'N', b'G', ..] if channels == 1 => {
                 let image = Png::read(file, png::Transformations::EXPAND)?;
-                if image.depth == png::BitDepth::Sixteen {
+                if image.is_measure() {
                     return Err("16 bits a pixel: `full_scale` says which value of them is full scale".to_owned());
                 }
                 image.picture(1)
             }
             [0x89, b'P', b'N', b'G', ..] => {
-                Png::read(file, png::Transformations::normalize_to_color8())?.picture(channels)
+                let image = Png::read(file, png::Transformations::EXPAND)?;
+                if image.is_measure() {
+                    return Err("grey of 16 bits a pixel: make 8 of them, by the scale that the values have".to_owned());
+                }
+                image.with_8_bits().picture(channels)
             }
             [] => Err("the file is empty".to_owned()),
             _ => Err("neither a JPEG nor a PNG file".to_owned()),
@@ -72,6 +79,9 @@ impl Picture {
         let mut image = Png::read(file, png::Transformations::IDENTITY)?;
         if image.depth != png::BitDepth::Sixteen {
             return Err(format!("{} bits a pixel, but `full_scale` is for those of 16", image.depth as u8));
+        }
+        if !image.is_measure() {
+            return Err(COLOUR.to_owned());
         }
         let full = u32::from(full_scale);
         let share = |pixel: &[u8]| {
@@ -154,7 +164,7 @@ fn jpeg(file: &[u8], channels: usize) -> Result<Picture, String> {
     let mut decoder = JpegDecoder::new_with_options(Cursor::new(file), options);
     decoder.decode_headers().map_err(|e| format!("not a sound JPEG file: {e}"))?;
     if channels == 1 && decoder.input_colorspace().is_some_and(|space| space != ColorSpace::Luma) {
-        return Err("the file has colour, expected grey".to_owned());
+        return Err(COLOUR.to_owned());
     }
     let bytes = decoder.decode().map_err(|e| format!("not a sound JPEG file: {e}"))?;
     let info = decoder.info().ok_or("not a sound JPEG file: no header")?;
@@ -195,19 +205,37 @@ impl Png {
         Ok(Png { color, depth, width, height, bytes })
     }
 
+    /// Whether it is grey of 16 bits: numbers with a scale of their own.
+    fn is_measure(&self) -> bool {
+        let is_grey = matches!(self.color, png::ColorType::Grayscale | png::ColorType::GrayscaleAlpha);
+        is_grey && self.depth == png::BitDepth::Sixteen
+    }
+
+    /// The higher of two bytes.
+    fn with_8_bits(mut self) -> Self {
+        if self.depth == png::BitDepth::Sixteen {
+            self.bytes = self.bytes.chunks_exact(2).map(|value| value[0]).collect();
+            self.depth = png::BitDepth::Eight;
+        }
+        self
+    }
+
     fn picture(self, channels: usize) -> Result<Picture, String> {
         let Png { color, depth, width, height, bytes } = self;
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
+        if channels == 1 && matches!(color, Rgb | Rgba) {
+            return Err(COLOUR.to_owned());
+        }
         if depth != png::BitDepth::Eight {
             return Err(format!("{} bits a pixel, expected 8", depth as u8));
         }
-        use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
         let bytes = match (color, channels) {
             (Grayscale | Indexed, 1) | (Rgb, 3) => bytes,
             (GrayscaleAlpha, 1) => bytes.chunks_exact(2).map(|pixel| pixel[0]).collect(),
             (Rgba, 3) => bytes.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
             (Grayscale, 3) => bytes.iter().flat_map(|grey| [*grey; 3]).collect(),
             (GrayscaleAlpha, 3) => bytes.chunks_exact(2).flat_map(|pixel| [pixel[0]; 3]).collect(),
-            _ => return Err("the file has colour, expected grey".to_owned()),
+            _ => return Err(COLOUR.to_owned()),
         };
         Picture { width, height, channels, bytes }.checked()
     }
@@ -267,7 +295,12 @@ mod tests {
             Picture::decode_measure(&grey_png(SIZE, 2), 10_000).unwrap_err(),
             "8 bits a pixel, but `full_scale` is for those of 16"
         );
+        assert_eq!(
+            Picture::decode(&file, 3).unwrap_err(),
+            "grey of 16 bits a pixel: make 8 of them, by the scale that the values have"
+        );
         let colour = png_of_16_bits([1, 1], png::ColorType::Rgb, &bytes[6..]);
+        assert_eq!(Picture::decode(&colour, 1).unwrap_err(), "the file has colour, expected grey");
         assert_eq!(Picture::decode_measure(&colour, 10_000).unwrap_err(), "the file has colour, expected grey");
         assert_eq!(Picture::decode(&colour, 3).unwrap().bytes, [5000, 10_000, 65_535].map(|v: u16| (v >> 8) as u8));
     }
