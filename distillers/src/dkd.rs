@@ -67,6 +67,7 @@ impl DistillerConfig for Dkd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         same_classes("dkd", site)?;
         site.one_class("dkd compares one distribution over all classes")?;
+        site.labelled("dkd sets the class of the label apart")?;
         site.logits_only()
     }
 
@@ -113,6 +114,8 @@ impl Distiller for LiveDkd {
 
 #[cfg(test)]
 mod tests {
+    use limbeck::dataset::UNLABELLED;
+
     use super::*;
     use crate::fixture::{Fixture, NARROW, WIDE, refusal};
 
@@ -131,6 +134,16 @@ mod tests {
         assert_eq!(
             Dkd::default().taps(&fixture.site()).unwrap_err().to_string(),
             "dkd compares class probabilities, but the student has 2 classes and the teacher 100"
+        );
+    }
+
+    #[test]
+    fn samples_without_label_are_refused() {
+        let fixture = Fixture::new(&[0, UNLABELLED, 1, UNLABELLED], 4, 4);
+        assert_eq!(
+            Dkd::default().taps(&fixture.site()).unwrap_err().to_string(),
+            "dkd sets the class of the label apart, and 2 of the 4 training samples have no label: leave them out, or take a method \
+             that does without"
         );
     }
 }

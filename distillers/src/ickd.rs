@@ -11,7 +11,7 @@
 //! The maps may differ in height and width: space is summed over.
 //!
 //! *Taps*: the last stage of both. *Cost*: O(B · C² · H · W). *State*: the embedding. *Published weight*: 2.5, beside a
-//! cross-entropy of 1: the method `ickd`.
+//! cross-entropy of 1 (CIFAR-100, ResNet-32x4 → ResNet-8x4): the method `ickd`.
 
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};

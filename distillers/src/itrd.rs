@@ -17,7 +17,8 @@
 //! c = 0.
 //!
 //! *Taps*: the pooled features. *Cost*: O(B² · D). *State*: one linear layer. *Published weights*: λ_corr = 2, λ_mi = 1,
-//! α = 1.01 beside a cross-entropy of 1, as in its authors' example for WRN-40-2 → WRN-16-2: the method `itrd`.
+//! α = 1.01 beside a cross-entropy of 1, as in its authors' example for WRN-40-2 → WRN-16-2: the method `itrd`. What their
+//! program takes without options is λ_mi = 0.05 and α = 1.5.
 
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};

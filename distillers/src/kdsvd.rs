@@ -100,7 +100,9 @@ struct LiveKdSvd {
 /// The first `n` right singular vectors, `[B, C, n]`, with their gradient, and singular values, `[B, n]`, without.
 fn decompose(map: &Tensor, n: i64) -> (Tensor, Tensor) {
     let rows = map.flatten(2, -1).transpose(1, 2);
-    let (_, values, vectors) = limbeck::tch::no_grad(|| rows.svd(true, true));
+    // A GPU decomposes one small matrix after the other, many times slower than the CPU all of them.
+    let (_, values, vectors) = limbeck::tch::no_grad(|| rows.to_device(Device::Cpu).svd(true, true));
+    let (values, vectors) = (values.to_device(rows.device()), vectors.to_device(rows.device()));
     let rank = values.size()[1];
     let n = n.min(rank);
     let taken = vectors.narrow(2, 0, n);

@@ -9,7 +9,8 @@
 //! L = −1 / B · Σ (qᵗ_y ln qˢ_y + γ · T² · Σ_{i ≠ y} q̂ᵗ_i ln q̂ˢ_i).
 //!
 //! The other classes' probabilities have one sum in student and teacher, so that their cross-entropy can become the
-//! teacher's entropy, which it could not without that. Both parts are cross-entropies: the least loss is not 0.
+//! teacher's entropy, which it could not without that. Both parts are cross-entropies: the least loss is not 0. (One
+//! version of its authors' code masks nothing, so that the second sum has the label's class too; this is the paper's.)
 //!
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 1, beside a cross-entropy of
 //! 1, with γ = 1.5 and T = 1 (ImageNet): the method `nkd`. On CIFAR-100 its authors take γ = 3.5 and T = 3.
@@ -62,6 +63,7 @@ impl DistillerConfig for Nkd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         same_classes("nkd", site)?;
         site.one_class("nkd compares one distribution over all classes")?;
+        site.labelled("nkd sets the class of the label apart")?;
         site.logits_only()
     }
 
@@ -102,6 +104,8 @@ impl Distiller for LiveNkd {
 
 #[cfg(test)]
 mod tests {
+    use limbeck::dataset::UNLABELLED;
+
     use super::*;
     use crate::fixture::{Fixture, NARROW, WIDE, refusal};
 
@@ -124,6 +128,16 @@ mod tests {
         assert_eq!(
             Nkd::default().taps(&fixture.site()).unwrap_err().to_string(),
             "nkd compares class probabilities, but the student has 2 classes and the teacher 100"
+        );
+    }
+
+    #[test]
+    fn samples_without_label_are_refused() {
+        let fixture = Fixture::new(&[0, UNLABELLED, 1, UNLABELLED], 4, 4);
+        assert_eq!(
+            Nkd::default().taps(&fixture.site()).unwrap_err().to_string(),
+            "nkd sets the class of the label apart, and 2 of the 4 training samples have no label: leave them out, or take a method \
+             that does without"
         );
     }
 }

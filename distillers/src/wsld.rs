@@ -59,6 +59,7 @@ impl DistillerConfig for Wsld {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         same_classes("wsld", site)?;
         site.one_class("wsld compares one distribution over all classes")?;
+        site.labelled("wsld weighs a sample by its loss")?;
         site.logits_only()
     }
 
@@ -90,8 +91,10 @@ impl Distiller for LiveWsld {
 
 #[cfg(test)]
 mod tests {
+    use limbeck::dataset::UNLABELLED;
+
     use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
+    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
 
     #[test]
     fn what_cannot_work_is_refused() {
@@ -102,6 +105,16 @@ mod tests {
         assert_eq!(
             refusal(&Wsld::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
             "this method uses the logits alone: remove `taps`"
+        );
+    }
+
+    #[test]
+    fn samples_without_label_are_refused() {
+        let fixture = Fixture::new(&[0, UNLABELLED, 1, UNLABELLED], 4, 4);
+        assert_eq!(
+            Wsld::default().taps(&fixture.site()).unwrap_err().to_string(),
+            "wsld weighs a sample by its loss, and 2 of the 4 training samples have no label: leave them out, or take a method \
+             that does without"
         );
     }
 }

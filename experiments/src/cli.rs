@@ -410,7 +410,7 @@ Examples:
         #[arg(long, value_name = "C,H,W", value_parser = input_shape)]
         input: Option<[i64; 3]>,
         /// The classes that a network tells apart.
-        #[arg(long, value_name = "N", value_parser = RangedI64ValueParser::<i64>::new().range(1..))]
+        #[arg(long, value_name = "N", value_parser = RangedI64ValueParser::<i64>::new().range(1..=1_000_000))]
         classes: Option<i64>,
         /// As a JSON array with every field.
         #[arg(long)]
@@ -421,9 +421,10 @@ Examples:
 /// Reads `3,32,32`.
 fn input_shape(text: &str) -> std::result::Result<[i64; 3], String> {
     let sizes: Option<Vec<i64>> =
-        text.split(',').map(|size| size.trim().parse().ok().filter(|size| *size > 0)).collect();
+        text.split(',').map(|size| size.trim().parse().ok().filter(|size| (1..=4096).contains(size))).collect();
     let sizes = sizes.and_then(|sizes| sizes.try_into().ok());
-    sizes.ok_or_else(|| format!("{text:?} is no input: give channels, height and width, as in 3,32,32"))
+    sizes
+        .ok_or_else(|| format!("{text:?} is no input: give channels, height and width, each up to 4096, as in 3,32,32"))
 }
 
 fn role_parser(roles: &'static [Role]) -> impl TypedValueParser<Value = Role> {
@@ -603,10 +604,7 @@ fn run_experiment(
     let crew = self::crew(experiment, crew, log, limit, arguments)?;
     let sweep = plan_for(experiment, crew.as_ref()).map_err(Failure::of_configuration)?;
     let stop = Arc::new(Stop::new(limit));
-    watch_signals(
-        &stop,
-        "stopping: the step or evaluation is finished and checkpoints are written; once more stops at once",
-    );
+    watch_signals(&stop, "stopping: the step is finished and checkpoints are written; once more stops at once");
     let mut observer = EventFiles { written: tensorboard, then: Progress::new() };
     let finished = run::execute_sweep(&sweep, crew.as_ref(), &stop, &mut observer)?;
     drop(observer);

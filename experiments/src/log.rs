@@ -50,8 +50,8 @@ fn open(path: &Path, first: &Event) -> io::Result<File> {
     };
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     match first {
-        Event::Resumed { stage, step, path, .. } => {
-            let checkpoint = Event::Checkpoint { stage: stage.clone(), step: *step, path: path.clone() };
+        Event::Resumed { stage, step, open, path, .. } => {
+            let checkpoint = Event::Checkpoint { stage: stage.clone(), step: *step, open: *open, path: path.clone() };
             let (length, found) = before_end(&log, |event| is_same(event, &checkpoint));
             file.set_len(length as u64)?;
             // Killed after it was written and before that was logged.
@@ -77,7 +77,10 @@ pub fn failure(folder: &Path) -> Option<String> {
 
 fn is_same(event: &Event, checkpoint: &Event) -> bool {
     match (event, checkpoint) {
-        (Event::Checkpoint { stage, step, .. }, Event::Checkpoint { stage: s, step: n, .. }) => (stage, step) == (s, n),
+        (
+            Event::Checkpoint { stage, step, open, .. },
+            Event::Checkpoint { stage: of_stage, step: of_step, open: of_open, .. },
+        ) => (stage, step, open) == (of_stage, of_step, of_open),
         _ => false,
     }
 }
@@ -111,11 +114,11 @@ mod tests {
     use super::*;
 
     fn checkpoint(stage: &str, step: u64) -> Event {
-        Event::Checkpoint { stage: stage.into(), step, path: "c".into() }
+        Event::Checkpoint { stage: stage.into(), step, open: false, path: "c".into() }
     }
 
     fn resumed(stage: &str, step: u64) -> Event {
-        Event::Resumed { stage: stage.into(), epochs: 1, steps_per_epoch: 9, step, path: "c".into() }
+        Event::Resumed { stage: stage.into(), epochs: 1, steps_per_epoch: 9, step, open: false, path: "c".into() }
     }
 
     fn started(stage: &str) -> Event {

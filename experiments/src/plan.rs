@@ -237,8 +237,9 @@ struct Identity<'a> {
     format: u32,
     dataset: &'a str,
     validation: usize,
+    /// The rows that are trained on, where they are not all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    train_samples: Option<usize>,
+    part: Option<&'a str>,
     teachers: Vec<(&'a str, &'a str)>,
     view: &'a str,
     student: &'a dyn ModelConfig,
@@ -433,7 +434,7 @@ impl Plan {
             format: limbeck::experiment::FORMAT,
             dataset: &self.data.dataset.info().identity,
             validation: self.experiment.validation,
-            train_samples: self.experiment.train_samples,
+            part: self.data.part.as_deref(),
             // A combination has its members' identities in its own.
             teachers: networks.chain(combined).filter(|(name, _)| asked(name)).collect(),
             view: &self.student.view,
@@ -548,7 +549,7 @@ fn plan_teacher(
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,
                 validation: experiment.validation,
-                train_samples: experiment.train_samples,
+                part: data.part.as_deref(),
                 teachers: Vec::new(),
                 view: &network.view,
                 student: &*config.model,
@@ -649,6 +650,8 @@ pub struct Outline {
     threads: usize,
     /// Samples to train on, held out, and to test on.
     samples: [usize; 3],
+    /// Samples of the training part, whether they are trained on, held out or neither.
+    available: usize,
     steps_per_epoch: u64,
     /// Said only where it is not top-1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -735,8 +738,19 @@ struct CellOutline {
 }
 
 impl Plan {
+    /// The teachers that are a student, too.
+    fn twins(&self) -> Vec<Twin> {
+        let view = |name: &str| self.teachers.iter().find(|teacher| teacher.name == name).map(|t| &t.network.view);
+        twins(&self.experiment, |name| view(name) == Some(&self.student.view))
+    }
+
     /// The plan for programs.
     pub fn outline(&self) -> Outline {
+        let twins = self.twins();
+        let of_twin = |name: &str| {
+            let found = twins.iter().filter(|twin| twin.teacher == name);
+            found.map(|twin| twin.message.clone()).collect::<Vec<_>>()
+        };
         let teacher = |teacher: &PlannedTeacher| TeacherOutline {
             name: teacher.name.clone(),
             network: (&teacher.network).into(),
@@ -746,7 +760,7 @@ impl Plan {
                 TeacherWeights::File(_) => None,
                 TeacherWeights::Trained { progress, .. } => Some(progress.to_string()),
             },
-            notes: teacher.notes.clone(),
+            notes: [teacher.notes.clone(), of_twin(&teacher.name)].concat(),
         };
         let pair = |pair: &limbeck::distiller::TapPair| PairOutline {
             student: pair.student.to_string(),
@@ -771,6 +785,7 @@ impl Plan {
             device: device_name(self.device),
             threads: self.threads,
             samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
+            available: info.train_labels.len(),
             steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
             measure: Some(info.measure).filter(|measure| *measure != Measure::Top1),
             student: (&self.student).into(),
@@ -812,38 +827,42 @@ pub(crate) fn vanilla() -> MethodConfig {
     MethodConfig { cross_entropy: 1.0, terms: Vec::new() }
 }
 
-/// Says which students are a teacher of their experiment, to the byte: the same network, trained on labels alone by the
-/// same recipe from the same seed. Their mean over seeds is not independent of it.
-pub(crate) fn twins(experiment: &Experiment) -> Vec<String> {
+/// A teacher that is a student of its own experiment, to the byte, and what there is to say of that.
+pub(crate) struct Twin {
+    pub teacher: String,
+    pub message: String,
+}
+
+/// The teachers that are a student of their experiment: the same network, trained on labels alone by the same recipe from the
+/// same seed. `sees_the_same` tells whether a teacher and the student have one view.
+pub(crate) fn twins(experiment: &Experiment, sees_the_same: impl Fn(&str) -> bool) -> Vec<Twin> {
     let student = &experiment.student;
-    let recipe = |view: &Option<String>, model: &dyn ModelConfig, train: &TrainConfig| {
+    let recipe = |model: &dyn ModelConfig, train: &TrainConfig| {
         // How often it is evaluated changes nothing of the network.
         let train = TrainConfig { evaluate_epochs: 1, ..decisive(train) };
-        store::digest(&(view, model, train)).ok()
+        store::digest(&(model, train)).ok()
     };
     let alone = store::digest(&vanilla()).ok();
     let is_alone = |name: &&String| experiment.method(name).is_ok_and(|method| store::digest(&method).ok() == alone);
-    let Some(method) = experiment.compare.methods.iter().find(is_alone) else { return Vec::new() };
-    if student.precision != Precision::Float32 {
-        return Vec::new();
-    }
-    let own = recipe(&student.view, &*student.model, &experiment.train);
+    let method = experiment.compare.methods.iter().find(is_alone);
+    let Some(method) = method.filter(|_| student.precision == Precision::Float32) else { return Vec::new() };
+    let own = recipe(&*student.model, &experiment.train);
     let is_twin = |teacher: &NetworkConfig| {
         teacher.weights.is_none()
-            && teacher.train.as_ref().is_some_and(|train| recipe(&teacher.view, &*teacher.model, train) == own)
+            && teacher.train.as_ref().is_some_and(|train| recipe(&*teacher.model, train) == own)
             && experiment.compare.seeds.contains(&teacher.seed)
     };
     let networks = experiment.teacher.iter().filter_map(|(name, teacher)| Some((name, teacher.network()?)));
-    networks
-        .filter(|(_, teacher)| is_twin(teacher))
-        .map(|(name, teacher)| {
-            format!(
-                "the teacher `{name}` and the student of `{method}` with seed {} are the same network with the same weights: \
-                 one recipe, one seed. Another `seed` under [teacher.{name}] makes it a teacher apart from the students",
-                teacher.seed
-            )
-        })
-        .collect()
+    let twins = networks.filter(|(name, teacher)| is_twin(teacher) && sees_the_same(name));
+    let twin = |(name, teacher): (&String, &NetworkConfig)| Twin {
+        teacher: name.clone(),
+        message: format!(
+            "the teacher `{name}` and the student of `{method}` with seed {} are the same network with the same weights: one \
+             recipe, one seed. Another `seed` under [teacher.{name}] makes it a teacher apart from the students",
+            teacher.seed
+        ),
+    };
+    twins.map(twin).collect()
 }
 
 fn plan_method(
@@ -955,8 +974,8 @@ impl fmt::Display for Setting<'_> {
         for PlannedCombination { name, combination, .. } in &plan.combined {
             writeln!(f, "teacher    {name}: {combination}; logits alone, and only for terms that name it")?;
         }
-        for twin in twins(&plan.experiment) {
-            writeln!(f, "           note: {twin}")?;
+        for twin in plan.twins() {
+            writeln!(f, "           note: {}", twin.message)?;
         }
         writeln!(f, "student    {}, {}", plan.student, plan.experiment.student.precision.name())?;
         writeln!(f, "           {}", taps(&plan.student.signature))?;

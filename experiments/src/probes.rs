@@ -99,8 +99,11 @@ pub fn read(folder: &Path) -> Result<Option<ProbeRecord>> {
 struct Identity<'a> {
     format: u32,
     dataset: &'a str,
-    /// Rows that are trained on: what the experiment holds out is left out of its own data.
+    /// How many rows are trained on: of its own data those of the experiment.
     rows: usize,
+    /// Which, where they are not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'a str>,
     view: &'a str,
     tap: String,
     standardize: bool,
@@ -202,6 +205,7 @@ impl PlannedProbe {
             format: PROBE_FORMAT,
             dataset: &info.identity,
             rows: self.samples[0],
+            part: self.data.part.as_deref(),
             view: &view.name,
             tap: self.config.tap.to_string(),
             standardize: self.config.standardize,

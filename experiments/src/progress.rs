@@ -294,7 +294,14 @@ mod tests {
     }
 
     fn resumed(step: u64) -> Event {
-        Event::Resumed { stage: "main".to_owned(), epochs: 2, steps_per_epoch: 10, step, path: PathBuf::from("c") }
+        Event::Resumed {
+            stage: "main".to_owned(),
+            epochs: 2,
+            steps_per_epoch: 10,
+            step,
+            open: false,
+            path: PathBuf::from("c"),
+        }
     }
 
     fn epoch(epoch: u64, test: Option<f64>) -> Event {

@@ -137,11 +137,15 @@ impl<'a> Runner<'a> {
     pub fn perform(&mut self, task: &Task<'_>) -> Result<End> {
         // A sweep has more lanes than a process may have files open.
         self.observer.0.close();
-        match task {
+        let end = match task {
             Task::Teacher(plan, teacher) => self.train_teacher(plan, teacher).map_err(|e| e.within(&task.name())),
             Task::Cohort(cohort) if cohort.plan().label.is_empty() => self.train_cohort(cohort),
             Task::Cohort(cohort) => self.train_cohort(cohort).map_err(|e| e.within(&task.name())),
             Task::Probe(seat) => self.train_probe(seat),
+        };
+        match end {
+            Err(Error::Stopped) => Ok(End { failed: Vec::new(), stopped: true }),
+            end => end,
         }
     }
 
@@ -163,11 +167,11 @@ impl<'a> Runner<'a> {
         let environment = self.surroundings(plan);
         let lanes = cohort.seats.iter().map(lane).collect::<Result<Vec<_>>>()?;
         let teachers = cohort.teachers();
-        let teachers =
-            teachers.iter().map(|(plan, teacher)| load_teacher(plan, teacher)).collect::<Result<Vec<_>>>()?;
-        let combined = cohort.combined().map(|planned| combine(plan, planned, &teachers));
+        let load = |(plan, teacher): &(&Plan, &PlannedTeacher)| load_teacher(plan, teacher, self.stop);
+        let teachers = teachers.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let combined = cohort.combined().map(|planned| combine(plan, planned, &teachers, self.stop));
         let combined = combined.collect::<Result<Vec<_>>>()?;
-        let ensemble = ensemble(plan, &teachers)?;
+        let ensemble = ensemble(plan, &teachers, self.stop)?;
         let config = CohortConfig {
             data: &plan.data,
             teachers: &teachers,
@@ -262,7 +266,7 @@ fn lane(seat: &Seat<'_>) -> Result<LaneConfig> {
 }
 
 /// Loads a teacher and measures it on the test split, once for each file, network, view, precision and data set.
-fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, TeacherRecord)> {
+fn load_teacher(plan: &Plan, planned: &PlannedTeacher, stop: &Stop) -> Result<(Teacher, TeacherRecord)> {
     let PlannedTeacher { name, config, network, weights, .. } = planned;
     let spec = plan.data.spec(Some(&network.view))?;
     let mut teacher = Teacher::new(
@@ -288,7 +292,7 @@ fn load_teacher(plan: &Plan, planned: &PlannedTeacher) -> Result<(Teacher, Teach
     let classify = |batch: &Batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
     let test = match teacher.model().outputs() {
         Some(_) => None,
-        None => Some(measured(plan, name, &cache, &[&teacher], &classify)?),
+        None => Some(measured(plan, name, &cache, &[&teacher], &classify, stop)?),
     };
     let record = TeacherRecord {
         name: name.clone(),
@@ -310,6 +314,7 @@ fn combine(
     plan: &Plan,
     planned: &PlannedCombination,
     teachers: &[(Teacher, TeacherRecord)],
+    stop: &Stop,
 ) -> Result<(CombinedTeacher, TeacherRecord)> {
     let combination = &planned.combination;
     let members = members(combination, teachers)?;
@@ -326,7 +331,7 @@ fn combine(
         parameters: records().map(|record| record.parameters).sum(),
         precision: Precision::Float32,
         folded: false,
-        test: measure_together(plan, &planned.name, combination, &members)?,
+        test: measure_together(plan, &planned.name, combination, &members, stop)?,
         members: combination.teachers.clone(),
     };
     Ok((CombinedTeacher { name: planned.name.clone(), combination: combination.clone() }, record))
@@ -334,7 +339,7 @@ fn combine(
 
 /// What several networks are worth together, though nobody asked for their combination. Where targets are sets of classes
 /// there is no distribution over all classes whose mean could be taken.
-fn ensemble(plan: &Plan, teachers: &[(Teacher, TeacherRecord)]) -> Result<Option<Ensemble>> {
+fn ensemble(plan: &Plan, teachers: &[(Teacher, TeacherRecord)], stop: &Stop) -> Result<Option<Ensemble>> {
     if teachers.len() < 2 || plan.data.dataset.info().measure != Measure::Top1 {
         return Ok(None);
     }
@@ -342,7 +347,7 @@ fn ensemble(plan: &Plan, teachers: &[(Teacher, TeacherRecord)]) -> Result<Option
     let all: Vec<&(Teacher, TeacherRecord)> = teachers.iter().collect();
     let mean = Combination::mean_probabilities(names.clone());
     let digests = teachers.iter().map(|(_, record)| record.digest.clone()).collect();
-    let test = measure_together(plan, &names.join(", "), &mean, &all)?;
+    let test = measure_together(plan, &names.join(", "), &mean, &all, stop)?;
     Ok(test.map(|test| Ensemble { teachers: names, digests, test }))
 }
 
@@ -374,6 +379,7 @@ fn measure_together(
     name: &str,
     combination: &Combination,
     members: &[&(Teacher, TeacherRecord)],
+    stop: &Stop,
 ) -> Result<Option<Accuracy>> {
     if members.iter().any(|(teacher, _)| teacher.model().outputs().is_some()) {
         return Ok(None);
@@ -385,11 +391,18 @@ fn measure_together(
         Ok(combination.logits(&logits.iter().collect::<Vec<_>>()))
     };
     let cache = format!("{}-{}", combination.kind.name(), store::short(&together(plan, combination, members)?));
-    measured(plan, name, &cache, &networks, &classify).map(Some)
+    measured(plan, name, &cache, &networks, &classify, stop).map(Some)
 }
 
 /// The accuracy of a teacher on the test split, measured once for each `cache`, the name of a file.
-fn measured(plan: &Plan, name: &str, cache: &str, networks: &[&Teacher], classify: Classifier<'_>) -> Result<Accuracy> {
+fn measured(
+    plan: &Plan,
+    name: &str,
+    cache: &str,
+    networks: &[&Teacher],
+    classify: Classifier<'_>,
+    stop: &Stop,
+) -> Result<Accuracy> {
     let cache = plan.teacher_folder.join("measured").join(format!("{cache}.json"));
     let _turn = take_turns(&cache)?;
     store::read_json(&cache).or_else(|error| {
@@ -398,7 +411,7 @@ fn measured(plan: &Plan, name: &str, cache: &str, networks: &[&Teacher], classif
         }
         let rows: Vec<i64> = (0..plan.data.dataset.info().test_labels.len() as i64).collect();
         let views: Views = networks.iter().map(|teacher| teacher.view.as_str()).collect();
-        let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &[classify], plan.device)?;
+        let results = cohort::accuracy(&plan.data, Split::Test, &rows, &views, &[classify], plan.device, stop)?;
         let test = results.into_iter().next().ok_or_else(|| Error::run("no accuracy was measured"))??;
         store::write_json(&cache, &test)?;
         Ok(test)

@@ -61,6 +61,11 @@ impl Sweep {
         let name = grid.points.first().map(|point| point.experiment.name.clone()).unwrap_or_default();
         let folder = out.join(&name);
         let listing = list(&name, &grid)?;
+        // Planning draws numbers, and libtorch decides then whether there is CUDA: it must be loaded before, if any point
+        // asks for it.
+        for point in &grid.points {
+            point.experiment.device.resolve()?;
+        }
         let mut points = Vec::new();
         for point in &grid.points {
             if options.points.as_ref().is_some_and(|labels| !labels.contains(&point.label)) {

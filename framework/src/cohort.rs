@@ -66,6 +66,8 @@ pub struct Data {
     pub validation_rows: Vec<i64>,
     /// The labels of the training samples, by position.
     pub labels: Arc<[i64]>,
+    /// A digest of the rows that are trained on, where they are not all: BLAKE3 in hexadecimal.
+    pub part: Option<String>,
 }
 
 impl Data {
@@ -85,7 +87,12 @@ impl Data {
         }
         let (train_rows, validation_rows) = divide(all, info.classes(), division)?;
         let labels = train_rows.iter().map(|row| all[*row as usize]).collect();
-        Ok(Data { dataset, train_rows, validation_rows, labels })
+        let digest = || {
+            let bytes: Vec<u8> = train_rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+            blake3::hash(&bytes).to_hex().to_string()
+        };
+        let part = (train_rows.len() < all.len()).then(digest);
+        Ok(Data { dataset, train_rows, validation_rows, labels, part })
     }
 
     /// What a network is built for that sees `view`.
@@ -348,6 +355,13 @@ impl<'a> Cohort<'a> {
             if self.config.stop.is_due() {
                 return self.interrupt(watch);
             }
+            let open: Vec<usize> = lanes.iter().copied().filter(|i| self.has_open_epoch(*i)).collect();
+            if !open.is_empty() {
+                let last = Position { step: position.step - 1, ..position };
+                let sound = self.sound(last, &open, watch)?;
+                self.close(last, &sound, watch)?;
+                continue;
+            }
             self.step(position, &lanes, watch)?;
             self.after_step(position, &lanes, watch)?;
             self.config.stop.count((position.step + 1).is_multiple_of(self.steps_per_epoch));
@@ -355,6 +369,11 @@ impl<'a> Cohort<'a> {
         // A lane that was killed between its last checkpoint and its summary arrives here without a step.
         let late: Vec<usize> = (0..self.berths.len()).filter(|index| self.berths[*index].outcome.is_none()).collect();
         self.finish(&late, watch)
+    }
+
+    /// Whether a lane stands at the end of an epoch that was not evaluated, since it was stopped there.
+    fn has_open_epoch(&self, index: usize) -> bool {
+        self.berths[index].lane.open_epoch(self.steps_per_epoch).is_some()
     }
 
     /// Writes a checkpoint of every lane that is still at work, where it stands.
@@ -424,6 +443,10 @@ impl<'a> Cohort<'a> {
             .chain(teachers.iter().map(|teacher| teacher.view.clone()))
             .collect();
 
+        if timed {
+            // What earlier steps still compute is no part of this one.
+            synchronize(config.device);
+        }
         let started = Instant::now();
         let epoch = position.step / self.steps_per_epoch + 1;
         let draw = position.stage.seed(config.seed).stream("augment").at(epoch);
@@ -456,10 +479,24 @@ impl<'a> Cohort<'a> {
             lane.book(share + started.elapsed().as_secs_f64());
             if let Err(error) = result {
                 self.fail_at(index, position, &error, watch)?;
+                self.check_device(&error)?;
             }
         }
         self.pace.1 += rows.len() as u64;
         Ok(())
+    }
+
+    /// After a lane's error: whether the device still computes. An index out of its range on a GPU ends all work of this
+    /// process there, whoever's it is.
+    fn check_device(&self, error: &Error) -> Result<()> {
+        let device = self.config.device;
+        let wait = || {
+            synchronize(device);
+            Ok(())
+        };
+        catch(wait).map_err(|lost| {
+            Error::run(format!("the device computes no more after this error: {error}; it says: {lost}"))
+        })
     }
 
     /// The teachers that these lanes ask, with the taps that any of them wants, and the members of those that combine others.
@@ -491,14 +528,11 @@ impl<'a> Cohort<'a> {
         if !(epoch_ends || logs || saves) {
             return Ok(());
         }
-        for &index in lanes {
-            if self.berths[index].outcome.is_none()
-                && let Err(error) = self.berths[index].lane.verdict()
-            {
-                self.fail_at(index, position, &error, watch)?;
-            }
-        }
-        let sound: Vec<usize> = lanes.iter().copied().filter(|i| self.berths[*i].outcome.is_none()).collect();
+        // Reading the device waits for all that was enqueued.
+        let started = Instant::now();
+        let sound = self.sound(position, lanes, watch)?;
+        let share = started.elapsed().as_secs_f64() / lanes.len().max(1) as f64;
+        lanes.iter().for_each(|i| self.berths[*i].lane.book(share));
         if logs {
             let rate = self.pace.1 as f64 / self.pace.0.elapsed().as_secs_f64();
             self.pace = (Instant::now(), 0);
@@ -507,11 +541,35 @@ impl<'a> Cohort<'a> {
                 watch.tell(&lane.info, lane.step_event(self.steps_per_epoch, rate)?);
             }
         }
+        self.close(position, &sound, watch)
+    }
+
+    /// Those of the lanes that are sound after a step; the others end.
+    fn sound(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<Vec<usize>> {
+        for &index in lanes {
+            if self.berths[index].outcome.is_none()
+                && let Err(error) = self.berths[index].lane.verdict()
+            {
+                self.fail_at(index, position, &error, watch)?;
+            }
+        }
+        Ok(lanes.iter().copied().filter(|i| self.berths[*i].outcome.is_none()).collect())
+    }
+
+    /// Ends of epochs and stages after a step, checkpoints, and the end of lanes that are through. Stopped during an
+    /// evaluation, the lanes keep their epoch open: the next call goes on here.
+    fn close(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+        let done = position.step + 1;
+        let epoch_ends = done.is_multiple_of(self.steps_per_epoch);
+        let saves = done.is_multiple_of(self.config.train.checkpoint_steps);
         if epoch_ends {
-            self.end_epoch(position, &sound, watch)?;
+            match self.end_epoch(position, lanes, watch) {
+                Err(Error::Stopped) => return Ok(()),
+                ended => ended?,
+            }
         }
         let mut through = Vec::new();
-        for index in sound {
+        for &index in lanes {
             let berth = &mut self.berths[index];
             if berth.outcome.is_some() {
                 continue;
@@ -540,8 +598,9 @@ impl<'a> Cohort<'a> {
                 .collect();
             let networks: Vec<Classifier<'_>> = students.iter().map(|student| student as Classifier<'_>).collect();
             let views: Views = evaluated.iter().map(|i| self.berths[*i].lane.view.clone()).collect();
-            let results = evaluate(self.config.data, &views, &networks, self.config.device)?;
+            let results = evaluate(self.config.data, &views, &networks, self.config.device, self.config.stop);
             evaluated.iter().for_each(|i| self.berths[*i].lane.swap_average());
+            let results = results?;
             let share = started.elapsed().as_secs_f64() / evaluated.len() as f64;
             for (&index, result) in evaluated.iter().zip(results) {
                 self.berths[index].lane.book(share);
@@ -574,7 +633,7 @@ impl<'a> Cohort<'a> {
         self.end(index, Outcome::Failed { reason, checkpoint }, watch)
     }
 
-    /// Ends lanes that are through: what they are is measured and written.
+    /// Ends lanes that are through: what they are is measured and written. Stopped meanwhile, they are as they were.
     fn finish(&mut self, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
         if lanes.is_empty() {
             return Ok(());
@@ -585,6 +644,10 @@ impl<'a> Cohort<'a> {
         let students: Vec<&Lane> = lanes.iter().map(|i| &self.berths[*i].lane).collect();
         let findings = match similarity::measure(self.config, &students) {
             Ok(findings) => findings,
+            Err(Error::Stopped) => {
+                lanes.iter().for_each(|i| self.berths[*i].lane.swap_average());
+                return Ok(());
+            }
             Err(error) => students.iter().map(|_| Err(Error::run(error.to_string()))).collect(),
         };
         let share = started.elapsed().as_secs_f64() / lanes.len() as f64;

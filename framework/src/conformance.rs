@@ -55,6 +55,7 @@ use tch::Tensor;
 use crate::cohort::{catch, resident_memory};
 use crate::critic::CriticConfig;
 use crate::dataset::DatasetConfig;
+use crate::device::load_cuda;
 use crate::distiller::DistillerConfig;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
@@ -135,6 +136,8 @@ impl fmt::Display for Report {
 pub fn check(role: Role, name: &str, settings: &str) -> Report {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // Seeds and gradients make libtorch decide whether there is CUDA: it must be loaded before.
+    load_cuda();
     let mut trial = Trial { findings: Vec::new() };
     let found = trial.value("the plugin is registered", || subject(role, name, settings));
     if let Some((plugin, table)) = found {

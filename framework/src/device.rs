@@ -16,6 +16,8 @@ use std::sync::OnceLock;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 use serde::{Deserialize, Serialize};
 
+use crate::precision;
+
 /// The CUDA half of libtorch.
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 /// The user-space half of the NVIDIA driver.
@@ -188,6 +190,15 @@ pub fn load_cuda() -> &'static CudaLibrary {
         let folder = libtorch_folder();
         let found = find_cuda(driver, folder.as_deref(), env::var_os("LD_LIBRARY_PATH").as_deref());
         tracing::debug!("CUDA: {found}");
+        for path in found.loaded.iter().filter_map(|cuda| cuda.parent()).flat_map(companions) {
+            let outcome = load(&path, RTLD_GLOBAL);
+            tracing::debug!("CUDA: {}: {outcome:?}", path.display());
+        }
+        if found.loaded.is_some()
+            && let Err(error) = precision::without_tf32()
+        {
+            tracing::warn!("TF32 cannot be switched off: {error}");
+        }
         found
     })
 }
@@ -231,11 +242,29 @@ fn find_cuda(driver: Result<(), String>, libtorch: Option<&Path>, search_path: O
     found
 }
 
+/// The libraries that CUDA's half opens later, by their bare names, where the loader would not look: its own part for linear
+/// algebra, and NVIDIA's compiler, with which cuDNN makes some kernels. `folder` is that of `libtorch_cuda.so`; Python's
+/// packages have NVIDIA's libraries beside torch. Whatever is not there is not needed, or found on the usual paths.
+fn companions(folder: &Path) -> Vec<PathBuf> {
+    let packages = folder.parent().and_then(Path::parent).map(|packages| packages.join("nvidia"));
+    let folders = packages.iter().flat_map(fs::read_dir).flatten().flatten().map(|package| package.path().join("lib"));
+    let mut files: Vec<PathBuf> = folders.flat_map(fs::read_dir).flatten().flatten().map(|file| file.path()).collect();
+    files.sort_unstable();
+    let starting_with = |start: &str| {
+        let is_it = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
+        files.iter().filter(is_it).cloned().collect::<Vec<_>>()
+    };
+    // In the order in which they need each other.
+    let compiler = ["libnvJitLink.so", "libnvrtc-builtins.so", "libnvrtc.so"].map(starting_with).concat();
+    let linear_algebra = Some(folder.join("libtorch_cuda_linalg.so")).filter(|path| path.exists());
+    compiler.into_iter().chain(linear_algebra).collect()
+}
+
 /// Loads a shared library for the rest of the process.
 fn load(path: &Path, visibility: std::ffi::c_int) -> Result<(), String> {
-    // SAFETY: loading runs the initialisers of the library. The two libraries that this module loads are the NVIDIA
-    // driver and libtorch's own CUDA half, of the version in use, whose initialisers are made to be run at any time
-    // (Python loads them likewise). No symbol is taken out, and the library is never unloaded.
+    // SAFETY: loading runs the initialisers of the library. The libraries that this module loads are the NVIDIA driver,
+    // libtorch's own CUDA half, of the version in use, and what both load themselves later; their initialisers are made
+    // to be run at any time (Python loads them likewise). No symbol is taken out, and the library is never unloaded.
     match unsafe { Library::open(Some(path), RTLD_NOW | visibility) } {
         Ok(library) => {
             std::mem::forget(library);
@@ -418,6 +447,29 @@ mod tests {
         let library = find_cuda(Ok(()), Some(&ours), Some(theirs.as_os_str()));
         assert_eq!(library.passed_over[0].1, "not there");
         assert_eq!(library.passed_over[1].1, "version 2.9.1+cu128, and the libtorch in use is 2.11.0+cpu");
+    }
+
+    #[test]
+    fn the_companions_are_loaded_in_the_order_in_which_they_need_each_other() {
+        let packages = tempfile::tempdir().unwrap();
+        let torch = packages.path().join("torch/lib");
+        assert_eq!(companions(&torch), Vec::<PathBuf>::new());
+        let files = [
+            "torch/lib/libtorch_cuda_linalg.so",
+            "nvidia/cu13/lib/libnvJitLink.so.13",
+            "nvidia/cu13/lib/libnvrtc-builtins.so.13.0",
+            "nvidia/cu13/lib/libnvrtc.so.13",
+            "nvidia/cu13/lib/libcudart.so.13",
+            "nvidia/cudnn/lib/libcudnn.so.9",
+        ];
+        for file in files.map(|file| packages.path().join(file)) {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        let found = companions(&torch);
+        let found: Vec<&str> =
+            found.iter().map(|path| path.strip_prefix(packages.path()).unwrap().to_str().unwrap()).collect();
+        assert_eq!(found, [files[1], files[2], files[3], files[0]]);
     }
 
     #[test]

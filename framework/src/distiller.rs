@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor, nn};
 
-use crate::dataset::Rows;
+use crate::dataset::{Rows, UNLABELLED};
 use crate::error::{Error, Result};
 use crate::model::{Features, Form, Mode, Signature, TapInfo, TapRef};
 use crate::record::Measure;
@@ -110,6 +110,22 @@ impl Site<'_> {
             Measure::MeanAveragePrecision => Err(Error::plan(format!(
                 "{why}, and the targets of these data are sets of classes: take a method that compares features, or data \
                  with one class a sample"
+            ))),
+        }
+    }
+
+    /// Refuses data of which some training samples have no label, for a method whose loss looks labels up: `why` says what
+    /// for, as in "dkd sets the label's class apart".
+    ///
+    /// # Errors
+    /// If there are such samples.
+    pub fn labelled(&self, why: &str) -> Result<()> {
+        match self.labels.iter().filter(|label| **label == UNLABELLED).count() {
+            0 => Ok(()),
+            some => Err(Error::plan(format!(
+                "{why}, and {some} of the {} training samples have no label: leave them out, or take a method that does \
+                 without",
+                self.samples()
             ))),
         }
     }

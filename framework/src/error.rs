@@ -50,6 +50,9 @@ pub enum Error {
     /// A run ended without a student.
     #[error("{0}")]
     Run(String),
+    /// A [stop](crate::cohort::Stop) was asked for in the middle of something that can be done again.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl Error {
@@ -92,7 +95,7 @@ impl Error {
             Error::Data { context: inner, path, message } => {
                 Error::Data { context: format!("{context}: {inner}"), path, message }
             }
-            Error::Config(_) | Error::Device(_) => self,
+            Error::Config(_) | Error::Device(_) | Error::Stopped => self,
         }
     }
 }

@@ -21,6 +21,9 @@ pub enum Event {
         steps_per_epoch: u64,
         /// Steps done in the stage: those of the [`Checkpoint`](Event::Checkpoint) event.
         step: u64,
+        /// Whether the epoch that ends there is still to be evaluated: as in that event.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        open: bool,
         /// The checkpoint.
         path: PathBuf,
     },
@@ -61,6 +64,9 @@ pub enum Event {
         stage: String,
         /// Steps done in the stage.
         step: u64,
+        /// Whether the epoch that ends there is still to be evaluated: it was stopped meanwhile.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        open: bool,
         /// The file.
         path: PathBuf,
     },

@@ -503,7 +503,7 @@ impl std::fmt::Display for TermSchedule {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProbeConfig {
-    /// The data that classifiers are trained and tested on; absent: the experiment's own, without what is held out.
+    /// The data that classifiers are trained and tested on; absent: the experiment's own: the samples that it trains on, and all that it tests on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dataset: Option<Arc<dyn DatasetConfig>>,
     /// The view of these data that every network sees; absent: each sees the one that it was trained on, by name.

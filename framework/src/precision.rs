@@ -61,11 +61,14 @@ impl Precision {
         }
     }
 
-    /// Sets the process's TF32 switches for work on `device` from here on: to be called before each network's work.
-    pub(crate) fn select(self, device: Device) -> Result<()> {
+    /// Sets the process's TF32 switches for work on a GPU until the result is dropped; outside, they are off.
+    pub(crate) fn select(self, device: Device) -> Result<Option<Selected>> {
         match device {
-            Device::Cuda(_) => switches()?.tf32(self == Precision::Tf32),
-            _ => Ok(()),
+            Device::Cuda(_) => {
+                switches()?.tf32(self == Precision::Tf32);
+                Ok(Some(Selected {}))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -75,6 +78,26 @@ impl Precision {
             Precision::Mixed | Precision::Bfloat16 => Autocast::new(device).map(Some),
             Precision::Float32 | Precision::Tf32 => Ok(None),
         }
+    }
+}
+
+/// Switches TF32 off for the whole process, as it is but within [`Precision::select`]: libtorch's default lets convolutions
+/// use it.
+///
+/// # Errors
+/// If this libtorch lacks the switches.
+pub(crate) fn without_tf32() -> Result<()> {
+    switches().map(|switches| switches.tf32(false))
+}
+
+/// A precision is selected as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Selected {}
+
+impl Drop for Selected {
+    fn drop(&mut self) {
+        // They were found when it was selected.
+        let _ = without_tf32();
     }
 }
 
@@ -145,14 +168,13 @@ impl Switches {
         })
     }
 
-    fn tf32(&self, on: bool) -> Result<()> {
+    fn tf32(&self, on: bool) {
         // SAFETY: as in `find`; the context lives as long as the process.
         unsafe {
             let context = (self.context)();
             (self.tf32_cudnn)(context, on);
             (self.tf32_cublas)(context, on);
         }
-        Ok(())
     }
 
     fn autocast(&self, device: i8, on: bool) -> Result<()> {
@@ -207,7 +229,7 @@ mod tests {
             "precision \"tf32\" is a GPU's: use \"float32\", or \"mixed\" for speed"
         );
         // The switches exist without a GPU and can be set.
-        switches().unwrap().tf32(false).unwrap();
+        without_tf32().unwrap();
         for precision in [Precision::Float32, Precision::Tf32, Precision::Bfloat16, Precision::Mixed] {
             assert_eq!(serde_json::to_string(&precision).unwrap(), format!("{:?}", precision.name()));
         }

@@ -94,7 +94,7 @@ impl Backbone {
     /// If the tap does not exist.
     pub fn features(&self, input: &Tensor, tap: &TapRef) -> Result<Tensor> {
         let _no_grad = no_grad_guard();
-        Precision::Float32.select(self.store.device())?;
+        let _selected = Precision::Float32.select(self.store.device())?;
         let wanted: Taps = [tap.clone()].into_iter().collect();
         let features = self.model.forward(input, &wanted, Mode::Eval)?;
         let taken = features.tap(tap)?;
@@ -298,11 +298,11 @@ impl Probe<'_> {
         for (name, split) in [("train", Split::Train), ("test", Split::Test)] {
             let rows = self.data.labelled(split)?;
             let (mut features, mut targets) = (Vec::new(), Vec::new());
-            for batch in batches(self.data, split, &rows, &views, self.device) {
-                if self.stop.is_due() {
-                    return Ok(None);
-                }
-                let batch = batch?;
+            for batch in batches(self.data, split, &rows, &views, self.device, self.stop) {
+                let batch = match batch {
+                    Err(Error::Stopped) => return Ok(None),
+                    batch => batch?,
+                };
                 features.push(network.features(batch.view(self.view)?, &self.config.tap)?);
                 targets.extend(batch.targets);
             }

@@ -647,7 +647,8 @@ fn accuracy_in_bfloat16() -> Result<String> {
     let logits = |teacher: &Teacher, batch: &Batch| Ok(teacher.forward(batch.view(IMAGE)?, &Taps::none())?.logits);
     let networks: [Classifier<'_>; 2] = [&|batch| logits(&exact, batch), &|batch| logits(&rounded, batch)];
     let rows: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
-    let found = cohort::accuracy(&data, Split::Test, &rows, &[IMAGE].into_iter().collect(), &networks, CPU)?;
+    let found =
+        cohort::accuracy(&data, Split::Test, &rows, &[IMAGE].into_iter().collect(), &networks, CPU, &Stop::default())?;
     let found = found.into_iter().map(|accuracy| Ok(accuracy?.score())).collect::<Result<Vec<f64>>>()?;
     Ok(format!(
         "A resnet20 that was trained on `shapes` for {EPOCHS} epochs has {:.1} % top-1 on its {} test images in float32, and {:.1} % in \
@@ -678,7 +679,7 @@ fn lanes(rounds: usize) -> Result<Section> {
     Ok(Section {
         title: "Four lanes, and fifteen",
         note: format!(
-            "kd, crd, crd+kd and vanilla; and all methods without an initial stage, but kdsvd. resnet8x4 → resnet8, on `shapes`: 4 steps \
+            "kd, crd, crd+kd and vanilla; and the methods of the CRD paper without an initial stage, with dkd, dist and lskd. resnet8x4 → resnet8, on `shapes`: 4 steps \
              of {BATCH} and all that is around them, {} pairs. A: in one cohort. B: one after the other. Value: B / A.",
             rounds.min(2)
         ),

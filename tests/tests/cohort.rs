@@ -6,13 +6,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use limbeck::cohort::{Limit, Stop};
 use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::prelude::*;
 use limbeck::record::{EpochRecord, Similarity, Summary};
+use limbeck_datasets::Shapes;
 use limbeck_experiments::plan::Plan;
 use limbeck_experiments::{run, store};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 /// A small experiment on the embedded data: 5 steps an epoch, the last of them smaller, all built-in methods.
@@ -160,6 +164,90 @@ fn stopped_again_and_again_it_ends_with_the_same_bytes() {
         assert!(one.1 == other.1, "{}: the student differs", one.0);
         assert_eq!(timeless(&one.2.history), timeless(&other.2.history), "{}", one.0);
     }
+}
+
+limbeck::plugin! {
+    dataset "test_stopper",
+    summary: "the embedded data, which ask for a stop",
+    citation: "",
+    settings: "",
+}
+
+/// The embedded data, which ask for a stop when they have given so many batches of the test part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stopper {}
+
+/// Who is to be stopped, and after how many batches.
+static STOPPER: Mutex<Option<(Arc<Stop>, usize)>> = Mutex::new(None);
+
+#[derive(Debug)]
+struct Stopping(Box<dyn Dataset>);
+
+#[typetag::serde(name = "test_stopper")]
+impl DatasetConfig for Stopper {
+    fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(Stopping(Shapes { train: 340, test: 600, ..Shapes::default() }.build(device)?)))
+    }
+}
+
+impl Dataset for Stopping {
+    fn info(&self) -> &DatasetInfo {
+        self.0.info()
+    }
+
+    fn batch(&self, split: Split, rows: &Rows, views: &Views, draw: Option<Seed>) -> Result<Batch> {
+        if let (Split::Test, Some((stop, left))) = (split, STOPPER.lock().unwrap().as_mut()) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                stop.request();
+            }
+        }
+        self.0.batch(split, rows, views, draw)
+    }
+}
+
+#[test]
+fn stopped_in_evaluations_it_ends_with_the_same_bytes_and_the_same_log() {
+    let data = "kind = \"shapes\"\ntrain = 340\ntest = 100";
+    let text = experiment(ALL)
+        .replace(data, "kind = \"test_stopper\"")
+        .replace("checkpoint_steps = 2", "checkpoint_steps = 3");
+    let text = text.replace("[student]", "[probe.linear]\n[student]");
+    let undisturbed = TempDir::new().unwrap();
+    execute(&text, undisturbed.path(), &mut ());
+    let stopped = TempDir::new().unwrap();
+    let experiment = limbeck::config::parse(&text, Path::new("small.toml"), &[]).unwrap();
+    // Three batches are an evaluation on the test part: of the teacher, its measurement, of the students after each epoch, and
+    // their last look.
+    let mut calls = 0;
+    loop {
+        let stop = Arc::new(Stop::default());
+        *STOPPER.lock().unwrap() = Some((Arc::clone(&stop), 1 + calls % 5));
+        let plan = Plan::new(experiment.clone(), Path::new("small.toml"), stopped.path()).unwrap();
+        let finished = run::execute(&plan, &stop, &mut ()).unwrap();
+        assert_eq!((finished.failed, finished.errors.len()), (vec![], 0));
+        calls += 1;
+        if !finished.stopped {
+            break;
+        }
+        assert!(stop.is_requested() && calls < 60, "{calls} calls");
+    }
+    *STOPPER.lock().unwrap() = None;
+    assert!(calls > 8, "{calls} calls");
+    assert!(findings(undisturbed.path()) == findings(stopped.path()), "the findings differ");
+    for (one, other) in students(undisturbed.path()).iter().zip(students(stopped.path())) {
+        assert!(one.1 == other.1, "{}: the student differs", one.0);
+        assert_eq!(timeless(&one.2.history), timeless(&other.2.history), "{}", one.0);
+        assert_eq!(one.2.accuracy, other.2.accuracy, "{}", one.0);
+    }
+    // A stop writes a checkpoint more.
+    let [expected, resumed] = [&undisturbed, &stopped].map(|folder| {
+        let mut logs = logs(folder.path());
+        logs.values_mut().for_each(|log| log.retain(|line| !line.contains(" checkpoint ")));
+        logs
+    });
+    assert_eq!((expected.len(), &expected), (5, &resumed));
 }
 
 /// Names the folder to the process that is to be killed.

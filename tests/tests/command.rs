@@ -130,7 +130,7 @@ fn a_signal_finishes_the_step_and_the_command_that_is_named_goes_on_to_the_same_
         let output = interrupted(stopped.path(), signal, 1);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{signal}: {said}");
-        let first = "stopping: the step or evaluation is finished and checkpoints are written; once more stops at once";
+        let first = "stopping: the step is finished and checkpoints are written; once more stops at once";
         assert!(said.contains(first), "{signal}: {said}");
         let (_, line) = said
             .split_once("stopped before the end, with checkpoints in runs/small; this goes on from there:\n  limbeck ")

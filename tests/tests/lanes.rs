@@ -262,7 +262,7 @@ struct Keep {
 
 impl Observer for Keep {
     fn event(&mut self, lane: &LaneInfo, event: &Event) {
-        if let Event::Checkpoint { stage, step, path } = event
+        if let Event::Checkpoint { stage, step, path, .. } = event
             && lane.name.starts_with("staged")
         {
             let copy = self.folder.join(format!("{}.safetensors", self.kept.len()));

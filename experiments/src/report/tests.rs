@@ -600,6 +600,29 @@ fn one_seed_has_no_deviation_and_establishes_nothing() {
 }
 
 #[test]
+fn a_part_of_the_data_taps_of_choice_and_a_teacher_that_is_a_student_are_said() {
+    let train = EXPERIMENT.split("[train]\n").nth(1).unwrap().split("[method").next().unwrap();
+    let taps =
+        "terms = [{ distiller = { kind = \"at\" }, taps = [[\"stage1\", \"stage2\"], [\"stage2\", \"stage3\"]] }]";
+    let experiment = EXPERIMENT
+        .replace("validation = 200", "validation = 200\ntrain_samples = 500")
+        .replace("resnet56", "resnet8")
+        .replace("weights = \"big.safetensors\"", &format!("[teacher.big.train]\n{train}"))
+        .replace("cross_entropy = 0.5", &format!("cross_entropy = 0.5\n{taps}"));
+    let dir = folder(&experiment, &METHODS, &[0], &[summary("plain", 0, 60.0), summary("soft", 0, 61.0)]);
+    let text = written(dir.path(), &Options::default());
+    for words in [
+        "training samples (a part of them, each class by its share), ",
+        "0.5 cross-entropy + 1 at (p = 2.0) at student — teacher stage1 — stage2, stage2 — stage3",
+        "Note that the teacher `big` and the student of `plain` with seed 0 are the same network with the same weights: ",
+    ] {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
+    let apart = folder(&experiment.replace("seeds = [0, 1, 2]", "seeds = [1]"), &METHODS, &[1], &[]);
+    assert!(!written(apart.path(), &Options::default()).contains("are the same network"));
+}
+
+#[test]
 fn nothing_has_run_yet() {
     let dir = folder(EXPERIMENT, &METHODS, &[0, 1, 2], &[]);
     let text = written(dir.path(), &Options::default());

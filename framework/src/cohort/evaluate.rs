@@ -2,9 +2,9 @@
 
 use tch::{Device, Tensor, no_grad_guard};
 
-use super::{Data, catch};
+use super::{Data, Stop, catch};
 use crate::dataset::{Batch, Rows, Split, Views};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metric::SplitMeter;
 use crate::record::Accuracy;
 
@@ -20,17 +20,22 @@ pub struct Evaluation {
     pub test: Option<Accuracy>,
 }
 
-/// The batches of an evaluation: the given rows of a split in order, without augmentation.
+/// The batches of an evaluation: the given rows of a split in order, without augmentation; once a stop was asked for,
+/// [`Error::Stopped`] in place of the next.
 pub(crate) fn batches<'a>(
     data: &'a Data,
     split: Split,
     rows: &'a [i64],
     views: &'a Views,
     device: Device,
+    stop: &'a Stop,
 ) -> impl Iterator<Item = Result<Batch>> + 'a {
     let mut chunks = rows.chunks(BATCH).peekable();
     std::iter::from_fn(move || {
         let chunk = chunks.next()?;
+        if stop.is_requested() {
+            return Some(Err(Error::Stopped));
+        }
         data.dataset.prefetch(split, chunks.peek().copied().unwrap_or_default(), views, None);
         Some(data.dataset.batch(split, &Rows::new(chunk.to_vec(), device), views, None))
     })
@@ -43,7 +48,7 @@ pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
 /// augmentation. A network that fails or panics fails alone.
 ///
 /// # Errors
-/// If a batch cannot be read.
+/// If a batch cannot be read, or [`Error::Stopped`].
 pub fn accuracy(
     data: &Data,
     split: Split,
@@ -51,11 +56,12 @@ pub fn accuracy(
     views: &Views,
     networks: &[Classifier<'_>],
     device: Device,
+    stop: &Stop,
 ) -> Result<Vec<Result<Accuracy>>> {
     let _no_grad = no_grad_guard();
     let measure = data.dataset.info().measure;
     let mut meters: Vec<Result<SplitMeter>> = networks.iter().map(|_| Ok(SplitMeter::new(measure, device))).collect();
-    for batch in batches(data, split, rows, views, device) {
+    for batch in batches(data, split, rows, views, device, stop) {
         let batch = batch?;
         for (network, state) in networks.iter().zip(&mut meters) {
             if let Ok(meter) = state
@@ -77,14 +83,15 @@ pub fn evaluate(
     views: &Views,
     networks: &[Classifier<'_>],
     device: Device,
+    stop: &Stop,
 ) -> Result<Vec<Result<Evaluation>>> {
     let all: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
-    let test = accuracy(data, Split::Test, &all, views, networks, device)?;
+    let test = accuracy(data, Split::Test, &all, views, networks, device, stop)?;
     if data.validation_rows.is_empty() {
         let only = |test: Result<Accuracy>| Ok(Evaluation { validation: None, test: Some(test?) });
         return Ok(test.into_iter().map(only).collect());
     }
-    let validation = accuracy(data, Split::Train, &data.validation_rows, views, networks, device)?;
+    let validation = accuracy(data, Split::Train, &data.validation_rows, views, networks, device, stop)?;
     let both = |(test, validation): (Result<Accuracy>, Result<Accuracy>)| {
         Ok(Evaluation { validation: Some(validation?), test: Some(test?) })
     };

@@ -416,7 +416,7 @@ impl Lane {
 
     /// The student's logits and taps, float32, computed in its own precision.
     fn forward(&self, batch: &Batch, want: &Taps, mode: Mode<'_>) -> Result<Features> {
-        self.precision.select(self.device)?;
+        let _selected = self.precision.select(self.device)?;
         let autocast = self.precision.autocast(self.device)?;
         let features = self.student.forward(batch.view(&self.view)?, want, mode)?;
         let cast = autocast.is_some();
@@ -445,7 +445,10 @@ impl Lane {
 
         let started = Instant::now();
         let ended = !place.initial && place.terms.len() < self.main_loss.iter().filter(|has_loss| **has_loss).count();
-        let (gradient, unreached) = self.gradient(&objective.total, ended)?;
+        let (gradient, unreached) = {
+            let _selected = self.precision.select(self.device)?;
+            self.gradient(&objective.total, ended)?
+        };
         let backward = clock.since(started);
 
         let _no_grad = no_grad_guard();
@@ -618,6 +621,14 @@ impl Lane {
         Ok(Event::Step { stage, epoch, step, train, train_top1, learning_rate, samples_per_second })
     }
 
+    /// The epoch whose last step is done and that was not closed; none between the ends of epochs.
+    pub fn open_epoch(&self, steps_per_epoch: u64) -> Option<u64> {
+        let (plan, step) = (self.stage()?, self.progress.step);
+        let epoch = step / steps_per_epoch;
+        let closed = self.progress.history.last().is_some_and(|last| last.stage == plan.name && last.epoch == epoch);
+        (step > 0 && step.is_multiple_of(steps_per_epoch) && !closed).then_some(epoch)
+    }
+
     /// Whether the epoch that was just completed is evaluated.
     pub fn evaluates(&self, epoch: u64) -> bool {
         self.stage().is_some_and(|plan| {
@@ -717,7 +728,8 @@ impl Lane {
         let path = checkpoint::write(&self.info.folder, &saved, &tensors)?;
         self.checkpoint = Some(path.clone());
         if let Some((plan, step)) = self.place(steps_per_epoch) {
-            watch.tell(&self.info, Event::Checkpoint { stage: plan.name.clone(), step, path });
+            let (stage, open) = (plan.name.clone(), self.open_epoch(steps_per_epoch).is_some());
+            watch.tell(&self.info, Event::Checkpoint { stage, step, open, path });
         }
         Ok(())
     }
@@ -780,7 +792,8 @@ impl Lane {
         let (plan, step) = self.place(steps_per_epoch).ok_or_else(|| damaged("it has no step".to_owned()))?;
         let (stage, epochs, path) = (plan.name.clone(), plan.epochs, loaded.path);
         self.checkpoint = Some(path.clone());
-        watch.tell(&self.info, Event::Resumed { stage, epochs, steps_per_epoch, step, path });
+        let open = self.open_epoch(steps_per_epoch).is_some();
+        watch.tell(&self.info, Event::Resumed { stage, epochs, steps_per_epoch, step, open, path });
         if let Some(why) = loaded.passed_over {
             watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
         }

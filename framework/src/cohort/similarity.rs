@@ -54,7 +54,7 @@ struct Taught<'a> {
 /// Looks at each student beside each teacher. A student that fails or panics fails alone.
 ///
 /// # Errors
-/// If a batch cannot be read or a teacher fails.
+/// If a batch cannot be read or a teacher fails, or [`Error::Stopped`].
 pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<Vec<Result<Findings>>> {
     let _no_grad = no_grad_guard();
     let info = config.data.dataset.info();
@@ -67,7 +67,7 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     let mut targets = Logits::default();
     let mut taught: Vec<Logits> = asked(config).map(|_| Logits::default()).collect();
     let mut seen: Vec<Result<Seen>> = students.iter().map(|_| Ok(Seen::new(config))).collect();
-    for batch in batches(config.data, Split::Test, &rows, &views, config.device) {
+    for batch in batches(config.data, Split::Test, &rows, &views, config.device, config.stop) {
         let batch = batch?;
         batch.targets.iter().for_each(|found| targets.add(found));
         let mut kernels = Vec::new();

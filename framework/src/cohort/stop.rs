@@ -37,7 +37,7 @@ impl FromStr for Limit {
     }
 }
 
-/// Asks cohorts to finish their step, write their checkpoints and return. Share it by reference or in an `Arc`.
+/// Asks cohorts to finish their step, give up an evaluation, write their checkpoints and return. Share it by reference or in an `Arc`.
 #[derive(Debug)]
 pub struct Stop {
     requested: AtomicBool,
@@ -65,6 +65,12 @@ impl Stop {
         self.requested.swap(true, Ordering::SeqCst)
     }
 
+    /// Whether a stop was asked for: then an evaluation is given up, and done again by the next call. A limit waits for its
+    /// end, since one that is shorter than the evaluation would never get beyond it.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
     /// Whether a stop was asked for or the limit is reached.
     pub fn is_due(&self) -> bool {
         let reached = match self.limit {
@@ -72,7 +78,7 @@ impl Stop {
             Some(Limit::Steps(most) | Limit::Epochs(most)) => self.counted.load(Ordering::SeqCst) >= most,
             Some(Limit::Time(most)) => self.began.elapsed() >= most,
         };
-        reached || self.requested.load(Ordering::SeqCst)
+        reached || self.is_requested()
     }
 
     /// Counts a step of training.

@@ -116,7 +116,7 @@ impl Teacher {
     pub fn forward(&self, input: &Tensor, want: &Taps) -> Result<Features> {
         let _no_grad = no_grad_guard();
         let device = self.store.device();
-        self.precision.select(device)?;
+        let _selected = self.precision.select(device)?;
         let autocast = if self.precision == Precision::Mixed { self.precision.autocast(device)? } else { None };
         let features = self.model.forward(&input.to_kind(self.precision.weights()), want, Mode::Eval)?;
         drop(autocast);

@@ -55,7 +55,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     match DeviceSpec::Cuda(0).resolve() {
         Err(_) => trial.skip(cuda, "there is no GPU"),
         Ok(device) => trial.check_if(twice, else_why, cuda, || {
-            Precision::Float32.select(device)?;
+            let _selected = Precision::Float32.select(device)?;
             agree(&of(Kind::Float, device)?, &of(Kind::Float, Device::Cpu)?, FLOAT32_LOSS, FLOAT32_GRADIENT)
         }),
     }

@@ -101,14 +101,22 @@ fn remarks(study: &Study) -> Vec<String> {
     if study.summaries().next().is_none() {
         remark("No run has ended yet.");
     }
-    remarks.extend(plan::twins(&study.experiment).into_iter().map(|twin| format!("Note that {twin}.")));
+    let sees_the_same = |name: &str| {
+        let of_teacher = |summary: &Summary| {
+            let teacher = summary.teachers.iter().find(|teacher| teacher.name == name)?;
+            Some(teacher.view == summary.view)
+        };
+        study.summaries().find_map(of_teacher).unwrap_or(false)
+    };
+    let twins = plan::twins(&study.experiment, sees_the_same);
+    remarks.extend(twins.into_iter().map(|twin| format!("Note that {}.", twin.message)));
     remarks
 }
 
 fn data_set(experiment: &Experiment, summary: &Summary) -> String {
     let [train, validation, test] = summary.samples.map(|samples| count(samples as i64));
     let held_out = if summary.samples[1] == 0 { "none".to_owned() } else { validation };
-    let part = experiment.train_samples.map_or("", |_| " (a part of them, the same share of every class)");
+    let part = experiment.train_samples.map_or("", |_| " (a part of them, each class by its share)");
     format!(
         "{}, {train} training samples{part}, {held_out} held out for validation, {test} test samples",
         summary.dataset
