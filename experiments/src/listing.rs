@@ -70,10 +70,15 @@ impl BuiltFor {
         ModelSpec { input: self.input.unwrap_or(input), classes: self.classes.unwrap_or(classes) }
     }
 
-    /// Networks alone have inputs and classes.
+    /// Networks alone have inputs and classes, and of those that come from a file they are the file's.
     fn check(&self, found: &[&Plugin]) -> Result<()> {
-        if *self == BuiltFor::default() || found.iter().any(|plugin| plugin.role == Role::Model) {
+        if *self == BuiltFor::default() {
             return Ok(());
+        }
+        if let Some(plugin) = found.iter().find(|plugin| plugin.role == Role::Model) {
+            let from_file = model(plugin)?.is_some_and(|config| config.file().is_some());
+            let message = || format!("--input and --classes: the network of `{}` is what its file has", plugin.name);
+            return if from_file { Err(Error::plan(message())) } else { Ok(()) };
         }
         let roles: Vec<&str> = found.iter().map(|plugin| plugin.role.name()).collect();
         let name = found.first().map_or("", |plugin| plugin.name);
@@ -347,6 +352,8 @@ mod tests {
         let message = "--input and --classes are for networks, and `kd` is a method and a distiller";
         assert_eq!(error.to_string(), message);
         assert!(error.is_usage());
+        let message = "--input and --classes: the network of `torchscript` is what its file has";
+        assert_eq!(show("torchscript", None, &asked).unwrap_err().to_string(), message);
     }
 
     #[test]

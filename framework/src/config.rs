@@ -118,7 +118,8 @@ pub fn parse_grid(text: &str, path: &Path, overrides: &[String], only: &grid::Fi
 }
 
 /// Gives an error that was found while planning its place: that of the key that it begins with, as in
-/// `teacher.big: weights: …`. An error that begins with no key of the file, or has a place already, stays as it is.
+/// `teacher.big: weights: …`. An error that begins with no key of the file, or has a place already, stays as it is. One of a
+/// file becomes one of the configuration, with the system's reason in its message.
 pub fn place(error: Error, path: &Path, overrides: &[String]) -> Error {
     let message = match &error {
         Error::Plan(message) => message.clone(),
@@ -179,8 +180,8 @@ impl<'a> Draft<'a> {
         })?)
     }
 
-    /// The longest key of the file, or of an override, that a message begins with, a part before each colon. The label of a point may come first,
-    /// and what a term is stands in parentheses behind its number.
+    /// The longest key of the file, or of an override, that a message begins with, a part before each colon. The label of a
+    /// point may come first, and what a term is stands in parentheses behind its number.
     fn key_of(&self, message: &str) -> Option<String> {
         let mut key: Option<String> = None;
         for (i, part) in message.split(": ").enumerate() {

@@ -1,5 +1,5 @@
-//! Every method of features and logits against `golden/losses.json`, `modern.json` and `recent.json`: loss, parts, and gradients
-//! with respect to the student's features and the method's own parameters.
+//! Every method of features and logits against `golden/losses.json`, `modern.json` and `recent.json`: loss, parts, and
+//! gradients with respect to the student's features and the method's own parameters.
 
 #![allow(clippy::unwrap_used)]
 
