@@ -8,7 +8,8 @@
 //! s = v1ᵀ W v2 / τ,
 //!
 //! one W `[D, D]` for the anchors of both sides. It begins as the identity, where this is the cosine of `nce` and
-//! `info_nce`. The loss on the scores is either's, with its bound on the mutual information.
+//! `info_nce`. The loss on the scores is either's, with its bound on the mutual information. Nothing bounds W: under `nce`,
+//! whose Z stays as the first batch sets it, training diverged on CIFAR-100 at the rate of the CRD paper.
 //!
 //! *Cost*: B · D² for Wᵀ times the anchors; after that a dot product, so that a whole bank is scored at once. *State*:
 //! `critic.weight`; with `loss = "nce"` that critic's Z.
