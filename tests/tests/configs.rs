@@ -250,7 +250,7 @@ fn a_part_of_the_training_samples_and_a_teacher_that_is_a_student_are_said() {
     let path = configs().into_iter().find(|path| path.ends_with("quickstart.toml")).unwrap();
     let plan = |overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|set| (*set).to_owned()).collect();
-        Ok::<_, limbeck::error::Error>(Plan::new(limbeck::config::load(&path, &overrides)?, &path, Path::new("runs"))?)
+        Plan::new(limbeck::config::load(&path, &overrides)?, &path, Path::new("runs"))
     };
     let itself = ["threads=1", "student.model.kind=resnet20", "train_samples=1000", "validation=400"];
     let whole = plan(&itself[..2]).unwrap();
