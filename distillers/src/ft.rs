@@ -23,7 +23,7 @@ use tch::nn::{Module, ModuleT};
 use tch::no_grad_guard;
 
 use crate::layers::{batch_norm, conv, conv_transpose};
-use crate::tensor::{match_heights, normalize, not_empty, only_maps, positive};
+use crate::tensor::{last_stages, match_heights, normalize, not_empty, only_maps, positive};
 
 limbeck::plugin! {
     method "ft",
@@ -72,11 +72,7 @@ impl Default for Ft {
 #[typetag::serde(name = "ft")]
 impl DistillerConfig for Ft {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        fn last(stages: &[TapInfo]) -> &[TapInfo] {
-            &stages[stages.len().saturating_sub(1)..]
-        }
-        let taps = site.pair(last(site.student.stages()), last(site.teacher.stages()), Form::Output)?;
-        let taps = not_empty("ft", only_maps("ft", taps)?)?;
+        let taps = not_empty("ft", only_maps("ft", last_stages(site)?)?)?;
         taps.single()?;
         Ok(taps)
     }

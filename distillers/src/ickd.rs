@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tch::nn::{Module, ModuleT};
 
 use crate::layers::{batch_norm, conv};
-use crate::tensor::{normalize, not_empty, only_maps};
+use crate::tensor::{last_stages, normalize, not_empty, only_maps};
 
 limbeck::plugin! {
     method "ickd",
@@ -47,11 +47,7 @@ pub struct Ickd {}
 #[typetag::serde(name = "ickd")]
 impl DistillerConfig for Ickd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        fn last(stages: &[TapInfo]) -> &[TapInfo] {
-            &stages[stages.len().saturating_sub(1)..]
-        }
-        let pairs = site.pair(last(site.student.stages()), last(site.teacher.stages()), Form::Output)?;
-        not_empty("ickd", only_maps("ickd", pairs)?)
+        not_empty("ickd", only_maps("ickd", last_stages(site)?)?)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {

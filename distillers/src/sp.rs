@@ -13,7 +13,7 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{normalize, not_empty};
+use crate::tensor::{last_stages, normalize, not_empty};
 
 limbeck::plugin! {
     method "sp",
@@ -42,10 +42,7 @@ pub struct Sp {}
 #[typetag::serde(name = "sp")]
 impl DistillerConfig for Sp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        fn last(stages: &[TapInfo]) -> &[TapInfo] {
-            &stages[stages.len().saturating_sub(1)..]
-        }
-        not_empty("sp", site.pair(last(site.student.stages()), last(site.teacher.stages()), Form::Output)?)
+        not_empty("sp", last_stages(site)?)
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {

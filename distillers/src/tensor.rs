@@ -39,6 +39,14 @@ pub(crate) fn only_maps(method: &str, taps: TapPairs) -> Result<TapPairs> {
     Ok(taps)
 }
 
+/// The last stage of both, or the configured pairs.
+pub(crate) fn last_stages(site: &Site<'_>) -> Result<TapPairs> {
+    fn last(stages: &[TapInfo]) -> &[TapInfo] {
+        &stages[stages.len().saturating_sub(1)..]
+    }
+    site.pair(last(site.student.stages()), last(site.teacher.stages()), Form::Output)
+}
+
 /// Refuses a pairing of nothing.
 pub(crate) fn not_empty(method: &str, taps: TapPairs) -> Result<TapPairs> {
     match taps.pairs.is_empty() {

@@ -260,8 +260,7 @@ fn interleave(lists: Vec<Vec<i64>>) -> Vec<i64> {
     };
     let all: u128 = lists.iter().map(|list| list.len() as u128).sum();
     let size = |list: usize| lists[list].len() as u128;
-    // The first k at which an item may come, and when it is due, in units of 1 / lcm that all lists have in common: a
-    // fraction of two numbers.
+    // The first k at which an item may come; and when it is due, but for the factor N / (2C − 2) that all lists share.
     let opens = |list: usize, item: u128| ((item * steps + 1) * all).div_ceil(size(list) * steps);
     let due = |list: usize, item: u128| Due((item + 1) * steps - 1, size(list), list);
     let mut waiting: BinaryHeap<Reverse<(u128, usize, u128)>> =
