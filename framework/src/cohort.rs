@@ -355,7 +355,8 @@ impl<'a> Cohort<'a> {
             if self.config.stop.is_due() {
                 return self.interrupt(watch);
             }
-            let open: Vec<usize> = lanes.iter().copied().filter(|i| self.has_open_epoch(*i)).collect();
+            let is_open = |index: &usize| self.berths[*index].lane.has_open_epoch(self.steps_per_epoch);
+            let open: Vec<usize> = lanes.iter().copied().filter(is_open).collect();
             if !open.is_empty() {
                 let last = Position { step: position.step - 1, ..position };
                 let sound = self.sound(last, &open, watch)?;
@@ -369,11 +370,6 @@ impl<'a> Cohort<'a> {
         // A lane that was killed between its last checkpoint and its summary arrives here without a step.
         let late: Vec<usize> = (0..self.berths.len()).filter(|index| self.berths[*index].outcome.is_none()).collect();
         self.finish(&late, watch)
-    }
-
-    /// Whether a lane stands at the end of an epoch that was not evaluated, since it was stopped there.
-    fn has_open_epoch(&self, index: usize) -> bool {
-        self.berths[index].lane.open_epoch(self.steps_per_epoch).is_some()
     }
 
     /// Writes a checkpoint of every lane that is still at work, where it stands.

@@ -621,12 +621,12 @@ impl Lane {
         Ok(Event::Step { stage, epoch, step, train, train_top1, learning_rate, samples_per_second })
     }
 
-    /// The epoch whose last step is done and that was not closed; none between the ends of epochs.
-    pub fn open_epoch(&self, steps_per_epoch: u64) -> Option<u64> {
-        let (plan, step) = (self.stage()?, self.progress.step);
+    /// Whether the last step of an epoch is done that was not closed: it was stopped while it was evaluated.
+    pub fn has_open_epoch(&self, steps_per_epoch: u64) -> bool {
+        let (Some(plan), step) = (self.stage(), self.progress.step) else { return false };
         let epoch = step / steps_per_epoch;
         let closed = self.progress.history.last().is_some_and(|last| last.stage == plan.name && last.epoch == epoch);
-        (step > 0 && step.is_multiple_of(steps_per_epoch) && !closed).then_some(epoch)
+        step > 0 && step.is_multiple_of(steps_per_epoch) && !closed
     }
 
     /// Whether the epoch that was just completed is evaluated.
@@ -728,7 +728,7 @@ impl Lane {
         let path = checkpoint::write(&self.info.folder, &saved, &tensors)?;
         self.checkpoint = Some(path.clone());
         if let Some((plan, step)) = self.place(steps_per_epoch) {
-            let (stage, open) = (plan.name.clone(), self.open_epoch(steps_per_epoch).is_some());
+            let (stage, open) = (plan.name.clone(), self.has_open_epoch(steps_per_epoch));
             watch.tell(&self.info, Event::Checkpoint { stage, step, open, path });
         }
         Ok(())
@@ -792,7 +792,7 @@ impl Lane {
         let (plan, step) = self.place(steps_per_epoch).ok_or_else(|| damaged("it has no step".to_owned()))?;
         let (stage, epochs, path) = (plan.name.clone(), plan.epochs, loaded.path);
         self.checkpoint = Some(path.clone());
-        let open = self.open_epoch(steps_per_epoch).is_some();
+        let open = self.has_open_epoch(steps_per_epoch);
         watch.tell(&self.info, Event::Resumed { stage, epochs, steps_per_epoch, step, open, path });
         if let Some(why) = loaded.passed_over {
             watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
