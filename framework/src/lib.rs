@@ -19,6 +19,7 @@ pub mod metric;
 pub mod model;
 pub mod negatives;
 pub mod optim;
+pub mod pickle;
 pub mod precision;
 pub mod probe;
 pub mod record;

@@ -1,8 +1,8 @@
 //! Tensor files: safetensors, written so that a kill at any moment leaves the old file or the new one, and loaded into a
 //! network in place, checked name by name. [`StateDict`] reads PyTorch's checkpoints as well.
 
-mod pickle;
 mod state_dict;
+mod tensors;
 mod torch;
 mod zip;
 

@@ -7,7 +7,6 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use tch::Tensor;
 
-use super::pickle::Fault;
 use super::torch::{self, Checkpoint};
 use super::{from_bytes, write_atomically};
 use crate::error::{Error, Result};
@@ -103,7 +102,7 @@ impl StateDict {
     /// # Errors
     /// As for [`StateDict::read`], without those of reading.
     pub fn parse(bytes: &[u8], path: &Path, key: Option<&str>) -> Result<Self> {
-        let fault = |fault: Fault| Error::data(path, printable(&fault));
+        let fault = |fault: String| Error::data(path, printable(&fault));
         let checkpoint = Checkpoint::open(bytes).map_err(fault)?;
         if checkpoint.is_none()
             && let Some(what) = foreign(bytes)
