@@ -12,8 +12,8 @@ use tch::{Device, Tensor, nn};
 
 use crate::dataset::{Rows, UNLABELLED};
 use crate::error::{Error, Result};
+use crate::measure::Measure;
 use crate::model::{Features, Form, Mode, Signature, TapInfo, TapRef};
-use crate::record::Measure;
 use crate::seed::Seed;
 
 /// The recipe of a method. Register it with [`plugin!`](crate::plugin).

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::weights;
 
 /// The name of the newest checkpoint in a run folder.
@@ -72,13 +73,13 @@ pub fn write<S: Serialize>(folder: &Path, state: &S, tensors: &[(String, Tensor)
     let note = Note { format: FORMAT, digest: digest(&state, tensors.iter().map(|(n, t)| (n, t))), state };
     let note = serde_json::to_string(&note).map_err(|e| Error::run(format!("checkpoint note: {e}")))?;
     let newest = folder.join(NEWEST);
-    let staged = weights::stage(&newest, &weights::to_bytes(tensors, Some(&note))?)?;
+    let staged = files::stage(&newest, &weights::to_bytes(tensors, Some(&note))?)?;
     match fs::rename(&newest, folder.join(PREVIOUS)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("move", &newest)(e)),
         _ => {}
     }
     fs::rename(&staged, &newest).map_err(Error::io("replace", &newest))?;
-    weights::sync_folder(&newest)?;
+    files::sync_folder(&newest)?;
     Ok(newest)
 }
 

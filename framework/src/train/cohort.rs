@@ -8,267 +8,45 @@
 //! Lanes carry their own position. The cohort always serves the lanes that are furthest behind: so initial stages, lanes
 //! resumed from different steps, and lanes that failed need no special care.
 
-mod catch;
-mod combined;
-mod evaluate;
-mod lane;
-mod similarity;
-mod stop;
-mod teacher;
-mod term;
-
-use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fs::{self, File};
 use std::time::Instant;
 
 use indexmap::IndexMap;
 use tch::{Device, Tensor};
 
-pub use catch::catch;
-pub use combined::CombinedTeacher;
-pub(crate) use evaluate::batches;
-pub use evaluate::{Classifier, Evaluation, accuracy, evaluate};
-pub use stop::{Limit, Stop};
-pub use teacher::Teacher;
-pub use term::{Term, TermSite, build_terms, check_main_stage};
+pub use super::catch::catch;
+pub use super::combined::CombinedTeacher;
+pub use super::config::{CohortConfig, LaneConfig};
+pub use super::data::Data;
+pub use super::evaluate::{Classifier, Evaluation, accuracy, evaluate};
+pub use super::file_names::{CORRELATIONS, SIMILARITY, STUDENT, SUMMARY};
+pub use super::stop::{Limit, Stop};
+pub use super::teacher::Teacher;
+pub use super::term::{Term, TermSite, build_terms, check_main_stage};
 
-use crate::checkpoint;
-use crate::dataset::{Dataset, Rows, Split, UNLABELLED, Views, divide};
+use super::checkpoint;
+use super::clock::Clock;
+use super::comparison;
+use super::lane::{Lane, Shared};
+use super::observers::Observers;
+use super::order::EpochOrder;
+use super::stage::Position;
+use crate::dataset::{Rows, Split, Views};
 use crate::device::synchronize;
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
-use crate::experiment::{Division, MethodConfig, Precision, TrainConfig};
-use crate::model::{Features, ModelConfig, ModelSpec, Signature, TapRef, Taps};
-use crate::record::{Ensemble, Environment, Measure, Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
-use crate::seed::Seed;
-use crate::weights;
-use lane::{Lane, Shared};
-
-/// The student's weights in a run folder, once the run is finished.
-pub const STUDENT: &str = "student.safetensors";
-/// What the finished student is like beside the teachers: [`Similarity`](crate::record::Similarity).
-pub const SIMILARITY: &str = "similarity.json";
-/// Correlations of the classes' logits over the test split, `[C, C]`, float32: `student`, and `teacher.NAME` for each teacher.
-pub const CORRELATIONS: &str = "correlations.safetensors";
-/// What a run says of itself, once it has ended.
-pub const SUMMARY: &str = "summary.json";
-
-/// A data set with its division into training and validation.
-#[derive(Debug)]
-pub struct Data {
-    /// The data set.
-    pub dataset: Box<dyn Dataset>,
-    /// The rows that are trained on; a sample's position is its place in this list.
-    pub train_rows: Vec<i64>,
-    /// The training rows that are held out.
-    pub validation_rows: Vec<i64>,
-    /// The labels of the training samples, by position.
-    pub labels: Arc<[i64]>,
-    /// A digest of the rows that are trained on, where they are not all: BLAKE3 in hexadecimal.
-    pub part: Option<String>,
-}
-
-impl Data {
-    /// Divides the training part, the same share of every class for each part, the same for every seed of an experiment;
-    /// samples without label are never held out.
-    ///
-    /// # Errors
-    /// If nothing is left to train on or less than is asked for, or samples lack targets that are sets of classes.
-    pub fn new(dataset: Box<dyn Dataset>, division: Division) -> Result<Self> {
-        let info = dataset.info();
-        let all = &info.train_labels;
-        if info.measure == Measure::MeanAveragePrecision && all.contains(&UNLABELLED) {
-            return Err(Error::plan(format!(
-                "data set {} has training samples without a target, and its targets are sets of classes: leave them out",
-                info.name
-            )));
-        }
-        let (train_rows, validation_rows) = divide(all, info.classes(), division)?;
-        let labels = train_rows.iter().map(|row| all[*row as usize]).collect();
-        let digest = || {
-            let bytes: Vec<u8> = train_rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-            blake3::hash(&bytes).to_hex().to_string()
-        };
-        let part = (train_rows.len() < all.len()).then(digest);
-        Ok(Data { dataset, train_rows, validation_rows, labels, part })
-    }
-
-    /// What a network is built for that sees `view`.
-    ///
-    /// # Errors
-    /// If there is no such view.
-    pub fn spec(&self, view: Option<&str>) -> Result<ModelSpec> {
-        let info = self.dataset.info();
-        Ok(ModelSpec { input: info.view(view)?.shape, classes: info.classes() })
-    }
-
-    /// The rows of a part that have a target, of the training part without what is held out.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn labelled(&self, split: Split) -> Result<Vec<i64>> {
-        let labels = self.dataset.info().labels(split);
-        let (all, part): (Vec<i64>, _) = match split {
-            Split::Train => (self.train_rows.clone(), "training"),
-            Split::Test => ((0..labels.len() as i64).collect(), "test"),
-        };
-        let rows: Vec<i64> = all.into_iter().filter(|row| labels[*row as usize] != UNLABELLED).collect();
-        if rows.is_empty() {
-            return Err(Error::plan(format!("the {part} part has no sample with a label: a probe needs them")));
-        }
-        Ok(rows)
-    }
-
-    /// Steps of one epoch; the last batch may be smaller.
-    pub fn steps_per_epoch(&self, batch: usize) -> u64 {
-        self.train_rows.len().div_ceil(batch) as u64
-    }
-}
-
-/// Everything that the lanes of a cohort share.
-#[derive(Debug)]
-pub struct CohortConfig<'a> {
-    /// The data.
-    pub data: &'a Data,
-    /// The teachers with what is known of them, in the order of the experiment.
-    pub teachers: &'a [(Teacher, TeacherRecord)],
-    /// The teachers that combine others of them.
-    pub combined: &'a [(CombinedTeacher, TeacherRecord)],
-    /// What all the networks among the teachers are worth together, where there are several.
-    pub ensemble: Option<&'a Ensemble>,
-    /// How the students are trained.
-    pub train: &'a TrainConfig,
-    /// The seed of every lane: the same seed gives the same batches.
-    pub seed: u64,
-    /// Where.
-    pub device: Device,
-    /// The surroundings, for the summaries.
-    pub environment: &'a Environment,
-    /// Ends training before its time.
-    pub stop: &'a Stop,
-}
-
-impl CohortConfig<'_> {
-    /// The teachers that a lane asks, and the members of those that combine others.
-    fn teachers_of(&self, lane: &Lane) -> Vec<TeacherRecord> {
-        let mut used = lane.teachers();
-        let combined = self.combined.iter().filter(|(teacher, _)| used.contains(&teacher.name));
-        let members: Vec<String> = combined.flat_map(|(teacher, _)| &teacher.combination.teachers).cloned().collect();
-        used.extend(members);
-        let networks = self.teachers.iter().map(|(_, record)| record);
-        let all = networks.chain(self.combined.iter().map(|(_, record)| record));
-        all.filter(|record| used.contains(&record.name)).cloned().collect()
-    }
-}
-
-/// One lane.
-#[derive(Clone, Debug)]
-pub struct LaneConfig {
-    /// For people: `crd, seed 0`.
-    pub name: String,
-    /// The run folder; it is created.
-    pub folder: PathBuf,
-    /// A digest of the resolved configuration: a folder of another identity is refused.
-    pub identity: String,
-    /// The student's network.
-    pub student: Arc<dyn ModelConfig>,
-    /// The arithmetic in which it computes.
-    pub precision: Precision,
-    /// What it sees.
-    pub view: String,
-    /// The method's name.
-    pub method_name: String,
-    /// The method.
-    pub method: MethodConfig,
-}
-
-/// A part of training. Initial stages come before the main one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Initial(u64),
-    Main,
-}
-
-impl Stage {
-    fn seed(self, seed: u64) -> Seed {
-        match self {
-            Stage::Initial(index) => Seed::new(seed).stream("initial").at(index),
-            Stage::Main => Seed::new(seed).stream("main"),
-        }
-    }
-}
-
-/// A point of training: the next step to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
-    stage: Stage,
-    step: u64,
-}
-
-/// Passes events on.
-struct Watch<'a>(&'a mut dyn Observer);
-
-impl Watch<'_> {
-    fn tell(&mut self, lane: &LaneInfo, event: Event) {
-        self.0.event(lane, &event);
-    }
-}
-
-/// Times the parts of every Nth step. On a GPU a timed part waits for the device; others do not.
-struct Clock<'a> {
-    device: Device,
-    timed: bool,
-    data: f64,
-    /// By teacher: a lane is charged for those that it asks, and for the members of those that combine others.
-    teachers: IndexMap<String, f64>,
-    combined: &'a [(CombinedTeacher, TeacherRecord)],
-}
-
-impl Clock<'_> {
-    /// The seconds of these teachers.
-    fn seconds_of(&self, asked: &BTreeSet<&str>) -> f64 {
-        let of_combined = self.combined.iter().filter(|(combined, _)| asked.contains(combined.name.as_str()));
-        let members = of_combined.flat_map(|(combined, _)| combined.combination.teachers.iter().map(String::as_str));
-        let all: BTreeSet<&str> = asked.iter().copied().chain(members).collect();
-        all.into_iter().filter_map(|name| self.teachers.get(name)).sum()
-    }
-
-    fn since(&self, start: Instant) -> f64 {
-        if self.timed {
-            synchronize(self.device);
-        }
-        start.elapsed().as_secs_f64()
-    }
-}
-
-/// "cpu" or "cuda": what must not change between a run's beginning and its resumption.
-pub(crate) fn device_family(device: Device) -> &'static str {
-    match device {
-        Device::Cpu => "cpu",
-        Device::Cuda(_) => "cuda",
-        _ => "other",
-    }
-}
+use crate::files::{lock, write_atomically};
+use crate::memory;
+use crate::model::{Features, Signature, TapRef, Taps};
+use crate::record::{Outcome, SUMMARY_FORMAT, Summary, TeacherRecord};
 
 /// A lane with its lock and its result.
-struct Berth {
+struct LaneSlot {
     lane: Lane,
     method_name: String,
     outcome: Option<Outcome>,
     /// Held as long as the lane is at work.
     _lock: File,
-}
-
-/// The order of an epoch, on both sides.
-struct EpochOrder {
-    stage: Stage,
-    epoch: u64,
-    positions: Vec<i64>,
-    positions_on_device: Tensor,
-    rows: Vec<i64>,
-    rows_on_device: Tensor,
 }
 
 /// Trains every lane to its end, resuming those that were begun. Lanes that are finished are left alone.
@@ -283,14 +61,14 @@ pub fn run(
     lanes: &[LaneConfig],
     observer: &mut dyn Observer,
 ) -> Result<Vec<Option<Outcome>>> {
-    let mut cohort = Cohort::new(config, lanes, &mut Watch(observer))?;
-    cohort.train(&mut Watch(observer))?;
-    Ok(cohort.berths.into_iter().map(|berth| berth.outcome).collect())
+    let mut cohort = Cohort::new(config, lanes, &mut Observers(observer))?;
+    cohort.train(&mut Observers(observer))?;
+    Ok(cohort.slots.into_iter().map(|slot| slot.outcome).collect())
 }
 
 struct Cohort<'a> {
     config: &'a CohortConfig<'a>,
-    berths: Vec<Berth>,
+    slots: Vec<LaneSlot>,
     steps_per_epoch: u64,
     order: Option<EpochOrder>,
     /// When the last log entry was, and samples since.
@@ -298,7 +76,7 @@ struct Cohort<'a> {
 }
 
 impl<'a> Cohort<'a> {
-    fn new(config: &'a CohortConfig<'a>, lanes: &[LaneConfig], watch: &mut Watch<'_>) -> Result<Self> {
+    fn new(config: &'a CohortConfig<'a>, lanes: &[LaneConfig], observers: &mut Observers<'_>) -> Result<Self> {
         let steps_per_epoch = config.data.steps_per_epoch(config.train.batch);
         let networks = config.teachers.iter().map(|(t, _)| (t.name.clone(), t.signature().clone()));
         let of_all = CombinedTeacher::signature(&config.data.spec(None)?);
@@ -314,73 +92,70 @@ impl<'a> Cohort<'a> {
             device: config.device,
             seed: config.seed,
         };
-        let (mut berths, mut damaged) = (Vec::new(), Vec::new());
+        let (mut slots, mut damaged) = (Vec::new(), Vec::new());
         for (index, lane) in lanes.iter().enumerate() {
             fs::create_dir_all(&lane.folder).map_err(Error::io("create", &lane.folder))?;
             let lock = lock(&lane.folder)?;
             let info = LaneInfo { index, lanes: lanes.len(), name: lane.name.clone(), folder: lane.folder.clone() };
             let spec = config.data.spec(Some(&lane.view))?;
             let mut live = Lane::new(lane, info, &spec, &site, config.train).map_err(|e| e.within(&lane.name))?;
-            match live.resume(config.environment, steps_per_epoch, watch) {
+            match live.resume(config.environment, steps_per_epoch, observers) {
                 Err(error) if error.is_usage() => return Err(error),
                 Err(error) => damaged.push((index, error.to_string())),
                 Ok(()) => {}
             }
             if live.is_new() {
-                live.dropped().into_iter().for_each(|message| watch.tell(&live.info, Event::Warning { message }));
+                live.dropped().into_iter().for_each(|message| observers.tell(&live.info, Event::Warning { message }));
             }
-            berths.push(Berth { lane: live, method_name: lane.method_name.clone(), outcome: None, _lock: lock });
+            slots.push(LaneSlot { lane: live, method_name: lane.method_name.clone(), outcome: None, _lock: lock });
         }
-        let mut cohort = Cohort { config, berths, steps_per_epoch, order: None, pace: (Instant::now(), 0) };
+        let mut cohort = Cohort { config, slots, steps_per_epoch, order: None, pace: (Instant::now(), 0) };
         for (index, reason) in damaged {
-            cohort.fail(index, reason, watch)?;
+            cohort.fail(index, reason, observers)?;
         }
         Ok(cohort)
     }
 
     /// The lanes still at work that are furthest behind, with their position.
     fn next(&self) -> Option<(Position, Vec<usize>)> {
-        let positions: Vec<Option<Position>> = self
-            .berths
-            .iter()
-            .map(|berth| if berth.outcome.is_none() { berth.lane.position() } else { None })
-            .collect();
+        let positions: Vec<Option<Position>> =
+            self.slots.iter().map(|slot| if slot.outcome.is_none() { slot.lane.position() } else { None }).collect();
         let least = positions.iter().flatten().min().copied()?;
         let lanes = (0..positions.len()).filter(|i| positions[*i] == Some(least)).collect();
         Some((least, lanes))
     }
 
-    fn train(&mut self, watch: &mut Watch<'_>) -> Result<()> {
+    fn train(&mut self, observers: &mut Observers<'_>) -> Result<()> {
         while let Some((position, lanes)) = self.next() {
             if self.config.stop.is_due() {
-                return self.interrupt(watch);
+                return self.interrupt(observers);
             }
-            let is_open = |index: &usize| self.berths[*index].lane.has_open_epoch(self.steps_per_epoch);
+            let is_open = |index: &usize| self.slots[*index].lane.has_open_epoch(self.steps_per_epoch);
             let open: Vec<usize> = lanes.iter().copied().filter(is_open).collect();
             if !open.is_empty() {
                 let last = Position { step: position.step - 1, ..position };
-                let sound = self.sound(last, &open, watch)?;
-                self.close(last, &sound, watch)?;
+                let sound = self.sound(last, &open, observers)?;
+                self.close(last, &sound, observers)?;
                 continue;
             }
-            self.step(position, &lanes, watch)?;
-            self.after_step(position, &lanes, watch)?;
+            self.step(position, &lanes, observers)?;
+            self.after_step(position, &lanes, observers)?;
             self.config.stop.count((position.step + 1).is_multiple_of(self.steps_per_epoch));
         }
         // A lane that was killed between its last checkpoint and its summary arrives here without a step.
-        let late: Vec<usize> = (0..self.berths.len()).filter(|index| self.berths[*index].outcome.is_none()).collect();
-        self.finish(&late, watch)
+        let late: Vec<usize> = (0..self.slots.len()).filter(|index| self.slots[*index].outcome.is_none()).collect();
+        self.finish(&late, observers)
     }
 
     /// Writes a checkpoint of every lane that is still at work, where it stands.
-    fn interrupt(&mut self, watch: &mut Watch<'_>) -> Result<()> {
-        for index in 0..self.berths.len() {
-            let Berth { lane, outcome: None, .. } = &mut self.berths[index] else { continue };
+    fn interrupt(&mut self, observers: &mut Observers<'_>) -> Result<()> {
+        for index in 0..self.slots.len() {
+            let LaneSlot { lane, outcome: None, .. } = &mut self.slots[index] else { continue };
             let Some(position) = lane.position() else { continue };
             match lane.verdict() {
-                Err(error) => self.fail_at(index, position, &error, watch)?,
+                Err(error) => self.fail_at(index, position, &error, observers)?,
                 Ok(()) if lane.is_new() => {}
-                Ok(()) => lane.save(self.config.environment, self.steps_per_epoch, watch)?,
+                Ok(()) => lane.save(self.config.environment, self.steps_per_epoch, observers)?,
             }
         }
         Ok(())
@@ -417,7 +192,7 @@ impl<'a> Cohort<'a> {
         rows.get(start..rows.len().min(start + batch)).unwrap_or_default()
     }
 
-    fn step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+    fn step(&mut self, position: Position, lanes: &[usize], observers: &mut Observers<'_>) -> Result<()> {
         let config = self.config;
         let (positions, rows) = self.rows(position);
         let timing = config.train.timing_steps;
@@ -435,7 +210,7 @@ impl<'a> Cohort<'a> {
             .collect();
         let views: Views = lanes
             .iter()
-            .map(|i| self.berths[*i].lane.view.clone())
+            .map(|i| self.slots[*i].lane.view.clone())
             .chain(teachers.iter().map(|teacher| teacher.view.clone()))
             .collect();
 
@@ -469,12 +244,12 @@ impl<'a> Cohort<'a> {
         let share = (clock.data + clock.teachers.values().sum::<f64>()) / lanes.len() as f64;
         for &index in lanes {
             let started = Instant::now();
-            let lane = &mut self.berths[index].lane;
+            let lane = &mut self.slots[index].lane;
             // A panic inside `tch::no_grad` leaves gradients off: every lane turns them on for itself.
-            let result = catch(|| tch::with_grad(|| lane.step(&shared, &clock, watch)));
+            let result = catch(|| tch::with_grad(|| lane.step(&shared, &clock, observers)));
             lane.book(share + started.elapsed().as_secs_f64());
             if let Err(error) = result {
-                self.fail_at(index, position, &error, watch)?;
+                self.fail_at(index, position, &error, observers)?;
                 self.check_device(&error)?;
             }
         }
@@ -499,7 +274,7 @@ impl<'a> Cohort<'a> {
     fn wanted(&self, lanes: &[usize]) -> IndexMap<String, Taps> {
         let mut wanted: IndexMap<String, Taps> = IndexMap::new();
         for &index in lanes {
-            for (teacher, taps) in self.berths[index].lane.wanted(self.steps_per_epoch) {
+            for (teacher, taps) in self.slots[index].lane.wanted(self.steps_per_epoch) {
                 let entry = wanted.entry(teacher.to_owned()).or_default();
                 taps.for_each(|tap: &TapRef| entry.insert(tap.clone()));
             }
@@ -515,7 +290,7 @@ impl<'a> Cohort<'a> {
     }
 
     /// Log entries, ends of epochs and stages, checkpoints.
-    fn after_step(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+    fn after_step(&mut self, position: Position, lanes: &[usize], observers: &mut Observers<'_>) -> Result<()> {
         let done = position.step + 1;
         let train = self.config.train;
         let epoch_ends = done.is_multiple_of(self.steps_per_epoch);
@@ -526,151 +301,157 @@ impl<'a> Cohort<'a> {
         }
         // Reading the device waits for all that was enqueued.
         let started = Instant::now();
-        let sound = self.sound(position, lanes, watch)?;
+        let sound = self.sound(position, lanes, observers)?;
         let share = started.elapsed().as_secs_f64() / lanes.len().max(1) as f64;
-        lanes.iter().for_each(|i| self.berths[*i].lane.book(share));
+        lanes.iter().for_each(|i| self.slots[*i].lane.book(share));
         if logs {
             let rate = self.pace.1 as f64 / self.pace.0.elapsed().as_secs_f64();
             self.pace = (Instant::now(), 0);
             for &index in &sound {
-                let lane = &self.berths[index].lane;
-                watch.tell(&lane.info, lane.step_event(self.steps_per_epoch, rate)?);
+                let lane = &self.slots[index].lane;
+                observers.tell(&lane.info, lane.step_event(self.steps_per_epoch, rate)?);
             }
         }
-        self.close(position, &sound, watch)
+        self.close(position, &sound, observers)
     }
 
     /// Those of the lanes that are sound after a step; the others end.
-    fn sound(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<Vec<usize>> {
+    fn sound(&mut self, position: Position, lanes: &[usize], observers: &mut Observers<'_>) -> Result<Vec<usize>> {
         for &index in lanes {
-            if self.berths[index].outcome.is_none()
-                && let Err(error) = self.berths[index].lane.verdict()
+            if self.slots[index].outcome.is_none()
+                && let Err(error) = self.slots[index].lane.verdict()
             {
-                self.fail_at(index, position, &error, watch)?;
+                self.fail_at(index, position, &error, observers)?;
             }
         }
-        Ok(lanes.iter().copied().filter(|i| self.berths[*i].outcome.is_none()).collect())
+        Ok(lanes.iter().copied().filter(|i| self.slots[*i].outcome.is_none()).collect())
     }
 
     /// Ends of epochs and stages after a step, checkpoints, and the end of lanes that are through. Stopped during an
     /// evaluation, the lanes keep their epoch open: the next call goes on here.
-    fn close(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+    fn close(&mut self, position: Position, lanes: &[usize], observers: &mut Observers<'_>) -> Result<()> {
         let done = position.step + 1;
         let epoch_ends = done.is_multiple_of(self.steps_per_epoch);
         let saves = done.is_multiple_of(self.config.train.checkpoint_steps);
         if epoch_ends {
-            match self.end_epoch(position, lanes, watch) {
+            match self.end_epoch(position, lanes, observers) {
                 Err(Error::Stopped) => return Ok(()),
                 ended => ended?,
             }
         }
         let mut through = Vec::new();
         for &index in lanes {
-            let berth = &mut self.berths[index];
-            if berth.outcome.is_some() {
+            let slot = &mut self.slots[index];
+            if slot.outcome.is_some() {
                 continue;
             }
-            if (epoch_ends && berth.lane.end_stage(self.steps_per_epoch)) || saves {
-                berth.lane.save(self.config.environment, self.steps_per_epoch, watch)?;
+            if (epoch_ends && slot.lane.end_stage(self.steps_per_epoch)) || saves {
+                slot.lane.save(self.config.environment, self.steps_per_epoch, observers)?;
             }
-            if berth.lane.position().is_none() {
+            if slot.lane.position().is_none() {
                 through.push(index);
             }
         }
-        self.finish(&through, watch)
+        self.finish(&through, observers)
     }
 
-    fn end_epoch(&mut self, position: Position, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+    fn end_epoch(&mut self, position: Position, lanes: &[usize], observers: &mut Observers<'_>) -> Result<()> {
         let epoch = position.step / self.steps_per_epoch + 1;
-        let evaluated: Vec<usize> = lanes.iter().copied().filter(|i| self.berths[*i].lane.evaluates(epoch)).collect();
-        let mut evaluations = vec![Evaluation::default(); self.berths.len()];
+        let evaluated: Vec<usize> = lanes.iter().copied().filter(|i| self.slots[*i].lane.evaluates(epoch)).collect();
+        let mut evaluations = vec![Evaluation::default(); self.slots.len()];
         if !evaluated.is_empty() {
             let started = Instant::now();
-            evaluated.iter().for_each(|i| self.berths[*i].lane.swap_average());
+            evaluated.iter().for_each(|i| self.slots[*i].lane.swap_average());
             let students: Vec<_> = evaluated
                 .iter()
-                .map(|i| &self.berths[*i].lane)
+                .map(|i| &self.slots[*i].lane)
                 .map(|lane| move |batch: &_| Ok(lane.features(batch, &Taps::none())?.logits))
                 .collect();
             let networks: Vec<Classifier<'_>> = students.iter().map(|student| student as Classifier<'_>).collect();
-            let views: Views = evaluated.iter().map(|i| self.berths[*i].lane.view.clone()).collect();
+            let views: Views = evaluated.iter().map(|i| self.slots[*i].lane.view.clone()).collect();
             let results = evaluate(self.config.data, &views, &networks, self.config.device, self.config.stop);
-            evaluated.iter().for_each(|i| self.berths[*i].lane.swap_average());
+            evaluated.iter().for_each(|i| self.slots[*i].lane.swap_average());
             let results = results?;
             let share = started.elapsed().as_secs_f64() / evaluated.len() as f64;
             for (&index, result) in evaluated.iter().zip(results) {
-                self.berths[index].lane.book(share);
+                self.slots[index].lane.book(share);
                 match result {
                     Ok(evaluation) => evaluations[index] = evaluation,
-                    Err(error) => self.fail_at(index, position, &error, watch)?,
+                    Err(error) => self.fail_at(index, position, &error, observers)?,
                 }
             }
             // Evaluation is no part of the pace of training.
             self.pace = (Instant::now(), 0);
         }
         for &index in lanes {
-            if self.berths[index].outcome.is_none() {
-                let lane = &mut self.berths[index].lane;
+            if self.slots[index].outcome.is_none() {
+                let lane = &mut self.slots[index].lane;
                 let record = lane.end_epoch(epoch, evaluations[index])?;
-                watch.tell(&lane.info, Event::Epoch(record));
+                observers.tell(&lane.info, Event::Epoch(record));
             }
         }
         Ok(())
     }
 
     /// Ends a lane for what happened at a step.
-    fn fail_at(&mut self, index: usize, position: Position, error: &Error, watch: &mut Watch<'_>) -> Result<()> {
-        let stage = self.berths[index].lane.stage_name();
-        self.fail(index, format!("{error} ({stage} stage, noticed after step {})", position.step), watch)
+    fn fail_at(
+        &mut self,
+        index: usize,
+        position: Position,
+        error: &Error,
+        observers: &mut Observers<'_>,
+    ) -> Result<()> {
+        let stage = self.slots[index].lane.stage_name();
+        self.fail(index, format!("{error} ({stage} stage, noticed after step {})", position.step), observers)
     }
 
-    fn fail(&mut self, index: usize, reason: String, watch: &mut Watch<'_>) -> Result<()> {
-        let checkpoint = self.berths[index].lane.checkpoint.clone();
-        self.end(index, Outcome::Failed { reason, checkpoint }, watch)
+    fn fail(&mut self, index: usize, reason: String, observers: &mut Observers<'_>) -> Result<()> {
+        let checkpoint = self.slots[index].lane.checkpoint.clone();
+        self.end(index, Outcome::Failed { reason, checkpoint }, observers)
     }
 
     /// Ends lanes that are through: what they are is measured and written. Stopped meanwhile, they are as they were.
-    fn finish(&mut self, lanes: &[usize], watch: &mut Watch<'_>) -> Result<()> {
+    fn finish(&mut self, lanes: &[usize], observers: &mut Observers<'_>) -> Result<()> {
         if lanes.is_empty() {
             return Ok(());
         }
         // They rest after this: the averages stay where the students were.
-        lanes.iter().for_each(|i| self.berths[*i].lane.swap_average());
+        lanes.iter().for_each(|i| self.slots[*i].lane.swap_average());
         let started = Instant::now();
-        let students: Vec<&Lane> = lanes.iter().map(|i| &self.berths[*i].lane).collect();
-        let findings = match similarity::measure(self.config, &students) {
+        let students: Vec<&Lane> = lanes.iter().map(|i| &self.slots[*i].lane).collect();
+        let findings = match comparison::measure(self.config, &students) {
             Ok(findings) => findings,
             Err(Error::Stopped) => {
-                lanes.iter().for_each(|i| self.berths[*i].lane.swap_average());
+                lanes.iter().for_each(|i| self.slots[*i].lane.swap_average());
                 return Ok(());
             }
             Err(error) => students.iter().map(|_| Err(Error::run(error.to_string()))).collect(),
         };
         let share = started.elapsed().as_secs_f64() / lanes.len() as f64;
         for (&index, findings) in lanes.iter().zip(findings) {
-            let lane = &mut self.berths[index].lane;
+            let lane = &mut self.slots[index].lane;
             lane.book(share);
             // A student is finished without it, too.
             if let Err(error) = findings.and_then(|findings| findings.save(&lane.info.folder)) {
                 let message = format!("what it has in common with the teachers is not known: {error}");
-                watch.tell(&lane.info, Event::Warning { message });
+                observers.tell(&lane.info, Event::Warning { message });
             }
             lane.export()?;
             checkpoint::remove_previous(&lane.info.folder)?;
-            self.end(index, Outcome::Finished, watch)?;
+            self.end(index, Outcome::Finished, observers)?;
         }
         Ok(())
     }
 
     /// Says how the lane ended, writes that down, and lets it rest. Killed in between, it says so again when it is resumed.
-    fn end(&mut self, index: usize, outcome: Outcome, watch: &mut Watch<'_>) -> Result<()> {
+    fn end(&mut self, index: usize, outcome: Outcome, observers: &mut Observers<'_>) -> Result<()> {
         let config = self.config;
-        let berth = &mut self.berths[index];
-        let (lane, data) = (&berth.lane, config.data);
+        let slot = &mut self.slots[index];
+        let (lane, data) = (&slot.lane, config.data);
         let info = data.dataset.info();
         let summary = Summary {
             format: SUMMARY_FORMAT,
-            method: berth.method_name.clone(),
+            method: slot.method_name.clone(),
             seed: config.seed,
             dataset: info.name.clone(),
             samples: [data.train_rows.len(), data.validation_rows.len(), info.test_labels.len()],
@@ -678,7 +459,7 @@ impl<'a> Cohort<'a> {
             precision: lane.precision,
             averaged: config.train.average.is_some(),
             view: lane.view.clone(),
-            teachers: config.teachers_of(lane),
+            teachers: teachers_of(config, lane),
             ensemble: config.ensemble.cloned(),
             accuracy: if outcome == Outcome::Finished { lane.accuracies() } else { None },
             outcome: outcome.clone(),
@@ -689,48 +470,26 @@ impl<'a> Cohort<'a> {
             method_parameters: lane.method_parameters(),
             timing: lane.timing(),
             seconds: lane.seconds(),
-            peak_memory: if config.device == Device::Cpu { peak_memory() } else { None },
-            lanes: self.berths.len(),
+            peak_memory: if config.device == Device::Cpu { memory::peak() } else { None },
+            lanes: self.slots.len(),
             environment: config.environment.clone(),
         };
-        let berth = &mut self.berths[index];
+        let slot = &mut self.slots[index];
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::run(format!("summary: {e}")))?;
-        watch.tell(&berth.lane.info, Event::Ended(outcome.clone()));
-        weights::write_atomically(&berth.lane.info.folder.join(SUMMARY), text.as_bytes())?;
-        berth.outcome = Some(outcome);
+        observers.tell(&slot.lane.info, Event::Ended(outcome.clone()));
+        write_atomically(&slot.lane.info.folder.join(SUMMARY), text.as_bytes())?;
+        slot.outcome = Some(outcome);
         Ok(())
     }
 }
 
-/// One process at a time works in a folder, for as long as it holds what this returns.
-///
-/// # Errors
-/// If another process is at work there, or the folder is not writable.
-pub fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join("lock");
-    let file = File::create(&path).map_err(Error::io("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::plan(format!(
-            "another process is at work in {}: wait for it, or choose another folder with --out",
-            folder.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
-    }
-}
-
-/// The process's peak resident memory in bytes since it started, where the system says.
-fn peak_memory() -> Option<u64> {
-    memory_status("VmHWM:")
-}
-
-/// The process's resident memory in bytes, where the system says.
-pub(crate) fn resident_memory() -> Option<u64> {
-    memory_status("VmRSS:")
-}
-
-fn memory_status(key: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+/// The teachers that a lane asks, and the members of those that combine others.
+fn teachers_of(config: &CohortConfig<'_>, lane: &Lane) -> Vec<TeacherRecord> {
+    let mut used = lane.teachers();
+    let combined = config.combined.iter().filter(|(teacher, _)| used.contains(&teacher.name));
+    let members: Vec<String> = combined.flat_map(|(teacher, _)| &teacher.combination.teachers).cloned().collect();
+    used.extend(members);
+    let networks = config.teachers.iter().map(|(_, record)| record);
+    let all = networks.chain(config.combined.iter().map(|(_, record)| record));
+    all.filter(|record| used.contains(&record.name)).cloned().collect()
 }

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use tch::Tensor;
 
-use crate::combination::Combination;
+use super::combination::Combination;
 use crate::error::{Error, Result};
 use crate::model::{Features, ModelSpec, Signature};
 

@@ -4,16 +4,20 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
+use super::catch::catch;
+use super::combined::CombinedTeacher;
+use super::config::CohortConfig;
 use super::evaluate::batches;
+use super::file_names::{CORRELATIONS, SIMILARITY};
 use super::lane::Lane;
-use super::{CohortConfig, CombinedTeacher, Teacher, catch};
+use super::teacher::Teacher;
 use crate::dataset::{Batch, Split, Views};
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::measure::Measure;
 use crate::metric::{average_precisions, calibration_error};
 use crate::model::{Features, Signature, TapRef, Taps};
-use crate::record::{
-    ClassAccuracy, Measure, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity,
-};
+use crate::record::{ClassAccuracy, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity};
 use crate::similarity::{Alignment, Kernels, agreement, class_correlation, correlation_difference, divergence};
 use crate::weights;
 
@@ -26,10 +30,10 @@ pub(super) struct Findings {
 
 impl Findings {
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(super::SIMILARITY);
+        let path = folder.join(SIMILARITY);
         let text = serde_json::to_string_pretty(&self.similarity).map_err(|e| Error::data(&path, e.to_string()))?;
-        weights::save(&folder.join(super::CORRELATIONS), &self.correlations, None)?;
-        weights::write_atomically(&path, format!("{text}\n").as_bytes())
+        weights::save(&folder.join(CORRELATIONS), &self.correlations, None)?;
+        write_atomically(&path, format!("{text}\n").as_bytes())
     }
 }
 

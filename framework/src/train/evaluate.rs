@@ -2,11 +2,13 @@
 
 use tch::{Device, Tensor, no_grad_guard};
 
-use super::{Data, Stop, catch};
+use super::catch::catch;
+use super::data::Data;
+use super::stop::Stop;
 use crate::dataset::{Batch, Rows, Split, Views};
 use crate::error::{Error, Result};
+use crate::measure::Accuracy;
 use crate::metric::SplitMeter;
-use crate::record::Accuracy;
 
 /// The samples of an evaluation batch. It changes speed and memory, and the last bits of nothing that is trained.
 const BATCH: usize = 250;

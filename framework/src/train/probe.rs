@@ -20,15 +20,21 @@ use std::time::Instant;
 use indexmap::IndexMap;
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
-use crate::cohort::{Data, Stop, batches, device_family, lock};
+use super::data::Data;
+use super::evaluate::batches;
+use super::stop::Stop;
 use crate::dataset::{Batch, Split, Views};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
-use crate::experiment::{Precision, ProbeConfig};
+use crate::experiment::ProbeConfig;
+use crate::files::{lock, write_atomically};
+use crate::measure::{Accuracy, Measure};
 use crate::metric::{SplitMeter, loss_by_targets};
 use crate::model::{Mode, Model, ModelConfig, ModelSpec, TapRef, Taps};
 use crate::optim::{FlatParameters, Progress, Variable};
-use crate::record::{Accuracy, Environment, EpochRecord, Measure, Outcome, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
+use crate::precision::Precision;
+use crate::record::{Environment, EpochRecord, Outcome, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
 use crate::seed::Seed;
 use crate::weights::{self, StateDict};
 
@@ -233,7 +239,7 @@ impl Probe<'_> {
         };
         let text = serde_json::to_string_pretty(&record).map_err(|e| Error::run(format!("{PROBE}: {e}")))?;
         observer.event(&self.info, &Event::Ended(Outcome::Finished));
-        weights::write_atomically(&folder.join(PROBE), format!("{text}\n").as_bytes())?;
+        write_atomically(&folder.join(PROBE), format!("{text}\n").as_bytes())?;
         Ok(Some(record))
     }
 
@@ -279,7 +285,7 @@ impl Probe<'_> {
 
     /// What features are a function of, as a digest: their last digits are the device's and libtorch's.
     fn key(&self, weights: &str) -> Result<String> {
-        let arithmetic = (device_family(self.device), &self.environment.libtorch);
+        let arithmetic = (device::family(self.device), &self.environment.libtorch);
         let rows = blake3::hash(format!("{:?}", self.data.train_rows).as_bytes()).to_hex().to_string();
         let data = &self.data.dataset.info().identity;
         let spec = (self.spec.input, self.spec.classes);

@@ -6,8 +6,8 @@ use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
 use crate::dataset::Rows;
 use crate::error::Result;
-use crate::experiment::Precision;
 use crate::model::{Features, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
+use crate::precision::Precision;
 use crate::seed::Seed;
 use crate::weights::{self, StateDict};
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use tch::{Device, nn};
 
-use super::catch;
+use super::catch::catch;
+use super::teacher;
 use crate::distiller::{Distiller, InitialStage, Site, TapPairs};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, TermConfig, TermSchedule};
+use crate::measure::Measure;
 use crate::model::Signature;
-use crate::record::Measure;
 use crate::seed::Seed;
 use crate::weights;
 
@@ -189,7 +190,7 @@ pub(super) fn is_within(parameter: &str, module: &str) -> bool {
 impl Term {
     /// The number of parameters that are trained beside the student.
     pub fn parameters(&self) -> i64 {
-        super::teacher::parameters(&self.store)
+        teacher::parameters(&self.store)
     }
 
     /// The weight in an epoch of the main stage, from 1; `None` once the term has ended.

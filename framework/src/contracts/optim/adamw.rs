@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::{Optimizer, OptimizerConfig};
+use super::optimizer::{Optimizer, OptimizerConfig};
 use crate::error::{Error, Result};
 
 crate::plugin! {

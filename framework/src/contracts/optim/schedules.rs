@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Progress, ScheduleConfig};
+use super::schedule::{Progress, ScheduleConfig};
 use crate::error::{Error, Result};
 
 crate::plugin! {

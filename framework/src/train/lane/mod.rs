@@ -8,18 +8,27 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
+use super::checkpoint;
+use super::clock::Clock;
+use super::config::LaneConfig;
+use super::evaluate::Evaluation;
+use super::file_names::STUDENT;
+use super::observers::Observers;
+use super::stage::{Position, Stage};
+use super::teacher::parameters;
 use super::term::{Term, TermSite, build_terms, check_main_stage, is_within};
-use super::{Clock, LaneConfig, Position, Stage, Watch};
-use crate::checkpoint;
 use crate::dataset::{Batch, Rows};
+use crate::device;
 use crate::distiller::{InitialStage, Step, TapPairs};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
-use crate::experiment::{Precision, TrainConfig};
+use crate::experiment::TrainConfig;
+use crate::measure::Measure;
 use crate::metric::{Meter, loss_by_targets, right_guesses};
 use crate::model::{Features, Mode, Model, ModelSpec, Signature, TapRef, Taps};
 use crate::optim::{Average, FlatParameters, Optimizer, Progress, Variable};
-use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Measure, Timing};
+use crate::precision::Precision;
+use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Timing};
 use crate::seed::Seed;
 use crate::weights;
 
@@ -354,7 +363,7 @@ impl Lane {
     }
 
     pub fn student_parameters(&self) -> i64 {
-        super::teacher::parameters(&self.store)
+        parameters(&self.store)
     }
 
     pub fn student_multiply_adds(&self) -> Option<i64> {
@@ -425,7 +434,7 @@ impl Lane {
     }
 
     /// One step of training.
-    pub fn step(&mut self, shared: &Shared<'_>, clock: &Clock<'_>, watch: &mut Watch<'_>) -> Result<()> {
+    pub fn step(&mut self, shared: &Shared<'_>, clock: &Clock<'_>, observers: &mut Observers<'_>) -> Result<()> {
         let Some(plan) = self.stages.get(self.progress.stage) else { return Ok(()) };
         let step = self.progress.step;
         let seed = plan.stage.seed(self.seed).at(step);
@@ -482,7 +491,7 @@ impl Lane {
         }
         if let (Some(unreached), Some(plan)) = (unreached, self.stage()) {
             let (stage, epochs, steps_per_epoch) = (plan.name.clone(), plan.epochs, shared.steps_per_epoch);
-            watch.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, unreached });
+            observers.tell(&self.info, Event::StageStarted { stage, epochs, steps_per_epoch, unreached });
         }
         self.progress.step += 1;
         Ok(())
@@ -637,7 +646,7 @@ impl Lane {
     }
 
     /// Closes an epoch: its record joins the history and the meter starts anew.
-    pub fn end_epoch(&mut self, epoch: u64, accuracy: super::evaluate::Evaluation) -> Result<EpochRecord> {
+    pub fn end_epoch(&mut self, epoch: u64, accuracy: Evaluation) -> Result<EpochRecord> {
         let (train, train_top1) = self.means()?;
         self.meter.clear();
         let record = EpochRecord {
@@ -706,14 +715,19 @@ impl Lane {
     }
 
     /// Writes a checkpoint; call only after a sound [`verdict`](Self::verdict), and not before the first step.
-    pub fn save(&mut self, environment: &Environment, steps_per_epoch: u64, watch: &mut Watch<'_>) -> Result<()> {
+    pub fn save(
+        &mut self,
+        environment: &Environment,
+        steps_per_epoch: u64,
+        observers: &mut Observers<'_>,
+    ) -> Result<()> {
         let mut tensors = self.variables();
         let (names, sums) = self.meter.state();
         tensors.push(("meter".to_owned(), sums.shallow_clone()));
         let mut saved = Saved {
             identity: self.identity.clone(),
             threads: environment.threads,
-            device: super::device_family(self.device).to_owned(),
+            device: device::family(self.device).to_owned(),
             libtorch: environment.libtorch.clone(),
             meter: names.to_vec(),
             // Not what a checkpoint said that this lane was resumed from: its stage may be over.
@@ -729,16 +743,21 @@ impl Lane {
         self.checkpoint = Some(path.clone());
         if let Some((plan, step)) = self.place(steps_per_epoch) {
             let (stage, open) = (plan.name.clone(), self.has_open_epoch(steps_per_epoch));
-            watch.tell(&self.info, Event::Checkpoint { stage, step, open, path });
+            observers.tell(&self.info, Event::Checkpoint { stage, step, open, path });
         }
         Ok(())
     }
 
     /// Goes on where the newest checkpoint of the folder stands, if there is one.
-    pub fn resume(&mut self, environment: &Environment, steps_per_epoch: u64, watch: &mut Watch<'_>) -> Result<()> {
+    pub fn resume(
+        &mut self,
+        environment: &Environment,
+        steps_per_epoch: u64,
+        observers: &mut Observers<'_>,
+    ) -> Result<()> {
         let Some(loaded) = checkpoint::read::<Saved>(&self.info.folder)? else { return Ok(()) };
         let folder = self.info.folder.display();
-        let device = super::device_family(self.device);
+        let device = device::family(self.device);
         let saved = loaded.state;
         if saved.identity != self.identity {
             return Err(Error::plan(format!(
@@ -793,9 +812,9 @@ impl Lane {
         let (stage, epochs, path) = (plan.name.clone(), plan.epochs, loaded.path);
         self.checkpoint = Some(path.clone());
         let open = self.has_open_epoch(steps_per_epoch);
-        watch.tell(&self.info, Event::Resumed { stage, epochs, steps_per_epoch, step, open, path });
+        observers.tell(&self.info, Event::Resumed { stage, epochs, steps_per_epoch, step, open, path });
         if let Some(why) = loaded.passed_over {
-            watch.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
+            observers.tell(&self.info, Event::Warning { message: format!("an older checkpoint is used: {why}") });
         }
         Ok(())
     }
@@ -809,6 +828,6 @@ impl Lane {
 
     /// Writes the student's weights alone, as they are.
     pub fn export(&self) -> Result<()> {
-        weights::save(&self.info.folder.join(super::STUDENT), &weights::variables(&self.store), None)
+        weights::save(&self.info.folder.join(STUDENT), &weights::variables(&self.store), None)
     }
 }
