@@ -32,7 +32,6 @@ use std::path::{Path, PathBuf};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;
 use limbeck::record::{Accuracy, Measure};
-use limbeck::registry;
 use serde::Serialize;
 
 use crate::tensorboard;
