@@ -13,9 +13,10 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use tch::{Kind, Tensor};
 
+use super::format::Format;
+use super::safetensors::bytes_of;
 use super::tensors::{STORAGES, Storage, Tensors, View};
 use super::zip::{self, Archive};
-use super::{Format, bytes_of};
 use crate::pickle::{self, Node, Pickle, Value};
 
 /// The number that files of before 1.6 begin with, 0x1950a86a20f9469cfc6c, as a pickle has it.
