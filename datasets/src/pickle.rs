@@ -117,26 +117,56 @@ impl<'a> Names<'a> for Arrays<'a> {
 mod tests {
     use super::*;
 
+    fn refusal(bytes: &[u8]) -> String {
+        read(bytes).map(|_| ()).unwrap_err()
+    }
+
     #[test]
     fn nothing_is_executed_and_nothing_overflows() {
-        let message = |bytes: &[u8]| parse(bytes).unwrap_err();
-        assert_eq!(
-            message(b"\x80\x02cos\nsystem\nU\x02ls\x85R."),
-            "byte 2: os.system is no part of an array of bytes: refused"
-        );
-        assert_eq!(message(b"\x80\x02}"), "byte 3: the pickle ends after 3 bytes");
-        assert_eq!(message(b"U\xffabc"), "byte 0: the pickle ends after 5 bytes");
-        assert_eq!(message(b"T\xff\xff\xff\xffabc"), "byte 0: the pickle ends after 8 bytes");
-        assert_eq!(message(b"."), "byte 0: an operation without operand");
-        assert_eq!(message(b"t"), "byte 0: an operation without mark");
-        assert_eq!(message(b"N.xx"), "2 bytes behind the end of the pickle");
-        assert_eq!(message(b"h\x07."), "byte 0: object 7 was not stored");
-        assert_eq!(message(b"\xff"), "byte 0: opcode 0xff is no part of these files");
+        for (bytes, expected) in [
+            (&b"\x80\x02cos\nsystem\nU\x02ls\x85R."[..], "2: os.system is no part of an array of bytes: refused"),
+            (b"\x80\x02}", "3: it ends there: 1 bytes are wanted and 0 are left"),
+            (b"U\xffabc", "0: it ends there: 255 bytes are wanted and 3 are left"),
+            (b"T\xff\xff\xff\xffabc", "0: it ends there: 4294967295 bytes are wanted and 3 are left"),
+            (b".", "0: it takes a value where there is none"),
+            (b"t", "0: a group ends that has not begun"),
+            (b"h\x07.", "0: it recalls value 7, which it never had"),
+            (b"\xff", "0: 0xff is no instruction that an archive of data needs"),
+            (b"I1\n.", "0: the instruction 'I' is of protocol 0, which such archives do not use"),
+            (b"NQ.", "1: it refers to something outside, where such archives have nothing"),
+            (b"cnumpy\ndtype\nU\x02f4\x85R.", "18: an array of f4, expected u1: unsigned bytes"),
+            (b"cnumpy\nndarray\n)R.", "16: ndarray with other arguments than an array of bytes has"),
+        ] {
+            assert_eq!(refusal(bytes), format!("its pickle cannot be read at byte {expected}"));
+        }
+        assert_eq!(refusal(b"N.xx"), "2 bytes behind the end of the pickle");
         let deep: Vec<u8> = std::iter::once(b'N').chain(std::iter::repeat_n(0x85, 1 << 20)).collect();
-        assert_eq!(message(&deep), "byte 3: nested more deeply than these files are");
-        assert_eq!(message(b"]]a."), "byte 2: a list of other things than numbers and strings");
-        assert_eq!(message(b"}U\x01a}s."), "byte 5: a dictionary in a dictionary");
-        assert_eq!(message(b"cnumpy\ndtype\nU\x02f4\x85R."), "byte 18: an array of f4, expected u1: unsigned bytes");
+        assert!(refusal(&deep).ends_with(": it holds more than 1048576 values, which no such archive has"));
+        // Nested as deeply as that allows: read, and dropped, without recursion.
+        let deep: Vec<u8> = [b"N".to_vec(), vec![0x85; 1 << 19], b".".to_vec()].concat();
+        assert!(read(&deep).unwrap().array("data").is_none());
+    }
+
+    #[test]
+    fn an_array_has_the_bytes_that_its_shape_says() {
+        let array = |state: &[u8]| {
+            let made = b"}U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85U\x01btR";
+            [&made[..], state, b"bs."].concat()
+        };
+        let plain = |rows: u8, bytes: &[u8]| {
+            let begin = [b'(', b'K', 1, b'K', rows, b'K', 2, 0x86];
+            let bytes = [&[b'U', bytes.len() as u8], bytes].concat();
+            [&begin[..], b"cnumpy\ndtype\nU\x02u1\x85R\x89", &bytes, b"t"].concat()
+        };
+        // Bytes that are a text, and bytes that are none.
+        for bytes in [b"abcdef", b"\xff\xfe\0\0\0\0"] {
+            let file = array(&plain(3, bytes));
+            let dictionary = read(&file).unwrap();
+            let found = dictionary.array("data").unwrap();
+            assert_eq!((found.rows, found.columns, found.bytes), (3, 2, &bytes[..]));
+        }
+        assert!(refusal(&array(&plain(4, b"abcdef"))).ends_with(": an array of 4 × 2 with 6 bytes"));
+        assert!(refusal(&array(b"N")).ends_with(": a state of another form than an array of bytes has"));
     }
 
     #[test]
@@ -145,10 +175,10 @@ mod tests {
         const ALPHABET: &[u8] = b"\x80\x02}]()tua.sebqrhjKMJUTXNcR\x85\x86\x87\x88\n";
         for _ in 0..20_000 {
             let length = rng.below(40);
-            let byte = |_| ALPHABET[rng.below(ALPHABET.len() as u64) as usize];
-            let bytes: Vec<u8> = (0..length).map(byte).collect();
+            let bytes: Vec<u8> =
+                (0..length).map(|_| ALPHABET[rng.below(ALPHABET.len() as u64) as usize]).collect();
             // Whatever comes of it, it comes back.
-            let _ = parse(&bytes).map(|value| value.get("x").is_some());
+            let _ = read(&bytes).map(|dictionary| dictionary.list("x").len());
         }
     }
 }

@@ -126,8 +126,8 @@ fn what_is_no_state_dict_is_refused_with_what_there_is() {
         ),
         (
             "torchscript.pt",
-            "it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; for its weights \
-             alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`",
+            "it is a TorchScript program: one of the models in `limbeck plugins list --kind model` runs it as a teacher; for its \
+             weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`",
         ),
     ] {
         assert_eq!(refusal(&bytes(name)), format!("w.pth: {expected}"));
@@ -490,13 +490,13 @@ fn archives_that_contradict_themselves_are_refused() {
         (zeroth, b"PK\x01\x09", "the archive's directory is damaged"),
         (object + 56, b"dota", "the archive has no single `NAME/data.pkl`, hence `torch.save` did not write it"),
         // The record of 64 bits before the end, which PyTorch writes always: entries, and where they are listed.
-        (end - 44, &[0xff; 2], "the archive is cut off"),
-        (end - 44, &[0xff; 8], "the archive is cut off"),
-        (end - 36, &[0xff; 8], "the archive is cut off"),
-        (end - 28, &[0xff; 3], "the archive is cut off"),
+        (end - 44, &[0xff; 2], "the archive's directory is damaged"),
+        (end - 44, &[0xff; 8], "the archive's directory is damaged"),
+        (end - 36, &[0xff; 8], "the archive's directory is damaged"),
+        (end - 28, &[0xff; 3], "the archive's directory is damaged"),
         (end - 76, b"PK\x06\x09", "the archive's directory is damaged"),
-        (end + 20, &[1], "the archive is cut off: its directory is missing"),
-        (end - 20, b"PK\x06\x07\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "the archive is cut off"),
+        (end + 20, &[1], "the archive is cut off"),
+        (end - 20, b"PK\x06\x07\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "the archive's directory is damaged"),
     ];
     for (at, lie, expected) in cases {
         let mut file = whole.clone();
@@ -510,7 +510,7 @@ fn archives_that_contradict_themselves_are_refused() {
         let mut file = whole.clone();
         let at = file.len() - 22 + field;
         file[at..at + 2].fill(0xff);
-        assert_eq!(refusal(&file), "w.pth: the archive is cut off");
+        assert_eq!(refusal(&file), "w.pth: the archive's directory is damaged");
     }
     let mut file = bytes("unchecked.pth");
     replace(&mut file, 0, b"little", b"bigend");

@@ -143,8 +143,8 @@ fn a_torchscript_program_computes_what_the_network_computes() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
     // As a file of weights it is refused by what it is, with what it is good for.
     let said = limbeck(folder.path(), &["weights", "show", "student.pt"]).unwrap_err();
-    let expected = "student.pt: it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; \
-                    for its weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`";
+    let expected = "student.pt: it is a TorchScript program: one of the models in `limbeck plugins list --kind model` \
+                    runs it as a teacher; for its weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`";
     assert_eq!(said, format!("error: {expected}"));
     let program = CModule::load(folder.path().join("student.pt")).unwrap();
     for batch in [1, 7] {

@@ -274,8 +274,8 @@ fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, String> {
         return Err("the archive has no single `NAME/data.pkl`, hence `torch.save` did not write it".to_owned());
     };
     if archive.has(&format!("{folder}/constants.pkl")) {
-        return Err("it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; for its \
-                    weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`"
+        return Err("it is a TorchScript program: one of the models in `limbeck plugins list --kind model` runs it as a teacher; for \
+                    its weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`"
             .to_owned());
     }
     if archive.get(&format!("{folder}/byteorder"))?.is_some_and(|order| order != b"little") {
