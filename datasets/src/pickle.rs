@@ -175,8 +175,7 @@ mod tests {
         const ALPHABET: &[u8] = b"\x80\x02}]()tua.sebqrhjKMJUTXNcR\x85\x86\x87\x88\n";
         for _ in 0..20_000 {
             let length = rng.below(40);
-            let bytes: Vec<u8> =
-                (0..length).map(|_| ALPHABET[rng.below(ALPHABET.len() as u64) as usize]).collect();
+            let bytes: Vec<u8> = (0..length).map(|_| ALPHABET[rng.below(ALPHABET.len() as u64) as usize]).collect();
             // Whatever comes of it, it comes back.
             let _ = read(&bytes).map(|dictionary| dictionary.list("x").len());
         }

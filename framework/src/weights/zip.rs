@@ -49,7 +49,8 @@ impl<'a> Archive<'a> {
         for record in archive.entries() {
             let record = record.map_err(|error| fault(&error))?;
             let path = record.file_path();
-            let name = std::str::from_utf8(path.as_ref()).map_err(|_| "a name in the archive is not UTF-8".to_owned())?;
+            let name =
+                std::str::from_utf8(path.as_ref()).map_err(|_| "a name in the archive is not UTF-8".to_owned())?;
             if record.flags().is_encrypted() {
                 return Err(format!("`{name}` in the archive is encrypted"));
             }
@@ -61,7 +62,8 @@ impl<'a> Archive<'a> {
             let is_plain = record.compression_method() == CompressionMethod::STORE
                 && record.compressed_size_hint() == record.uncompressed_size_hint();
             // The slice lies in memory, so both fit.
-            let entry = Entry { content: start as usize..end as usize, checksum: record.crc32(), compressed: !is_plain };
+            let entry =
+                Entry { content: start as usize..end as usize, checksum: record.crc32(), compressed: !is_plain };
             if entries.insert(name.to_owned(), entry).is_some() {
                 return Err(format!("the archive has `{name}` twice"));
             }
@@ -114,8 +116,11 @@ fn agrees(archive: &ZipSliceArchive<&[u8]>) -> bool {
     let end = archive.eocd_offset() as usize;
     let is_wide = end >= 76 && bytes[end - 20..].starts_with(LOCATOR_64);
     // Between directory and end then lie a record with fields of 64 bits and the place of that record.
-    let [length, start] =
-        if is_wide { [end - 36, end - 28].map(|at| number(&bytes[at..at + 8])) } else { [end + 12, end + 16].map(|at| number(&bytes[at..at + 4])) };
+    let [length, start] = if is_wide {
+        [end - 36, end - 28].map(|at| number(&bytes[at..at + 8]))
+    } else {
+        [end + 12, end + 16].map(|at| number(&bytes[at..at + 4]))
+    };
     let behind = if is_wide { end - 76 } else { end };
     archive.end_offset() == bytes.len() as u64
         && start == archive.directory_offset()
