@@ -4,14 +4,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use limbeck::checkpoint::{self, NEWEST, PREVIOUS};
-use limbeck::cohort::{Limit, STUDENT, Stop};
+use limbeck::cohort::{Limit, STUDENT};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_experiments::store;
+use limbeck_tests::command::{program, stderr};
+use limbeck_tests::files::{below, copy_all};
+use limbeck_tests::runs::{self, execute, stops};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -43,10 +46,8 @@ methods = ["crd"]
 
 const FILE: &str = "bad.toml";
 
-fn plan(folder: &Path, overrides: &[&str]) -> Plan {
-    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    let experiment = limbeck::config::parse(EXPERIMENT, Path::new(FILE), &overrides).unwrap();
-    Plan::new(experiment, Path::new(FILE), &folder.join("runs")).unwrap()
+fn plan(folder: &Path, values: &[&str]) -> Plan {
+    runs::plan(folder, EXPERIMENT, values).unwrap()
 }
 
 fn cell(folder: &Path) -> PathBuf {
@@ -57,26 +58,12 @@ fn student(folder: &Path) -> Vec<u8> {
     fs::read(cell(folder).join(STUDENT)).unwrap()
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_all(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// A run that nothing disturbed.
 fn undisturbed() -> &'static Path {
     static RUN: OnceLock<TempDir> = OnceLock::new();
     let run = RUN.get_or_init(|| {
         let folder = TempDir::new().unwrap();
-        let finished = run::execute(&plan(folder.path(), &[]), &Stop::default(), &mut ()).unwrap();
-        assert_eq!(finished.failed, Vec::<String>::new());
+        execute(&plan(folder.path(), &[]), &mut ());
         folder
     });
     run.path()
@@ -88,8 +75,7 @@ fn begun(steps: u64) -> TempDir {
     fs::write(folder.path().join(FILE), EXPERIMENT).unwrap();
     copy_all(&undisturbed().join("runs/teachers"), &folder.path().join("runs/teachers"));
     if steps > 0 {
-        let stop = Stop::new(Some(Limit::Steps(steps)));
-        assert!(run::execute(&plan(folder.path(), &[]), &stop, &mut ()).unwrap().stopped);
+        assert!(stops(&plan(folder.path(), &[]), Limit::Steps(steps)));
     }
     folder
 }
@@ -168,52 +154,22 @@ fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
         fs::write(cell.join(PREVIOUS), &before).unwrap();
         assert_eq!(read(&cell).0, 6);
         let mut warnings = Warnings::default();
-        run::execute(&plan(again.path(), &[]), &Stop::default(), &mut warnings).unwrap();
+        execute(&plan(again.path(), &[]), &mut warnings);
         let expected = format!("an older checkpoint is used: {}: cut short: {length} ", cell.join(NEWEST).display());
         assert!(warnings.0.iter().any(|warning| warning.starts_with(&expected)), "{:?}", warnings.0);
         assert!(student(again.path()) == student(undisturbed()), "cut to {length} bytes, the student differs");
     }
 }
 
-/// Holds the arguments of the process that is to be this command, one a line.
-const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
-
-#[test]
-fn the_command_in_a_process_of_its_own() {
-    if let Ok(arguments) = std::env::var(ARGUMENTS) {
-        let arguments = std::iter::once("limbeck").chain(arguments.lines());
-        let code = limbeck_experiments::cli::main(arguments.map(Into::into));
-        std::process::exit((0..=2).find(|n| code == ExitCode::from(*n)).map_or(99, i32::from));
-    }
-}
-
-/// Runs the command in a folder: this very program, told to run nothing but the test above. Returns its exit code and
-/// what it says of an error. A limit on the size of files, in blocks of 512 bytes, is what a full disk is to a process.
+/// Runs the command in a folder: its exit code, and what it says of an error. A limit on the size of files, in blocks of
+/// 512 bytes, is what a full disk is to a process.
 fn command(folder: &Path, limit: Option<u64>, arguments: &[&str]) -> (Option<i32>, String) {
     let limit = limit.map_or(String::new(), |blocks| format!("trap '' XFSZ; ulimit -f {blocks}; "));
-    let output = Command::new("sh")
-        .args(["-c", &format!("{limit}exec \"$0\" --exact the_command_in_a_process_of_its_own --nocapture")])
-        .arg(std::env::current_exe().unwrap())
-        .env(ARGUMENTS, arguments.join("\n"))
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let error = stderr.split_once("error: ").map_or("", |(_, error)| error.trim_end()).to_owned();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limit}exec \"$0\" \"$@\"")]).arg(program()).args(arguments);
+    let output = command.current_dir(folder).output().unwrap();
+    let error = stderr(&output).split_once("error: ").map_or("", |(_, error)| error.trim_end()).to_owned();
     (output.status.code(), error)
-}
-
-fn leftovers(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(leftovers(&path));
-        } else if path.extension().is_some_and(|extension| extension == "tmp") {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]
@@ -229,7 +185,9 @@ fn a_full_disk_ends_the_run_and_leaves_the_older_checkpoint() {
     assert_eq!(code, Some(1));
     assert!(fs::read(cell.join(NEWEST)).unwrap() == before && fs::read(cell.join(PREVIOUS)).unwrap() == previous);
     assert_eq!(read(&cell), (5, None));
-    assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
+    let mut left = below(folder.path());
+    left.retain(|path| path.extension().is_some_and(|extension| extension == "tmp"));
+    assert_eq!(left, Vec::<PathBuf>::new());
 
     assert_eq!(command(folder.path(), None, &["run", FILE]), (Some(0), String::new()));
     assert!(student(folder.path()) == student(undisturbed()), "the student differs");
@@ -317,9 +275,9 @@ fn a_run_whose_checkpoints_are_all_damaged_names_each_and_calls_none_good() {
     let folder = begun(5);
     let cell = cell(folder.path());
     let [n, m] = [NEWEST, PREVIOUS].map(|name| fs::metadata(cell.join(name)).unwrap().len());
-    let file = |name| fs::OpenOptions::new().write(true).open(cell.join(name)).unwrap();
-    file(NEWEST).set_len(n - 1).unwrap();
-    file(PREVIOUS).set_len(m / 2).unwrap();
+    for (name, length) in [(NEWEST, n - 1), (PREVIOUS, m / 2)] {
+        fs::OpenOptions::new().write(true).open(cell.join(name)).unwrap().set_len(length).unwrap();
+    }
     let (code, error) = command(folder.path(), None, &["run", FILE]);
     let shown = Path::new("runs/bad/cells").join(cell.file_name().unwrap());
     let (newest, previous) = (shown.join(NEWEST), shown.join(PREVIOUS));
@@ -338,29 +296,25 @@ fn a_run_whose_checkpoints_are_all_damaged_names_each_and_calls_none_good() {
     assert!(student(folder.path()) == student(undisturbed()), "the student differs");
 }
 
+/// What a record says of accuracy: seconds and memory are not the same again.
+fn accuracy(path: &Path) -> serde_json::Value {
+    let value: serde_json::Value = store::read_json(path).unwrap();
+    if path.ends_with("summary.json") { value["accuracy"].clone() } else { value }
+}
+
 #[test]
 fn a_damaged_measurement_or_summary_of_a_teacher_is_made_again() {
     let folder = begun(0);
-    let files = |name: &str| -> Vec<PathBuf> {
-        let teachers = folder.path().join("runs/teachers");
-        let below = fs::read_dir(teachers).unwrap().flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap());
-        below.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(name)).collect()
-    };
-    let json = files(".json");
+    let mut json = below(&folder.path().join("runs/teachers"));
+    json.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     assert_eq!(json.len(), 3, "a summary, a likeness and a measurement: {json:?}");
-    // Seconds and memory are not the same again.
-    let accuracy = |path: &Path| {
-        let value: serde_json::Value = store::read_json(path).unwrap();
-        if path.ends_with("summary.json") { value["accuracy"].clone() } else { value }
-    };
     let before: Vec<_> = json.iter().map(|path| accuracy(path)).collect();
     for damage in ["", "{ \"top1\": 3", "{}"] {
         json.iter().for_each(|path| fs::write(path, damage).unwrap());
-        let stop = Stop::new(Some(Limit::Steps(1)));
-        assert!(run::execute(&plan(folder.path(), &[]), &stop, &mut ()).unwrap().stopped);
+        assert!(stops(&plan(folder.path(), &[]), Limit::Steps(1)));
         assert_eq!(json.iter().map(|path| accuracy(path)).collect::<Vec<_>>(), before, "{damage:?}");
     }
-    run::execute(&plan(folder.path(), &[]), &Stop::default(), &mut ()).unwrap();
+    execute(&plan(folder.path(), &[]), &mut ());
     assert!(student(folder.path()) == student(undisturbed()), "the student differs");
 }
 
@@ -386,9 +340,9 @@ fn data_of_another_size_are_refused() {
     let set = "dataset={ kind = 'cifar100', path = 'data' }";
     let data = folder.path().join("data/cifar-100-binary");
     fs::create_dir_all(&data).unwrap();
-    let names = |count: usize| (0..count).map(|class| format!("class {class}\n")).collect::<String>();
-    fs::write(data.join("fine_label_names.txt"), names(100)).unwrap();
-    fs::write(data.join("coarse_label_names.txt"), names(20)).unwrap();
+    for (name, count) in [("fine_label_names.txt", 100), ("coarse_label_names.txt", 20)] {
+        fs::write(data.join(name), (0..count).map(|class| format!("class {class}\n")).collect::<String>()).unwrap();
+    }
     fs::write(data.join("test.bin"), "").unwrap();
     let records = fs::File::create(data.join("train.bin")).unwrap();
     let expected = [(153_699_999, "153700000 (50000 records of 3074 bytes)"), (153_700_001, "at most 153700000")];

@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use limbeck::conformance::{self, Outcome};
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
-use limbeck_tests as _;
+use limbeck_tests::files::png;
 use serde::{Deserialize, Serialize};
 
 /// Settings that fit the checks' forty samples; an initial stage need not last.
@@ -97,12 +97,8 @@ impl Files<'_> {
         self.write(name, (0..classes).map(|class| format!("class_{class}\n")).collect::<String>());
     }
 
-    fn png(&self, name: &str, color: png::ColorType, bytes: &[u8]) {
-        self.write(name, []);
-        let mut encoder = png::Encoder::new(File::create(self.0.join(name)).unwrap(), 16, 12);
-        encoder.set_color(color);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder.write_header().unwrap().write_image_data(bytes).unwrap();
+    fn png(&self, kind: &str, number: usize, colour: png::ColorType, pixels: &[u8]) {
+        png(&self.0.join(format!("{kind}/{number:02}.png")), [12, 16], colour, pixels);
     }
 
     fn jpeg(&self, name: &str, side: u16, salt: usize) {
@@ -163,9 +159,9 @@ impl Files<'_> {
     fn paired_folders(&self) -> &'static str {
         for i in 0..12_usize {
             let grey: Vec<u8> = (0..12 * 16).map(|p| (p + 9 * i) as u8).collect();
-            self.png(&format!("depth/{i:02}.png"), png::ColorType::Grayscale, &grey);
-            self.png(&format!("rgb/{i:02}.png"), png::ColorType::Rgb, &[&grey[..], &grey, &grey].concat());
-            self.png(&format!("labels/{i:02}.png"), png::ColorType::Grayscale, &[(i % 3) as u8; 12 * 16]);
+            self.png("depth", i, png::ColorType::Grayscale, &grey);
+            self.png("rgb", i, png::ColorType::Rgb, &[&grey[..], &grey, &grey].concat());
+            self.png("labels", i, png::ColorType::Grayscale, &[(i % 3) as u8; 12 * 16]);
         }
         "size = [12, 16]\nclasses = 3\nblock = 1"
     }

@@ -1,0 +1,191 @@
+//! How the source must stay: no file imports in a circle, one name is one type, closures with a name are few, and
+//! nobody has to link what they do not use.
+
+mod circles;
+mod package;
+mod plugins;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use syn::visit::{self, Visit};
+
+use package::Package;
+
+/// How many closures with a name the workspace may have: such a closure is mostly a statement or a function in disguise.
+const NAMED_CLOSURES: usize = 200;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The folders of the workspace's packages.
+fn members() -> Vec<String> {
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let members = manifest["workspace"]["members"].as_array().unwrap();
+    members.iter().map(|member| member.as_str().unwrap().to_owned()).collect()
+}
+
+fn packages() -> Vec<Package> {
+    members().iter().map(|folder| Package::read(&root(), folder)).collect()
+}
+
+/// Every Rust file below `folder`, built files left out.
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            rust_files(&path, files);
+        } else if name.ends_with(".rs") {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_files_import_in_a_circle() {
+    let mut faults = String::new();
+    for package in packages() {
+        let arrows = package.arrows();
+        let name = |file: usize| package.files[file].path.display();
+        for (members, shortest) in circles::circles(package.files.len(), &arrows.keys().copied().collect()) {
+            faults += &format!("{}: {} files use each other in a circle, for example\n", package.name, members.len());
+            let pairs = shortest.iter().zip(shortest.iter().cycle().skip(1));
+            for (from, to) in pairs {
+                let used = &arrows[&(*from, *to)];
+                faults += &format!("  {}:{} uses {} of {}\n", name(*from), used.line, used.path, name(*to));
+            }
+            faults += "and all their arrows:\n";
+            for ((from, to), used) in &arrows {
+                if members.contains(from) && members.contains(to) {
+                    faults += &format!("  {}:{} → {} ({})\n", name(*from), used.line, name(*to), used.path);
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+/// Where types of each name are defined.
+#[derive(Default)]
+struct Types {
+    places: BTreeMap<String, Vec<usize>>,
+}
+
+impl Types {
+    fn add(&mut self, ident: &syn::Ident) {
+        self.places.entry(ident.to_string()).or_default().push(ident.span().start().line);
+    }
+}
+
+impl<'a> Visit<'a> for Types {
+    fn visit_item_enum(&mut self, item: &'a syn::ItemEnum) {
+        self.add(&item.ident);
+        visit::visit_item_enum(self, item);
+    }
+
+    fn visit_item_struct(&mut self, item: &'a syn::ItemStruct) {
+        self.add(&item.ident);
+        visit::visit_item_struct(self, item);
+    }
+
+    fn visit_item_trait(&mut self, item: &'a syn::ItemTrait) {
+        self.add(&item.ident);
+        visit::visit_item_trait(self, item);
+    }
+
+    fn visit_item_type(&mut self, item: &'a syn::ItemType) {
+        self.add(&item.ident);
+        visit::visit_item_type(self, item);
+    }
+
+    fn visit_item_union(&mut self, item: &'a syn::ItemUnion) {
+        self.add(&item.ident);
+        visit::visit_item_union(self, item);
+    }
+}
+
+#[test]
+fn one_name_is_one_type_of_a_package() {
+    let mut faults = String::new();
+    for package in packages() {
+        let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for file in &package.files {
+            let mut types = Types::default();
+            types.visit_file(&file.tree);
+            for (name, lines) in types.places {
+                let here = lines.iter().map(|line| format!("{}:{line}", file.path.display()));
+                places.entry(name).or_default().extend(here);
+            }
+        }
+        for (name, places) in places {
+            if places.len() > 1 {
+                faults +=
+                    &format!("{}: {name} is defined {} times: {}\n", package.name, places.len(), places.join(", "));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+/// The closures that get a name: `let name = |…| …`.
+#[derive(Default)]
+struct NamedClosures {
+    count: usize,
+}
+
+impl<'a> Visit<'a> for NamedClosures {
+    fn visit_local(&mut self, local: &'a syn::Local) {
+        if let Some(init) = &local.init
+            && matches!(*init.expr, syn::Expr::Closure(_))
+        {
+            self.count += 1;
+        }
+        visit::visit_local(self, local);
+    }
+}
+
+#[test]
+fn closures_with_a_name_are_few() {
+    let mut files = Vec::new();
+    rust_files(&root(), &mut files);
+    let mut by_file = BTreeMap::new();
+    for path in files {
+        let mut closures = NamedClosures::default();
+        closures.visit_file(&syn::parse_file(&fs::read_to_string(&path).unwrap()).unwrap());
+        if closures.count > 0 {
+            by_file.insert(path.strip_prefix(root()).unwrap().display().to_string(), closures.count);
+        }
+    }
+    let count: usize = by_file.values().sum();
+    let list: Vec<String> = by_file.iter().map(|(file, count)| format!("  {count:3} {file}")).collect();
+    assert!(
+        count < NAMED_CLOSURES,
+        "{count} closures have a name, and fewer than {NAMED_CLOSURES} should:\n{}",
+        list.join("\n")
+    );
+}
+
+/// The packages that are linked into one which depends on `package`.
+fn linked_with(package: &str) -> Vec<String> {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--offline", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    let output = tree.current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let list = String::from_utf8(output.stdout).unwrap();
+    list.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_plugin_links_no_command_no_network_and_no_other_plugin() {
+    let linked = linked_with("limbeck");
+    assert!(linked.contains(&"tch".to_owned()), "{linked:?}");
+    for package in &linked {
+        let ours = package.starts_with("limbeck") && !["limbeck", "limbeck-derive"].contains(&package.as_str());
+        let heavy = ["clap", "rustls", "ureq", "tempfile"].contains(&package.as_str());
+        assert!(!ours && !heavy, "who depends on `limbeck` links {package}");
+    }
+}
