@@ -721,16 +721,7 @@ pub fn lock(folder: &Path) -> Result<File> {
 
 /// The process's peak resident memory in bytes since it started, where the system says.
 fn peak_memory() -> Option<u64> {
-    memory_status("VmHWM:")
-}
-
-/// The process's resident memory in bytes, where the system says.
-pub(crate) fn resident_memory() -> Option<u64> {
-    memory_status("VmRSS:")
-}
-
-fn memory_status(key: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -5,7 +5,6 @@ pub mod checkpoint;
 pub mod cohort;
 pub mod combination;
 pub mod config;
-pub mod conformance;
 pub mod critic;
 pub mod dataset;
 pub mod device;

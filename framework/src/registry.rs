@@ -215,7 +215,10 @@ pub fn check() -> Result<()> {
 }
 
 /// Checks that no name is taken twice in one role.
-pub(crate) fn check_names() -> Result<()> {
+///
+/// # Errors
+/// If one is: both crates are named.
+pub fn check_names() -> Result<()> {
     for pair in plugins().windows(2) {
         if let [a, b] = pair
             && (a.role, a.name) == (b.role, b.name)

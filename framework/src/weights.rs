@@ -310,7 +310,7 @@ fn wrapper(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>) ->
 ///
 /// # Errors
 /// With the new name.
-pub(crate) fn check_names(store: &nn::VarStore) -> Result<()> {
+pub fn check_names(store: &nn::VarStore) -> Result<()> {
     let renamed = |name: &str| {
         name.rsplit_once("__").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
     };
@@ -324,7 +324,7 @@ pub(crate) fn check_names(store: &nn::VarStore) -> Result<()> {
 
 /// Gives every variable storage of its own, 4-d ones in channels_last order: the layout at the start of a stage, the
 /// same whether the values were just initialised, loaded, or trained by the stage before.
-pub(crate) fn separate(variables: &[(String, Tensor)]) {
+pub fn separate(variables: &[(String, Tensor)]) {
     let _no_grad = no_grad_guard();
     for (_, variable) in variables {
         let mut variable = variable.shallow_clone();

@@ -10,9 +10,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use indexmap::IndexMap;
-use limbeck::conformance::{self, Outcome};
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
+use limbeck_conformance::Outcome;
 use limbeck_tests as _;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ fn conform(role: Role) {
     let built_in = plugins_of(role).into_iter().filter(|plugin| plugin.package != env!("CARGO_PKG_NAME"));
     // What comes complete from a file has no training to be checked: tests/teachers.rs has what it promises.
     for plugin in built_in.filter(|plugin| !["precomputed", "torchscript"].contains(&plugin.name)) {
-        conformance::check(role, plugin.name, settings(role, plugin.name)).assert();
+        limbeck_conformance::check(role, plugin.name, settings(role, plugin.name)).assert();
     }
 }
 
@@ -74,7 +74,7 @@ fn every_data_set() {
             "" => format!("path = {:?}\n{more}", folder.path()),
             settings => settings.to_owned(),
         };
-        conformance::check(Role::Dataset, plugin.name, &settings).assert();
+        limbeck_conformance::check(Role::Dataset, plugin.name, &settings).assert();
     }
 }
 
@@ -182,7 +182,7 @@ fn every_method_schedule_and_optimiser() {
 fn caught(role: Role, faults: &[(&str, &[&str], &str)]) {
     tch::set_num_threads(1);
     for (fault, checks, message) in faults {
-        let report = conformance::check(role, "broken", &format!("fault = {fault:?}"));
+        let report = limbeck_conformance::check(role, "broken", &format!("fault = {fault:?}"));
         let found: Vec<(&str, &str)> = report.faults().collect();
         let names: Vec<&str> = found.iter().map(|(check, _)| *check).collect();
         assert_eq!(&names, checks, "{fault}: {report}");
@@ -359,7 +359,7 @@ impl DistillerConfig for Lax {
 
 #[test]
 fn settings_that_are_lost_or_not_checked_are_caught() {
-    let report = conformance::check(Role::Distiller, "lax", "");
+    let report = limbeck_conformance::check(Role::Distiller, "lax", "");
     let faults: Vec<(&str, &str)> = report.faults().collect();
     let [(trip, lost), (unknown, accepted), (fits, refused)] = faults[..] else { panic!("{report}") };
     assert_eq!(trip, "the default settings are complete and survive a round trip");
@@ -371,12 +371,12 @@ fn settings_that_are_lost_or_not_checked_are_caught() {
         ("it fits a student and a teacher of other widths, or of the same", true)
     );
 
-    let report = conformance::check(Role::Critic, "borken", "");
+    let report = limbeck_conformance::check(Role::Critic, "borken", "");
     assert_eq!(
         report.to_string(),
         "critic `borken`:\n  FAULT    the plugin is registered: unknown critic `borken`: did you mean `broken`?\n"
     );
-    let report = conformance::check(Role::Critic, "broken", "fault = none");
+    let report = limbeck_conformance::check(Role::Critic, "broken", "fault = none");
     assert!(matches!(&report.findings[..], [finding] if matches!(finding.outcome, Outcome::Fault(_))), "{report}");
 }
 
@@ -489,7 +489,7 @@ fn a_broken_critic_is_caught_by_name() {
             ("remembers every call", &["memory does not grow"], "memory kept growing over"),
         ],
     );
-    let report = conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
+    let report = limbeck_conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
     assert!(
         report.faults().any(|(check, fault)| check == LOSS && fault == "there are 2 losses instead of one"),
         "{report}"

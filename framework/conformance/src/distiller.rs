@@ -4,20 +4,25 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use limbeck::cohort::{Term, TermSite, build_terms};
+use limbeck::dataset::Rows;
+use limbeck::device::DeviceSpec;
+use limbeck::distiller::{DistillerConfig, Step};
+use limbeck::error::{Error, Result};
+use limbeck::experiment::{MethodConfig, Precision, TermConfig};
+use limbeck::model::{Features, Form, Mode, Signature, TapRef};
+use limbeck::record::Measure;
+use limbeck::seed::Seed;
+use limbeck::weights;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use super::probe::{self, CLASSES, End, TEACHER, Training, noise, tap_shape};
-use super::{Trial, distance, ensure, is_finite, memory_is_steady, read, same};
-use crate::cohort::{Term, TermSite, build_terms};
-use crate::dataset::Rows;
-use crate::device::DeviceSpec;
-use crate::distiller::{DistillerConfig, Step};
-use crate::error::{Error, Result};
-use crate::experiment::{MethodConfig, Precision, TermConfig};
-use crate::model::{Features, Form, Mode, Signature, TapRef};
-use crate::record::Measure;
-use crate::seed::Seed;
-use crate::weights;
+use crate::data::{CLASSES, SAMPLES, labels, noise};
+use crate::memory::memory_is_steady;
+use crate::network::{signature, tap_shape};
+use crate::settings::read;
+use crate::tensors::{distance, is_finite, same};
+use crate::training::{End, TEACHER, Training};
+use crate::trial::{Trial, ensure};
 
 /// The student's channels in the first stage; the teacher has twice as many, or as many where a method wants that.
 const WIDTH: i64 = 8;
@@ -29,7 +34,8 @@ const FLOAT32_LOSS: f64 = 1e-4;
 const FLOAT32_GRADIENT: f64 = 1e-2;
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
-    let found = trial.value("it fits a student and a teacher of other widths, or of the same", || Subject::new(table));
+    let found =
+        trial.value("it fits a student and a teacher of other widths, or of the same", || DistillerTrial::new(table));
     let Some(subject) = found else { return };
     if !trial.check("a loss comes of the declared taps", || subject.all(Input::default()).map(drop)) {
         return;
@@ -178,7 +184,7 @@ impl Measured {
     }
 }
 
-struct Subject {
+struct DistillerTrial {
     method: MethodConfig,
     student: Signature,
     teachers: IndexMap<String, Signature>,
@@ -186,19 +192,19 @@ struct Subject {
     labels: Arc<[i64]>,
 }
 
-impl Subject {
+impl DistillerTrial {
     fn new(table: &toml::Table) -> Result<Self> {
         let distiller: Arc<dyn DistillerConfig> = read::<Box<dyn DistillerConfig>>(table)?.into();
         let term = TermConfig { weight: 1.0, schedule: None, teachers: None, taps: None, distiller };
         let method = MethodConfig { cross_entropy: 1.0, terms: vec![term] };
         let mut refusals = Vec::new();
         for teacher_width in [2 * WIDTH, WIDTH] {
-            let subject = Subject {
+            let subject = DistillerTrial {
                 method: method.clone(),
-                student: probe::signature(WIDTH)?,
-                teachers: IndexMap::from([(TEACHER.to_owned(), probe::signature(teacher_width)?)]),
+                student: signature(WIDTH)?,
+                teachers: IndexMap::from([(TEACHER.to_owned(), signature(teacher_width)?)]),
                 teacher_width,
-                labels: probe::labels(),
+                labels: labels(),
             };
             match subject.build(Kind::Float, Device::Cpu) {
                 Ok(_) => return Ok(subject),
@@ -445,7 +451,7 @@ impl Subject {
     }
 
     fn keeps_nothing(&self) -> Result<()> {
-        let rows: Vec<i64> = (0..probe::SAMPLES as i64).collect();
+        let rows: Vec<i64> = (0..SAMPLES as i64).collect();
         let mut term = self.build(Kind::Float, Device::Cpu)?;
         let phases = self.phases(&term);
         let smallest = term.taps.pairs.iter().map(|pair| pair.student_shape.iter().product()).min();

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 
+use limbeck::cohort::catch;
+use limbeck::error::{Error, Result};
+use limbeck::model::{Features, Form, Mode, Model, ModelConfig, ModelSpec, TapRef, Taps};
+use limbeck::seed::Seed;
+use limbeck::weights;
 use tch::{Kind, Tensor, nn, no_grad_guard};
 
-use super::probe::noise;
-use super::{Trial, distance, ensure, is_finite, memory_is_steady, read, same};
-use crate::cohort::catch;
-use crate::error::{Error, Result};
-use crate::model::{Features, Form, Mode, Model, ModelConfig, ModelSpec, TapRef, Taps};
-use crate::seed::Seed;
-use crate::weights;
+use crate::data::noise;
+use crate::memory::memory_is_steady;
+use crate::settings::read;
+use crate::tensors::{distance, is_finite, same};
+use crate::trial::{Trial, ensure};
 
 const CLASSES: i64 = 7;
 const BATCH: i64 = 3;
@@ -22,7 +25,7 @@ const ALONE: f64 = 1e-4;
 const FOLDED: f64 = 1e-9;
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
-    let found = trial.value("it can be built for colour images of 32, 64 or 224 pixels", || Subject::new(table));
+    let found = trial.value("it can be built for colour images of 32, 64 or 224 pixels", || ModelTrial::new(table));
     let Some(subject) = found else { return };
     if !trial.check("logits and taps have the signature's shapes", || subject.has_its_shapes()) {
         return;
@@ -53,18 +56,18 @@ fn store() -> nn::VarStore {
     nn::VarStore::new(tch::Device::Cpu)
 }
 
-struct Subject {
+struct ModelTrial {
     config: Box<dyn ModelConfig>,
     spec: ModelSpec,
 }
 
-struct Live {
+struct LiveModel {
     model: Box<dyn Model>,
     store: nn::VarStore,
     input: Tensor,
 }
 
-impl Live {
+impl LiveModel {
     fn forward(&self, mode: Mode<'_>, want: &Taps) -> Result<Features> {
         self.model.forward(&self.input, want, mode)
     }
@@ -81,21 +84,21 @@ impl Live {
     }
 }
 
-impl Subject {
+impl ModelTrial {
     fn new(table: &toml::Table) -> Result<Self> {
         let config: Box<dyn ModelConfig> = read(table)?;
         let mut last = Error::run("no size was tried");
         for side in SIDES {
             let spec = ModelSpec { input: [3, side, side], classes: CLASSES };
             match config.build(&store().root(), &spec) {
-                Ok(_) => return Ok(Subject { config, spec }),
+                Ok(_) => return Ok(ModelTrial { config, spec }),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    fn build(&self, kind: Kind) -> Result<Live> {
+    fn build(&self, kind: Kind) -> Result<LiveModel> {
         let mut store = store();
         let model = {
             let _drawing = Seed::new(0).stream("model").seed_libtorch();
@@ -108,7 +111,7 @@ impl Subject {
         weights::separate(&weights::variables(&store));
         let [channels, height, width] = self.spec.input;
         let input = noise("input", &[BATCH, height, width, channels], -1.5, 1.5).to_kind(kind).permute([0, 3, 1, 2]);
-        Ok(Live { model, store, input })
+        Ok(LiveModel { model, store, input })
     }
 
     fn has_its_shapes(&self) -> Result<()> {

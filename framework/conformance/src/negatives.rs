@@ -2,29 +2,28 @@
 
 use std::sync::Arc;
 
+use limbeck::dataset::Rows;
+use limbeck::distiller::Site;
+use limbeck::error::{Error, Result};
+use limbeck::model::Signature;
+use limbeck::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
+use limbeck::record::Measure;
+use limbeck::seed::Seed;
 use tch::{Device, Kind, Tensor};
 
-use super::probe::{self, TEACHER, noise};
-use super::{Trial, ensure, read, same};
-use crate::dataset::Rows;
-use crate::distiller::Site;
-use crate::error::{Error, Result};
-use crate::model::Signature;
-use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
-use crate::record::Measure;
-use crate::seed::Seed;
+use crate::data::{CLASSES, labels, noise};
+use crate::network::signature;
+use crate::settings::read;
+use crate::tensors::same;
+use crate::training::TEACHER;
+use crate::trial::{Trial, ensure};
 
 const ANCHORS: [i64; 6] = [3, 17, 8, 31, 22, 5];
 const ORDER: [i64; 6] = [4, 0, 5, 2, 1, 3];
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
     let found = trial.value("it can be built", || {
-        let subject = Subject {
-            config: read(table)?,
-            network: probe::signature(4)?,
-            labels: probe::labels(),
-            classes: probe::CLASSES,
-        };
+        let subject = SamplerTrial { config: read(table)?, network: signature(4)?, labels: labels(), classes: CLASSES };
         subject.build().map(|_| subject)
     });
     let Some(subject) = found else { return };
@@ -42,7 +41,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("a training set of one class gives an error or valid negatives", || subject.survives_one_class());
 }
 
-struct Subject {
+struct SamplerTrial {
     config: Box<dyn NegativeSamplerConfig>,
     network: Signature,
     labels: Arc<[i64]>,
@@ -55,7 +54,7 @@ struct Drawn {
     mask: Tensor,
 }
 
-impl Subject {
+impl SamplerTrial {
     fn build(&self) -> Result<Box<dyn NegativeSampler>> {
         self.config.build(&Site {
             student: &self.network,
@@ -190,7 +189,7 @@ impl Subject {
     }
 
     fn survives_one_class(&self) -> Result<()> {
-        let alike = Subject {
+        let alike = SamplerTrial {
             config: read(&toml::Table::try_from(&self.config).map_err(|e| Error::run(e.to_string()))?)?,
             network: self.network.clone(),
             labels: vec![0; self.labels.len()].into(),
