@@ -104,6 +104,11 @@ impl Block for InvertedResidual {
         value
     }
 
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        let [_, _, narrow] = &self.layers;
+        Some(narrow.batch_norm())
+    }
+
     fn layers(&mut self) -> Vec<&mut ConvBn> {
         self.layers.iter_mut().collect()
     }

@@ -98,6 +98,12 @@ impl Block for Unit {
         }
     }
 
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        let [_, _, last] = &self.layers;
+        // Where the input is set behind it, it has some of the channels only.
+        if self.halve.is_none() { Some(last.batch_norm()) } else { None }
+    }
+
     fn layers(&mut self) -> Vec<&mut ConvBn> {
         self.layers.iter_mut().collect()
     }

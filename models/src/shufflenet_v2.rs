@@ -123,6 +123,11 @@ impl Block for Unit {
         shuffle(&relu(value, keep), 2)
     }
 
+    /// None: the last one has half of the channels.
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        None
+    }
+
     fn layers(&mut self) -> Vec<&mut ConvBn> {
         self.left.iter_mut().flatten().chain(&mut self.right).collect()
     }

@@ -214,7 +214,7 @@ impl DistillerConfig for BrokenDistiller {
         if self.fault == "trains what it does not use" {
             let _ = params.ones("bystander", &[3]);
         }
-        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape[0]);
+        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape.channels());
         let head = params.var("head", &[width(site.student), width(site.teacher)], nn::Init::Const(start));
         Ok(Box::new(LiveBrokenDistiller { fault: self.fault.clone(), head, steps: 0.0, kept: Vec::new(), id: count() }))
     }
@@ -603,23 +603,15 @@ impl ModelConfig for BrokenModel {
         if self.fault == "trains what it does not use" {
             let _ = (path / "fc").ones("extra", &[2]);
         }
-        let tap =
-            |name: &str, shape: &[i64]| TapInfo { name: name.to_owned(), shape: shape.to_vec(), pre_activation: false };
         let group = |name: &str, parameters: &[&str], feature| Group {
             name: name.to_owned(),
             parameters: parameters.iter().map(|name| (*name).to_owned()).collect(),
             feature,
         };
         let stem: &[&str] = if self.fault == "forgets a group" { &["conv"] } else { &["conv", "bn"] };
-        let signature = Signature {
-            input: spec.input,
-            classes: spec.classes,
-            taps: vec![
-                tap("stem", &[if self.fault == "lies on a shape" { 5 } else { 4 }, height, width]),
-                tap("pooled", &[4]),
-            ],
-            groups: vec![group("stem", stem, true), group("fc", &["fc"], false)],
-        };
+        let channels = if self.fault == "lies on a shape" { 5 } else { 4 };
+        let taps = vec![TapInfo::map("stem", [channels, height, width]), TapInfo::vector("pooled", 4)];
+        let signature = Signature::new(spec, taps, vec![group("stem", stem, true), group("fc", &["fc"], false)]);
         Ok(Box::new(LiveBrokenModel { fault: self.fault.clone(), signature, conv, norm, fc, kept: Mutex::default() }))
     }
 }

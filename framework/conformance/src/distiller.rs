@@ -454,7 +454,7 @@ impl DistillerTrial {
         let rows: Vec<i64> = (0..SAMPLES as i64).collect();
         let mut term = self.build(Kind::Float, Device::Cpu)?;
         let phases = self.phases(&term);
-        let smallest = term.taps.pairs.iter().map(|pair| pair.student_shape.iter().product()).min();
+        let smallest = term.taps.pairs.iter().map(|pair| pair.student_shape.elements()).min();
         let bytes = 4 * rows.len() * smallest.unwrap_or(CLASSES) as usize;
         let mut step = 0;
         memory_is_steady(bytes, || {

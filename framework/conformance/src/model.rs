@@ -132,11 +132,10 @@ impl ModelTrial {
         let size = features.logits.size();
         ensure(size == [BATCH, CLASSES], || format!("the logits are {size:?} instead of [{BATCH}, {CLASSES}]"))?;
         for tap in want.iter() {
-            let (found, said) = (features.tap(tap)?.size(), [&[BATCH], signature.shape(tap)?].concat());
+            let (found, said) = (features.tap(tap)?.size(), signature.shape(tap)?.of_batch(BATCH));
             ensure(found == said, || format!("tap `{tap}` is {found:?}, and {said:?} by the signature"))?;
         }
-        let last = signature.taps.last().map(|tap| tap.shape.len());
-        ensure(last == Some(1), || "the last tap is no vector: it is the pooled feature, `[D]`".to_owned())
+        ensure(signature.pooled().is_some(), || "the last tap is no vector: it is the pooled feature, `[D]`".to_owned())
     }
 
     fn is_reproducible(&self) -> Result<()> {
@@ -251,7 +250,7 @@ impl ModelTrial {
     fn keeps_nothing(&self) -> Result<()> {
         let live = self.build(Kind::Float)?;
         let taps = live.model.signature().taps.iter();
-        let largest = taps.map(|tap| tap.shape.iter().product::<i64>()).max().unwrap_or(1);
+        let largest = taps.map(|tap| tap.shape.elements()).max().unwrap_or(1);
         memory_is_steady((4 * BATCH * largest) as usize, || live.forward(Mode::Train, &Taps::none()).map(drop))
     }
 

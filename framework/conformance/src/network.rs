@@ -29,17 +29,15 @@ impl ModelConfig for SmallNetwork {
             let conv = nn::conv2d(&(path / name) / "conv", from, to, 3, config);
             let norm = nn::batch_norm2d(&(path / name) / "bn", to, Default::default());
             live.push((name, conv, norm));
-            taps.push(TapInfo {
-                name: name.to_owned(),
-                shape: vec![to, height / scale, width / scale],
-                pre_activation: true,
-            });
+            let shape = [to, height / scale, width / scale];
+            taps.push(TapInfo::map(name, shape).behind(BatchNormInfo::new(&(path / name / "bn"))));
             from = to;
         }
-        taps.push(TapInfo { name: "pooled".to_owned(), shape: vec![from], pre_activation: false });
+        taps.push(TapInfo::vector("pooled", from));
         let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
         let groups = layers.map(|name| group(name, true)).into_iter().chain([group("fc", false)]).collect();
-        let signature = Signature { input: spec.input, classes: spec.classes, taps, groups };
+        let classifier = ClassifierInfo::new(&(path / "fc"), "pooled");
+        let signature = Signature::new(spec, taps, groups).with_classifier(classifier);
         let fc = nn::linear(path / "fc", from, spec.classes, Default::default());
         Ok(Box::new(LiveSmallNetwork { signature, layers: live, fc }))
     }
@@ -79,5 +77,5 @@ pub fn signature(width: i64) -> Result<Signature> {
 
 /// What a parameter's tap of that name and form would hold.
 pub fn tap_shape(signature: &Signature, tap: &TapRef, batch: i64) -> Result<Vec<i64>> {
-    Ok([&[batch], signature.shape(tap)?].concat())
+    Ok(signature.shape(tap)?.of_batch(batch))
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::{Precision, TrainConfig};
 use crate::metric::{Meter, loss_by_targets, right_guesses};
-use crate::model::{Features, Mode, Model, ModelSpec, Signature, TapRef, Taps};
+use crate::model::{Features, Lent, Mode, Model, ModelSpec, Signature, TapRef, Taps};
 use crate::optim::{Average, FlatParameters, Optimizer, Progress, Variable};
 use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Measure, Timing};
 use crate::seed::Seed;
@@ -37,6 +37,8 @@ pub(super) struct Lane {
     student: Box<dyn Model>,
     pub precision: Precision,
     store: nn::VarStore,
+    /// What methods may use of the student.
+    lent: Lent,
     /// The moving average of the student, if the training asks for one.
     average: Option<Average>,
     terms: Vec<Term>,
@@ -244,6 +246,7 @@ impl Lane {
         let terms = build_terms(&config.method, student.signature(), site)?;
         check_main_stage(&config.method, &terms, train.epochs)?;
         let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
+        let lent = Lent::of(student.signature(), &weights::variables(&store), config.precision)?;
         let mut stages: Vec<StagePlan> = Vec::new();
         let mut main_loss = vec![true; terms.len()];
         for (index, term) in terms.iter().enumerate() {
@@ -267,6 +270,7 @@ impl Lane {
             precision: config.precision,
             average: train.average.map(|config| Average::new(config, &weights::variables(&store))),
             store,
+            lent,
             terms,
             main_loss,
             taps,
@@ -414,14 +418,15 @@ impl Lane {
         result
     }
 
-    /// The student's logits and taps, float32, computed in its own precision.
+    /// The student's logits and taps, float32, computed in its own precision, with what the network lends.
     fn forward(&self, batch: &Batch, want: &Taps, mode: Mode<'_>) -> Result<Features> {
         let _selected = self.precision.select(self.device)?;
         let autocast = self.precision.autocast(self.device)?;
         let features = self.student.forward(batch.view(&self.view)?, want, mode)?;
         let cast = autocast.is_some();
         drop(autocast);
-        Ok(if cast { features.map(|value| value.to_kind(Kind::Float)) } else { features })
+        let features = if cast { features.map(|value| value.to_kind(Kind::Float)) } else { features };
+        Ok(features.with(self.lent.shallow_clone()))
     }
 
     /// One step of training.
