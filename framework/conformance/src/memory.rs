@@ -1,8 +1,7 @@
 //! Whether the process's memory grows.
 
-use std::fs;
-
 use limbeck::error::{Error, Result};
+use limbeck::memory;
 
 /// Takes what memory the process holds and does not use: what is kept would vanish there.
 fn fill_holes() -> Vec<Vec<u8>> {
@@ -10,9 +9,9 @@ fn fill_holes() -> Vec<Vec<u8>> {
     const BLOCKS: usize = 256;
     let (mut taken, mut grown) = (Vec::new(), 0);
     while grown < 2 && taken.len() < 256 * BLOCKS {
-        let before = resident_memory();
+        let before = memory::resident();
         taken.extend((0..BLOCKS).map(|_| vec![1; BLOCK]));
-        let (Some(before), Some(after)) = (before, resident_memory()) else { break };
+        let (Some(before), Some(after)) = (before, memory::resident()) else { break };
         grown = if after >= before + (BLOCK * BLOCKS / 2) as u64 { grown + 1 } else { 0 };
     }
     taken
@@ -28,9 +27,9 @@ pub fn memory_is_steady(bytes: usize, mut work: impl FnMut() -> Result<()>) -> R
     let calls = LEFT_BY_ROUND.div_ceil(bytes.max(1) as u64).clamp(4, 64);
     let mut still = 0;
     for _ in 0..ROUNDS {
-        let before = resident_memory();
+        let before = memory::resident();
         (0..calls).try_for_each(|_| work())?;
-        let (Some(before), Some(after)) = (before, resident_memory()) else { return Ok(()) };
+        let (Some(before), Some(after)) = (before, memory::resident()) else { return Ok(()) };
         still = if after > before + calls * bytes as u64 / 2 { 0 } else { still + 1 };
         if still == 3 {
             return Ok(());
@@ -41,11 +40,4 @@ pub fn memory_is_steady(bytes: usize, mut work: impl FnMut() -> Result<()>) -> R
          what is remembered, and change it in place)",
         ROUNDS * calls
     )))
-}
-
-/// The process's resident memory in bytes, where the system says.
-fn resident_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
