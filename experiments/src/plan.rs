@@ -364,7 +364,7 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         let student = network(&*experiment.student.model, experiment.student.view.as_deref(), &data)
             .map_err(|e| e.within("student"))?;
-        experiment.train.check_rates(&student.signature).map_err(|e| e.within("train"))?;
+        experiment.train.check_groups(&student.signature).map_err(|e| e.within("train"))?;
         experiment.student.precision.check(device).map_err(|e| e.within("student"))?;
         let methods = experiment
             .compare
@@ -544,7 +544,7 @@ fn plan_teacher(
             (TeacherWeights::File(path.to_owned()), file_digest(path)?)
         }
         (None, Some(train)) => {
-            train.check_rates(&network.signature).map_err(|e| e.within("train"))?;
+            train.check_groups(&network.signature).map_err(|e| e.within("train"))?;
             let identity = store::digest(&Identity {
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,

@@ -226,6 +226,11 @@ impl Signature {
         self.groups.iter().filter(|group| group.feature).map(|group| group.name.clone()).collect()
     }
 
+    /// Whether weight decay spares the parameter of that state name where the training asks for `no_decay`.
+    pub fn is_spared(&self, parameter: &str) -> bool {
+        self.no_decay.iter().any(|name| name == parameter)
+    }
+
     /// The group that a parameter belongs to.
     pub fn group_of(&self, parameter: &str) -> Option<&Group> {
         self.groups.iter().find(|group| {

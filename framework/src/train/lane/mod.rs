@@ -92,7 +92,12 @@ const STAGE_STATE: &str = "stage.";
 
 impl RunningStage {
     fn new(flat: FlatParameters, train: &TrainConfig, student: &Signature) -> Result<Self> {
-        let optimizer = train.optimizer.build(flat.buffer())?;
+        let mut optimizer = train.optimizer.build(flat.buffer())?;
+        if train.no_decay {
+            // What methods train beside the student decays in full.
+            let spared = |name: &str| name.strip_prefix("student.").is_some_and(|name| student.is_spared(name));
+            optimizer.decay_only(&flat.spread(|name| if spared(name) { 0.0 } else { 1.0 }))?;
+        }
         let rate = |name: &str| train.rate_of(student, name.strip_prefix("student."));
         let rates = if train.rates.is_empty() { None } else { Some(flat.spread(rate)) };
         let accumulated = if train.accumulate > 1 { Some(flat.buffer().zeros_like()) } else { None };
@@ -250,7 +255,7 @@ impl Lane {
         };
         store.set_device(site.device);
         weights::check_names(&store)?;
-        train.check_rates(student.signature())?;
+        train.check_groups(student.signature())?;
         config.precision.check(site.device)?;
         let terms = build_terms(&config.method, student.signature(), site)?;
         check_main_stage(&config.method, &terms, train.epochs)?;
