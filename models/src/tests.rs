@@ -127,6 +127,32 @@ fn the_signature_tells_the_shapes_of_every_network_and_input() {
 }
 
 #[test]
+fn every_network_lends_its_classifier_and_its_batch_norms_and_spares_biases_and_norms() {
+    for (name, config) in networks() {
+        let (vs, model) = build(config.as_ref(), [3, 32, 32], 7);
+        let signature = model.signature();
+        let classifier = signature.lent_classifier().unwrap();
+        assert_eq!(classifier.tap, "pooled", "{name}");
+        assert_eq!(vs.variables()[&classifier.weight].size()[0], 7, "{name}");
+        let (_, maps) = signature.taps.split_last().unwrap();
+        for tap in maps {
+            let lent = signature.lent_batch_norm(&TapRef::pre_activation(&tap.name));
+            // A stem without one; and units that pass half of the channels on.
+            let none = (name.starts_with("wrn") && tap.name == STEM) || (name == "ShuffleV2" && tap.name != STEM);
+            assert_eq!(lent.is_err(), none, "{name} {}", tap.name);
+            if let Ok(batch_norm) = lent {
+                let channels = vec![tap.shape.channels()];
+                assert_eq!(vs.variables()[&batch_norm.weight].size(), channels, "{name} {}", tap.name);
+                assert_eq!(vs.variables()[&batch_norm.bias].size(), channels, "{name} {}", tap.name);
+            }
+        }
+        for (parameter, variable) in vs.variables().iter().filter(|(_, variable)| variable.requires_grad()) {
+            assert_eq!(signature.is_spared(parameter), variable.dim() == 1, "{name} {parameter}");
+        }
+    }
+}
+
+#[test]
 fn parameters_belong_to_the_groups_of_the_originals_feature_modules() {
     for (kind, parameter, expected) in [
         ("resnet14", "bn1.running_var", "stem"),

@@ -281,6 +281,11 @@ impl Distiller for LiveBrokenDistiller {
                 self.kept.push(loss.shallow_clone());
                 loss
             }
+            "changes what it borrows" => {
+                let (weight, _) = step.teacher.classifier()?;
+                let _ = weight.shallow_clone().g_mul_scalar_(2.0);
+                loss
+            }
             "is no scalar" => distance,
             "panics" => student.matmul(student),
             // Checks look at few steps from the first on; a student is trained for an epoch.
@@ -318,6 +323,11 @@ fn a_broken_distiller_is_caught_by_name() {
                 "changes the teacher",
                 &["teacher, student and labels are left as they are"],
                 "tap `pooled` of the teacher were changed",
+            ),
+            (
+                "changes what it borrows",
+                &["teacher, student and labels are left as they are"],
+                "the lent `fc.weight` of the teacher were changed",
             ),
             (
                 "declares a tap too many",
@@ -609,9 +619,23 @@ impl ModelConfig for BrokenModel {
             feature,
         };
         let stem: &[&str] = if self.fault == "forgets a group" { &["conv"] } else { &["conv", "bn"] };
+        if self.fault == "lends another classifier" {
+            let _ = (path / "fc").randn_standard("other", &[spec.classes, 4]).set_requires_grad(false);
+        }
         let channels = if self.fault == "lies on a shape" { 5 } else { 4 };
-        let taps = vec![TapInfo::map("stem", [channels, height, width]), TapInfo::vector("pooled", 4)];
-        let signature = Signature::new(spec, taps, vec![group("stem", stem, true), group("fc", &["fc"], false)]);
+        let batch_norm = BatchNormInfo::new(&(path / "bn"));
+        let taps =
+            vec![TapInfo::map("stem", [channels, height, width]).behind(batch_norm), TapInfo::vector("pooled", 4)];
+        let groups = vec![group("stem", stem, true), group("fc", &["fc"], false)];
+        let mut classifier = ClassifierInfo::new(&(path / "fc"), "pooled");
+        match self.fault.as_str() {
+            "lends another classifier" => classifier.weight = "fc.other".to_owned(),
+            "lends what it has not" => classifier.weight = "head.weight".to_owned(),
+            _ => {}
+        }
+        let spared = if self.fault == "spares what does not train" { "bn.running_mean" } else { "bn.bias" };
+        let signature =
+            Signature::new(spec, taps, groups).with_classifier(classifier).with_no_decay(vec![spared.to_owned()]);
         Ok(Box::new(LiveBrokenModel { fault: self.fault.clone(), signature, conv, norm, fc, kept: Mutex::default() }))
     }
 }
@@ -639,7 +663,10 @@ impl Model for LiveBrokenModel {
             "ignores groups" => mode != Mode::Eval,
             _ => mode.trains("stem"),
         };
-        let x = input.apply(&self.conv).apply_t(&self.norm, train).relu();
+        let sum = input.apply(&self.conv).apply_t(&self.norm, train);
+        let sum = if self.fault == "scales behind its BatchNorm" { sum * 2.0 } else { sum };
+        record.pre_activation("stem", &sum);
+        let x = sum.relu();
         record.output("stem", &x);
         let pooled = x.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
         record.output("pooled", &pooled);
@@ -667,6 +694,8 @@ fn a_broken_network_is_caught_by_name() {
     const EVALUATION: &str = "evaluation changes nothing and treats samples one by one";
     const WANTED: &str = "the wanted taps are recorded, and what is not there is an error";
     const FROZEN: &str = "what a frozen group computes and remembers stands still";
+    const CLASSIFIER: &str = "the logits are what the classifier that it lends makes of its tap";
+    const BATCH_NORM: &str = "a tap follows the BatchNorm that is lent for it";
     caught(
         Role::Model,
         &[
@@ -682,8 +711,28 @@ fn a_broken_network_is_caught_by_name() {
             ("keeps every tap", &[WANTED], "`stem` alone was wanted, and others were kept: use `Recorder`"),
             ("always trains", &[EVALUATION, FROZEN], "an evaluation changed bn.running_mean, bn.running_var"),
             ("ignores groups", &[FROZEN], "with every group frozen a pass moved bn.running_mean"),
-            ("draws in evaluation", &[WANTED, EVALUATION], "two evaluations gave different logits: is dropout on?"),
+            (
+                "draws in evaluation",
+                &[WANTED, EVALUATION, CLASSIFIER],
+                "two evaluations gave different logits: is dropout on?",
+            ),
             ("trains what it does not use", &["gradients reach every parameter"], "do not depend on `fc.extra`"),
+            ("lends another classifier", &[CLASSIFIER], "`fc.other` makes of tap `pooled` what is"),
+            (
+                "lends what it has not",
+                &[CLASSIFIER, BATCH_NORM],
+                "lends `head.weight`, and has no parameter of that name",
+            ),
+            (
+                "scales behind its BatchNorm",
+                &[BATCH_NORM],
+                "tap `stem:pre` does not follow `bn.weight` and `bn.bias` as the output of their BatchNorm does",
+            ),
+            (
+                "spares what does not train",
+                &["every parameter that weight decay should spare is one that trains"],
+                "`bn.running_mean` is named for `no_decay`, and is no parameter that trains",
+            ),
             ("cancels", &[SINGLE], "apart where 1e-3 is allowed"),
             ("folds nothing well", &["folding BatchNorm changes nothing beyond rounding"], "logits are "),
             ("remembers every pass", &["memory does not grow"], "memory kept growing over"),

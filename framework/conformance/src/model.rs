@@ -4,7 +4,11 @@ use std::collections::HashSet;
 
 use limbeck::cohort::catch;
 use limbeck::error::{Error, Result};
-use limbeck::model::{Features, Form, Mode, Model, ModelConfig, ModelSpec, TapRef, Taps};
+use limbeck::experiment::Precision;
+use limbeck::model::{
+    BatchNormInfo, ClassifierInfo, Features, Form, Lent, Mode, Model, ModelConfig, ModelSpec, TapInfo, TapRef,
+    TapShape, Taps,
+};
 use limbeck::seed::Seed;
 use limbeck::weights;
 use tch::{Kind, Tensor, nn, no_grad_guard};
@@ -23,6 +27,7 @@ const SIDES: [i64; 3] = [32, 64, 224];
 const FLOAT32: f64 = 1e-3;
 const ALONE: f64 = 1e-4;
 const FOLDED: f64 = 1e-9;
+const LENT: f64 = 1e-9;
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
     let found = trial.value("it can be built for colour images of 32, 64 or 224 pixels", || ModelTrial::new(table));
@@ -36,6 +41,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("evaluation changes nothing and treats samples one by one", || subject.evaluates());
     trial.check("what a frozen group computes and remembers stands still", || subject.freezes());
     trial.check("gradients reach every parameter", || subject.gradients());
+    subject.lends(trial);
     trial.check("float32 agrees with float64", || subject.agrees_with_float64());
     let folding = "folding BatchNorm changes nothing beyond rounding";
     match catch(|| tch::no_grad(|| subject.build(Kind::Double)?.model.fold_batch_norm(Kind::Double))) {
@@ -81,6 +87,87 @@ impl LiveModel {
         let now = self.variables();
         let moved = before.iter().zip(&now).filter(|((_, then), (_, now))| !same(then, now));
         moved.map(|((name, _), _)| name.clone()).collect()
+    }
+}
+
+impl LiveModel {
+    /// What the network lends now.
+    fn lent(&self) -> Result<Lent> {
+        Lent::of(self.model.signature(), &weights::variables(&self.store), Precision::Float32)
+    }
+
+    /// Whether the classifier that is lent makes the logits, with other weights than those it began with: they are written
+    /// into what is lent, and the network must compute with them.
+    fn classifies(&self) -> Result<()> {
+        let Some(ClassifierInfo { weight, bias, tap }) = &self.model.signature().classifier else { return Ok(()) };
+        let lent = self.lent()?;
+        for (name, variable) in weights::variables(&self.store) {
+            if name == *weight || bias.as_ref() == Some(&name) {
+                variable.shallow_clone().copy_(&noise(&format!("lent {name}"), &variable.size(), -0.5, 0.5));
+            }
+        }
+        let tap = TapRef::output(tap);
+        let features = self.forward(Mode::Eval, &Taps::from_iter([tap.clone()]))?.with(lent);
+        let apart = distance(&features.classify(features.tap(&tap)?)?, &features.logits, 0.0);
+        ensure(apart <= LENT, || {
+            format!(
+                "`{weight}` makes of tap `{tap}` what is {apart:.1e} from the logits where {LENT:.0e} is allowed: lend the layer \
+                 that computes them, and name the tap before it"
+            )
+        })
+    }
+
+    /// Whether a tap's value before its activation is the sum of its BatchNorm's output and of what does not depend on that.
+    /// With x̂ the normalised value and a shift d, what (2γ, β + d) and (0, β) give deviates by γx̂ + d and −γx̂.
+    fn follows_batch_norm(&self, info: &TapInfo) -> Result<()> {
+        let Some(BatchNormInfo { weight, bias }) = &info.batch_norm else { return Ok(()) };
+        let tap = TapRef::pre_activation(&info.name);
+        let (mut gamma, mut beta) = self.lent()?.batch_norm(&tap)?;
+        let channels = info.shape.channels();
+        ensure(gamma.size() == [channels] && beta.size() == [channels], || {
+            format!(
+                "`{weight}` is lent for tap `{tap}`, which has {channels} channels, and has the shape {:?}",
+                gamma.size()
+            )
+        })?;
+        let value =
+            || -> Result<Tensor> { Ok(self.forward(Mode::Eval, &Taps::from_iter([tap.clone()]))?.tap(&tap)?.copy()) };
+        let (usual, gamma_was, beta_was) = (value()?, gamma.copy(), beta.copy());
+        let shift = noise(&format!("shift {bias}"), &[channels], 0.5, 1.5);
+        gamma.copy_(&(&gamma_was * 2.0));
+        beta.copy_(&(&beta_was + &shift));
+        let more = value()?;
+        gamma.copy_(&gamma.zeros_like());
+        beta.copy_(&beta_was);
+        let less = value()?;
+        gamma.copy_(&gamma_was);
+        let expected = match info.shape {
+            TapShape::Map { .. } => shift.view([1, -1, 1, 1]),
+            TapShape::Tokens { .. } | TapShape::Vector { .. } => shift,
+        };
+        let found = more + &less - &usual * 2.0;
+        let apart = distance(&found, &expected.expand_as(&found), 0.0);
+        ensure(apart <= LENT && !same(&less, &usual), || {
+            format!(
+                "tap `{tap}` does not follow `{weight}` and `{bias}` as the output of their BatchNorm does: lend the last one \
+                 before the activation, and only where it has all channels"
+            )
+        })
+    }
+
+    /// Whether every name that weight decay should spare is that of a parameter, once.
+    fn spares_its_own(&self) -> Result<()> {
+        let mut parameters: HashSet<String> = weights::variables(&self.store)
+            .into_iter()
+            .filter(|(_, variable)| variable.requires_grad())
+            .map(|(name, _)| name)
+            .collect();
+        for name in &self.model.signature().no_decay {
+            ensure(parameters.remove(name), || {
+                format!("`{name}` is named for `no_decay`, and is no parameter that trains, or is named twice")
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -268,6 +355,39 @@ impl ModelTrial {
         live.model.fold_batch_norm(Kind::Double)?;
         let folded = live.forward(Mode::Eval, &want)?;
         let apart = distance(&folded.logits, &plain.logits, 0.0);
-        ensure(apart <= FOLDED, || format!("logits are {apart:.1e} apart where {FOLDED:.0e} is allowed"))
+        ensure(apart <= FOLDED, || format!("logits are {apart:.1e} apart where {FOLDED:.0e} is allowed"))?;
+        live.classifies()
+    }
+
+    /// What the network lends, and what it names for weight decay, is its own.
+    fn lends(&self, trial: &mut Trial) {
+        let (classifier, batch_norm) = (
+            "the logits are what the classifier that it lends makes of its tap",
+            "a tap follows the BatchNorm that is lent for it",
+        );
+        let decay = "every parameter that weight decay should spare is one that trains";
+        let Some(live) = trial.value("it can be built in float64", || self.build(Kind::Double)) else { return };
+        let signature = live.model.signature();
+        if signature.classifier.is_some() {
+            trial.check(classifier, || {
+                let _no_grad = no_grad_guard();
+                live.classifies()
+            });
+        } else {
+            trial.skip(classifier, "the network lends no classifier: `Signature::with_classifier`");
+        }
+        if signature.taps.iter().any(|tap| tap.batch_norm.is_some()) {
+            trial.check(batch_norm, || {
+                let _no_grad = no_grad_guard();
+                signature.taps.iter().try_for_each(|tap| live.follows_batch_norm(tap))
+            });
+        } else {
+            trial.skip(batch_norm, "the network lends no BatchNorm: `TapInfo::behind`");
+        }
+        if signature.no_decay.is_empty() {
+            trial.skip(decay, "the network names none: `Signature::with_no_decay`");
+        } else {
+            trial.check(decay, || live.spares_its_own());
+        }
     }
 }

@@ -61,8 +61,11 @@ impl Lent {
         }
     }
 
-    /// See [`Features::classify`](super::Features::classify).
-    pub(super) fn classify(&self, features: &Tensor) -> Result<Tensor> {
+    /// The logits `[B, classes]` that the classifier makes of features `[B, D]`, in the network's arithmetic.
+    ///
+    /// # Errors
+    /// If the network lends none.
+    pub fn classify(&self, features: &Tensor) -> Result<Tensor> {
         let (weight, bias) = self.classifier.as_ref().ok_or_else(no_classifier)?;
         let device = weight.device();
         let _selected = self.precision.select(device)?;
@@ -72,14 +75,20 @@ impl Lent {
         Ok(at_least_float32(&logits))
     }
 
-    /// See [`Features::classifier`](super::Features::classifier).
-    pub(super) fn classifier(&self) -> Result<(Tensor, Option<Tensor>)> {
+    /// Weight `[classes, D]` and bias `[classes]` of the classifier.
+    ///
+    /// # Errors
+    /// If the network lends none.
+    pub fn classifier(&self) -> Result<(Tensor, Option<Tensor>)> {
         let (weight, bias) = self.classifier.as_ref().ok_or_else(no_classifier)?;
         Ok((at_least_float32(weight), bias.as_ref().map(at_least_float32)))
     }
 
-    /// See [`Features::batch_norm`](super::Features::batch_norm).
-    pub(super) fn batch_norm(&self, tap: &TapRef) -> Result<(Tensor, Tensor)> {
+    /// γ and β, `[C]` each, of the BatchNorm before the tap's activation.
+    ///
+    /// # Errors
+    /// If the network lends none there.
+    pub fn batch_norm(&self, tap: &TapRef) -> Result<(Tensor, Tensor)> {
         let found = self.batch_norms.iter().find(|(name, ..)| tap.form == Form::PreActivation && *name == tap.name);
         let (_, gamma, beta) = found.ok_or_else(|| {
             Error::run(format!("the network lends no BatchNorm before tap `{tap}`: ask the site for it while planning"))
