@@ -43,12 +43,11 @@ impl Full {
         let stem = Stage::new(&mut draft, STEM, &["conv1", "bn1"], None, vec![conv]);
         let stages = SETTING.into_iter().enumerate().map(|(i, (channels, units))| {
             let layer = format!("layer{}", i + 1);
-            let unit = |j| {
-                let path = path / &layer / j;
-                if j == 0 { Unit::halving(&path, &mut draft, channels) } else { Unit::keeping(&path, &mut draft) }
-            };
-            let units = (0..units).map(unit).collect();
-            Stage::new(&mut draft, STAGES[i], &[&layer], None, units)
+            let mut blocks = vec![Unit::halving(&(path / &layer / 0), &mut draft, channels)];
+            for j in 1..units {
+                blocks.push(Unit::keeping(&(path / &layer / j), &mut draft));
+            }
+            Stage::new(&mut draft, STAGES[i], &[&layer], None, blocks)
         });
         let stages = stages.collect();
         let head = draft.conv_bn(path / "conv2", path / "bn2", self::conv(1024, 1));

@@ -138,7 +138,7 @@ fn every_network_lends_its_classifier_and_its_batch_norms_and_spares_biases_and_
         for tap in maps {
             let lent = signature.lent_batch_norm(&TapRef::pre_activation(&tap.name));
             // A stem without one; and units that pass half of the channels on.
-            let none = (name.starts_with("wrn") && tap.name == STEM) || (name == "ShuffleV2" && tap.name != STEM);
+            let none = (name.starts_with("wrn") && tap.name == "stem") || (name == "ShuffleV2" && tap.name != "stem");
             assert_eq!(lent.is_err(), none, "{name} {}", tap.name);
             if let Ok(batch_norm) = lent {
                 let channels = vec![tap.shape.channels()];

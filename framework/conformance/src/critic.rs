@@ -42,8 +42,8 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("a bound on the mutual information is given for fair negatives only", || bound(config));
     trial.check("the order of anchors and of negatives does not matter", || ignores_order(config));
     trial.check("float32 agrees with float64", || {
-        let of = |kind| LiveCritic::new(config, kind)?.losses(&scores(kind));
-        let (found, expected) = (of(Kind::Float)?, of(Kind::Double)?);
+        let found = LiveCritic::new(config, Kind::Float)?.losses(&scores(Kind::Float))?;
+        let expected = LiveCritic::new(config, Kind::Double)?.losses(&scores(Kind::Double))?;
         near(&found, &expected, FLOAT32, "in float32")
     });
     trial.check("everything that it remembers is registered on `params`", || remembers_in_variables(config));
@@ -124,8 +124,8 @@ fn shapes(config: &dyn CriticConfig) -> Result<()> {
 }
 
 fn is_reproducible(config: &dyn CriticConfig) -> Result<()> {
-    let variables = || Ok::<_, Error>(weights::variables(&LiveCritic::new(config, Kind::Float)?.store));
-    for ((name, a), (_, b)) in variables()?.iter().zip(&variables()?) {
+    let (first, second) = (LiveCritic::new(config, Kind::Float)?, LiveCritic::new(config, Kind::Float)?);
+    for ((name, a), (_, b)) in weights::variables(&first.store).iter().zip(&weights::variables(&second.store)) {
         ensure(same(&a.detach(), &b.detach()), || {
             format!("`{name}` begins with other values each time: initialise it by libtorch's generator")
         })?;
@@ -152,8 +152,9 @@ fn is_linear(config: &dyn CriticConfig) -> Result<()> {
     let anchors = embeddings("anchors", &[B, D], Kind::Double);
     let [a, b] = ["a", "b"].map(|name| embeddings(name, &[K, D], Kind::Double));
     for side in SIDES {
-        let score = |candidates: &Tensor| live.critic.score(side, &anchors, candidates);
-        let apart = distance(&score(&(&a * 2.0 + &b))?, &(score(&a)? * 2.0 + score(&b)?), 0.0);
+        let of_sum = live.critic.score(side, &anchors, &(&a * 2.0 + &b))?;
+        let sum = live.critic.score(side, &anchors, &a)? * 2.0 + live.critic.score(side, &anchors, &b)?;
+        let apart = distance(&of_sum, &sum, 0.0);
         ensure(apart <= EXACT, || {
             "the score of a sum of candidates is not the sum of their scores: let `factors` be false".to_owned()
         })?;
@@ -248,8 +249,9 @@ fn ignores_order(config: &dyn CriticConfig) -> Result<()> {
     let usual = scores(Kind::Double);
     let shuffled =
         Scores { positive: usual.positive.flip([0]), negative: usual.negative.flip([0, 1]), mask: None, fair: true };
-    let of = |scores: &Scores| LiveCritic::new(config, Kind::Double)?.losses(scores);
-    near(&of(&shuffled)?, &of(&usual)?, EXACT, "in another order")
+    let found = LiveCritic::new(config, Kind::Double)?.losses(&shuffled)?;
+    let expected = LiveCritic::new(config, Kind::Double)?.losses(&usual)?;
+    near(&found, &expected, EXACT, "in another order")
 }
 
 fn remembers_in_variables(config: &dyn CriticConfig) -> Result<()> {

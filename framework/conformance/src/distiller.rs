@@ -328,10 +328,12 @@ impl DistillerTrial {
             let _no_grad = no_grad_guard();
             term.distiller.after_step(&step)?;
         }
-        let touched = |((name, now), (then, trained)): ((String, &Tensor), (Tensor, bool))| {
-            (now.requires_grad() != trained || !same(&now.detach(), &then)).then_some(name)
-        };
-        let changed = inputs.into_iter().zip(before).filter_map(touched).collect();
+        let mut changed = Vec::new();
+        for ((name, now), (then, trained)) in inputs.into_iter().zip(before) {
+            if now.requires_grad() != trained || !same(&now.detach(), &then) {
+                changed.push(name);
+            }
+        }
         Ok(Measured { phase, loss: total.detach(), student: of_student, own: of_own, lent: of_lent, changed })
     }
 
@@ -369,8 +371,7 @@ impl DistillerTrial {
         for measured in self.all(Input::default())? {
             let trains = measured.phase == Phase::Main
                 || term.initial_stage().is_some_and(|stage| !stage.student_groups.is_empty());
-            let moved = |gradient: &Tensor| gradient.abs().max().double_value(&[]) > 0.0;
-            ensure(!trains || measured.student.values().any(moved), || {
+            ensure(!trains || measured.student.values().any(is_not_zero), || {
                 format!(
                     "in the {:?} phase no gradient reaches the student's logits or taps: is something detached, or under \
                      `no_grad`?",
@@ -419,10 +420,7 @@ impl DistillerTrial {
         let usual = self.totals(input)?;
         for pair in &pairs {
             let name = format!("tap `{}`", pair.student);
-            let reached = |measured: &Measured| {
-                measured.student.get(&name).is_some_and(|gradient| gradient.abs().max().double_value(&[]) > 0.0)
-            };
-            ensure(usual.iter().any(reached), || {
+            ensure(usual.iter().any(|measured| measured.student.get(&name).is_some_and(is_not_zero)), || {
                 format!("the student's {name} is declared in `taps`, but no loss depends on it: do not declare it")
             })?;
             let other = self.totals(Input { replaced: Some(&pair.teacher), ..input })?;
@@ -505,6 +503,10 @@ impl DistillerTrial {
         let mut ends = training.run(folder.path(), others, limit)?;
         Ok(ends.swap_remove(0))
     }
+}
+
+fn is_not_zero(gradient: &Tensor) -> bool {
+    gradient.abs().max().double_value(&[]) > 0.0
 }
 
 /// The gradients that exist, by name.

@@ -237,15 +237,8 @@ impl ModelTrial {
         let live = self.build(Kind::Float)?;
         let signature = live.model.signature();
         for (name, _) in live.variables() {
-            let within = |prefix: &String| {
-                name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            let owners: Vec<&str> = signature
-                .groups
-                .iter()
-                .filter(|group| group.parameters.iter().any(within))
-                .map(|group| group.name.as_str())
-                .collect();
+            let owners: Vec<&str> =
+                signature.groups.iter().filter(|group| group.holds(&name)).map(|group| group.name.as_str()).collect();
             ensure(owners.len() == 1, || match owners.as_slice() {
                 [] => format!("`{name}` is in no group, so that an initial stage cannot train it"),
                 _ => format!("`{name}` is in several groups: {}", owners.join(", ")),
@@ -329,8 +322,9 @@ impl ModelTrial {
     fn agrees_with_float64(&self) -> Result<()> {
         let _no_grad = no_grad_guard();
         // Not in training mode: where a deep network leaves BatchNorm a handful of values, it amplifies any rounding.
-        let logits = |kind| Ok::<_, Error>(self.build(kind)?.forward(Mode::Eval, &Taps::none())?.logits);
-        let apart = distance(&logits(Kind::Float)?, &logits(Kind::Double)?, 0.0);
+        let single = self.build(Kind::Float)?.forward(Mode::Eval, &Taps::none())?.logits;
+        let double = self.build(Kind::Double)?.forward(Mode::Eval, &Taps::none())?.logits;
+        let apart = distance(&single, &double, 0.0);
         ensure(apart <= FLOAT32, || format!("logits are {apart:.1e} apart where {FLOAT32:.0e} is allowed"))
     }
 

@@ -68,17 +68,24 @@ impl SamplerTrial {
         })
     }
 
+    /// `[rows]`
+    fn labels_of(&self, rows: &[i64]) -> Tensor {
+        Tensor::from_slice(&rows.iter().map(|row| self.labels[*row as usize]).collect::<Vec<_>>())
+    }
+
     fn samples(&self) -> i64 {
         self.labels.len() as i64
     }
 
     fn draw(&self, sampler: &mut dyn NegativeSampler, anchors: &[i64], seed: u64) -> Result<Drawn> {
-        let labels: Vec<i64> = anchors.iter().map(|row| self.labels[*row as usize]).collect();
-        let score = |row: &i64| noise(&format!("scores {row}"), &[self.samples()], -5.0, 5.0);
-        let scores = Tensor::stack(&anchors.iter().map(score).collect::<Vec<_>>(), 0).to_kind(Kind::Float);
+        let scores: Vec<Tensor> = anchors
+            .iter()
+            .map(|row| noise(&format!("scores {row}"), &[self.samples()], -5.0, 5.0).to_kind(Kind::Float))
+            .collect();
+        let scores = Tensor::stack(&scores, 0);
         let negatives = sampler.draw(&Draw {
             rows: &Rows::new(anchors.to_vec(), Device::Cpu),
-            labels: &Tensor::from_slice(&labels),
+            labels: &self.labels_of(anchors),
             scores: sampler.wants_scores().then_some(&scores),
             seed: Seed::new(seed),
             device: Device::Cpu,
@@ -119,9 +126,10 @@ impl SamplerTrial {
 
     /// Whether an anchor is among its own negatives, or has none although a bank has some for it.
     fn valid(&self, drawn: &Drawn, anchors: &[i64]) -> Result<()> {
-        let own = match Self::of_batch(drawn) {
-            true => drawn.mask.diagonal(0, 0, 1).any(),
-            false => drawn.mask.gather(1, &column(anchors), false).any(),
+        let own = if Self::of_batch(drawn) {
+            drawn.mask.diagonal(0, 0, 1).any()
+        } else {
+            drawn.mask.gather(1, &column(anchors), false).any()
         };
         ensure(own.int64_value(&[]) == 0, || "a sample is its own negative: leave the anchor's row out".to_owned())?;
         let some = drawn.mask.any_dim(1, false).all().int64_value(&[]) != 0;
@@ -139,21 +147,23 @@ impl SamplerTrial {
     fn keeps_its_form(&self) -> Result<()> {
         let mut sampler = self.build()?;
         let (wants, drawn) = (sampler.wants_bank(), self.draw(sampler.as_mut(), &ANCHORS, 0)?);
-        ensure(wants != Self::of_batch(&drawn), || match wants {
-            true => "a mask over the batch was drawn, although `wants_bank` is true".to_owned(),
-            false => "rows of a bank were drawn, although `wants_bank` is false and none is kept".to_owned(),
+        ensure(wants != Self::of_batch(&drawn), || {
+            let fault = if wants {
+                "a mask over the batch was drawn, although `wants_bank` is true"
+            } else {
+                "rows of a bank were drawn, although `wants_bank` is false and none is kept"
+            };
+            fault.to_owned()
         })
     }
 
     fn spares_class(&self) -> Result<()> {
         let mut sampler = self.build()?;
-        let labels =
-            |rows: &[i64]| Tensor::from_slice(&rows.iter().map(|r| self.labels[*r as usize]).collect::<Vec<_>>());
         let all: Vec<i64> = (0..self.samples()).collect();
         for seed in 0..20 {
             let drawn = self.draw(sampler.as_mut(), &ANCHORS, seed)?;
-            let candidates = if Self::of_batch(&drawn) { labels(&ANCHORS) } else { labels(&all) };
-            let of_class = labels(&ANCHORS).unsqueeze(1).eq_tensor(&candidates.unsqueeze(0));
+            let candidates = if Self::of_batch(&drawn) { self.labels_of(&ANCHORS) } else { self.labels_of(&all) };
+            let of_class = self.labels_of(&ANCHORS).unsqueeze(1).eq_tensor(&candidates.unsqueeze(0));
             ensure(drawn.mask.logical_and(&of_class).any().int64_value(&[]) == 0, || {
                 "a negative is of its anchor's class, although `spares_class` says that none is".to_owned()
             })?;
@@ -176,8 +186,8 @@ impl SamplerTrial {
 
     fn ignores_order(&self) -> Result<()> {
         let shuffled = ORDER.map(|place| ANCHORS[place as usize]);
-        let draw = |anchors: &[i64]| self.draw(self.build()?.as_mut(), anchors, 0);
-        let (usual, other) = (draw(&ANCHORS)?, draw(&shuffled)?);
+        let usual = self.draw(self.build()?.as_mut(), &ANCHORS, 0)?;
+        let other = self.draw(self.build()?.as_mut(), &shuffled, 0)?;
         let order = Tensor::from_slice(&ORDER);
         let mut expected = usual.mask.index_select(0, &order);
         if Self::of_batch(&usual) {

@@ -74,6 +74,15 @@ pub struct Group {
     pub feature: bool,
 }
 
+impl Group {
+    /// Whether the parameter of that state name belongs to it.
+    pub fn holds(&self, parameter: &str) -> bool {
+        self.parameters.iter().any(|prefix| {
+            parameter.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+}
+
 /// The linear layer that makes logits of features, by the names of its parameters in the state dict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassifierInfo {
@@ -233,10 +242,6 @@ impl Signature {
 
     /// The group that a parameter belongs to.
     pub fn group_of(&self, parameter: &str) -> Option<&Group> {
-        self.groups.iter().find(|group| {
-            group.parameters.iter().any(|prefix| {
-                parameter.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            })
-        })
+        self.groups.iter().find(|group| group.holds(parameter))
     }
 }
