@@ -131,7 +131,10 @@ impl Plugin {
     }
 
     /// Proves that name, type and default settings belong together.
-    pub(crate) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(&self) -> Result<()> {
         let written = self.default_table()?;
         let read = self
             .role

@@ -38,6 +38,7 @@
 //! schedules and optimisers have the checks of [`registry::check`](limbeck::registry::check) alone.
 
 mod critic;
+mod data;
 mod dataset;
 mod distiller;
 mod memory;
