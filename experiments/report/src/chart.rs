@@ -1,4 +1,4 @@
-//! Pictures as SVG elements. Colours are classes of the page's style (`page.css`), so that they are right by day and by
+//! Charts as SVG elements. Colours are classes of the page's style (`page.css`), so that they are right by day and by
 //! night: `s0`, `s1`, … for methods, `ink` for text, `rule` for lines.
 
 use std::fmt::Write as _;
@@ -66,7 +66,7 @@ struct Scale {
 impl Scale {
     /// Over these values, about `count` ticks; negative `length` runs upwards.
     fn new(values: impl Iterator<Item = f64>, count: f64, start: f64, length: f64) -> Self {
-        let (low, high) = values.filter(|v| v.is_finite()).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
+        let (low, high) = ends(values.filter(|value| value.is_finite()));
         let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
         let (low, high) = if high - low > 1e-12 * high.abs().max(1e-300) { (low, high) } else { widen(low) };
         let raw = (high - low) / count;
@@ -176,9 +176,8 @@ fn scale_y(values: impl Iterator<Item = (f64, Option<f64>)>) -> Scale {
 
 /// Lines over a common axis of whole numbers, with a band of one deviation to either side.
 pub fn lines(title: &str, x_title: &str, y_title: &str, series: &[Series]) -> String {
-    let points = || series.iter().flat_map(|series| &series.points);
-    let x = Scale::new(points().map(|point| point.0), 6.0, LEFT, WIDTH).whole();
-    let y = scale_y(points().map(|point| (point.1, point.2)));
+    let x = Scale::new(series.iter().flat_map(|series| &series.points).map(|point| point.0), 6.0, LEFT, WIDTH).whole();
+    let y = scale_y(series.iter().flat_map(|series| &series.points).map(|point| (point.1, point.2)));
     let text = drawn(series, &|value| x.place(value), &y, &|value| value.to_string());
     chart(title, &x, &y, [x_title, y_title], &text)
 }
@@ -188,10 +187,10 @@ pub fn lines(title: &str, x_title: &str, y_title: &str, series: &[Series]) -> St
 /// Numbers have their own axis, a logarithmic one if they span more than a factor of ten; other values stand side by side.
 pub fn settings(title: &str, x_title: &str, y_title: &str, values: &[&str], series: &[Series]) -> String {
     let places = places(values);
-    let place = |value: f64| places.get(value as usize).copied().unwrap_or(LEFT);
     let y = scale_y(series.iter().flat_map(|series| &series.points).map(|point| (point.1, point.2)));
-    let name = |value: f64| values.get(value as usize).map_or_else(String::new, |name| (*name).to_owned());
-    let text = drawn(series, &place, &y, &name);
+    let text = drawn(series, &|value| places.get(value as usize).copied().unwrap_or(LEFT), &y, &|value| {
+        values.get(value as usize).map_or_else(String::new, |name| (*name).to_owned())
+    });
     let (axis, below) = named_axis(values, &places, x_title);
     svg(title, LEFT + WIDTH + 12.0, TOP + HEIGHT + below, &(y_axis(&y, y_title) + &axis + &text))
 }
@@ -204,30 +203,39 @@ pub fn numbers(values: &[&str]) -> Option<Vec<f64>> {
 /// Where the values of a setting stand on the horizontal axis.
 fn places(values: &[&str]) -> Vec<f64> {
     let Some(numbers) = numbers(values) else {
-        let share = |at: usize| LEFT + WIDTH * (at as f64 + 0.5) / values.len() as f64;
-        return (0..values.len()).map(share).collect();
+        return (0..values.len()).map(|at| LEFT + WIDTH * (at as f64 + 0.5) / values.len() as f64).collect();
     };
-    let ends = |numbers: &[f64]| numbers.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-    let (low, high) = ends(&numbers);
+    let (low, high) = ends(numbers.iter().copied());
     let wide = low > 0.0 && high / low > 10.0;
     let numbers: Vec<f64> = if wide { numbers.into_iter().map(f64::ln).collect() } else { numbers };
-    let (low, high) = ends(&numbers);
+    let (low, high) = ends(numbers.iter().copied());
     let margin = 0.05 * WIDTH;
-    let share = |value: &f64| if high > low { (value - low) / (high - low) } else { 0.5 };
-    numbers.iter().map(|value| LEFT + margin + (WIDTH - 2.0 * margin) * share(value)).collect()
+    let mut places = Vec::new();
+    for value in numbers {
+        let share = if high > low { (value - low) / (high - low) } else { 0.5 };
+        places.push(LEFT + margin + (WIDTH - 2.0 * margin) * share);
+    }
+    places
+}
+
+/// The lowest and the highest of some numbers.
+fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)))
 }
 
 /// The horizontal axis with a tick and a name for each value, slanted where they are long; names that would cover others
 /// are left out. With the room that it takes below the chart.
 fn named_axis(values: &[&str], places: &[f64], title: &str) -> (String, f64) {
-    const LETTER: f64 = 7.2;
     let bottom = TOP + HEIGHT;
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| places[*a].total_cmp(&places[*b]));
-    let width = |at: usize| LETTER * values[at].chars().count() as f64;
+    let widths: Vec<f64> = values.iter().map(|value| 7.2 * value.chars().count() as f64).collect();
     let are_numbers = numbers(values).is_some();
-    let fit = |pair: &[usize]| places[pair[1]] - places[pair[0]] > (width(pair[0]) + width(pair[1])) / 2.0 + 6.0;
-    let is_slanted = !are_numbers && !order.windows(2).all(fit);
+    let is_slanted = !are_numbers
+        && order.windows(2).any(|pair| {
+            let (one, next) = (pair[0], pair[1]);
+            places[next] - places[one] <= (widths[one] + widths[next]) / 2.0 + 6.0
+        });
     let mut text = String::new();
     let mut taken = f64::MIN;
     for at in order {
@@ -235,9 +243,9 @@ fn named_axis(values: &[&str], places: &[f64], title: &str) -> (String, f64) {
         let _ = writeln!(text, "<path class=\"rule\" d=\"M{place:.1} {bottom}v4\"/>");
         if is_slanted {
             slanted(&mut text, (place + 4.0, bottom + 14.0), values[at]);
-        } else if place - width(at) / 2.0 > taken + 4.0 {
+        } else if place - widths[at] / 2.0 > taken + 4.0 {
             label(&mut text, (place, bottom + 18.0), "middle", values[at]);
-            taken = place + width(at) / 2.0;
+            taken = place + widths[at] / 2.0;
         }
     }
     let longest = values.iter().map(|value| value.chars().count()).max().unwrap_or(0) as f64;
@@ -251,11 +259,9 @@ fn drawn(series: &[Series], x: &dyn Fn(f64) -> f64, y: &Scale, name_of: &dyn Fn(
     let mut text = String::new();
     for Series { index, points, .. } in series {
         if points.iter().any(|point| point.2.is_some_and(|deviation| deviation > 0.0)) {
-            let edge = |sign: f64| {
-                let at = move |point: &(f64, f64, Option<f64>)| (point.0, point.1 + sign * point.2.unwrap_or(0.0));
-                points.iter().map(at).collect::<Vec<(f64, f64)>>()
-            };
-            let outline: Vec<(f64, f64)> = edge(1.0).into_iter().chain(edge(-1.0).into_iter().rev()).collect();
+            let upper = points.iter().map(|(x, y, deviation)| (*x, y + deviation.unwrap_or(0.0)));
+            let lower = points.iter().map(|(x, y, deviation)| (*x, y - deviation.unwrap_or(0.0)));
+            let outline: Vec<(f64, f64)> = upper.chain(lower.rev()).collect();
             let _ = writeln!(text, "<path class=\"band {}\" d=\"{}Z\"/>", class(*index), path(&outline, x, y));
         }
     }
@@ -336,14 +342,16 @@ fn labels(spots: &[Spot], x: &Scale, y: &Scale) -> Vec<(f64, f64, &'static str)>
         let width = 7.5 * spot.name.chars().count() as f64;
         let right = place + 9.0 + width < LEFT + WIDTH;
         let start = if right { place + 9.0 } else { place - 9.0 - width };
-        let free = |height: f64| {
-            let apart = |other: &(f64, f64, f64)| {
-                start > other.1 || start + width < other.0 || (height - other.2).abs() >= LINE - 1.0
-            };
-            placed.iter().all(apart)
-        };
+        let beside: Vec<f64> = placed
+            .iter()
+            .filter(|(left, right, _)| start <= *right && start + width >= *left)
+            .map(|(_, _, height)| *height)
+            .collect();
         let offsets = (0..12).flat_map(|step| [f64::from(step) * LINE / 2.0, -f64::from(step) * LINE / 2.0]);
-        let height = offsets.map(|offset| height + 4.0 + offset).find(|height| free(*height)).unwrap_or(height);
+        let height = offsets
+            .map(|offset| height + 4.0 + offset)
+            .find(|height| beside.iter().all(|other| (height - other).abs() >= LINE - 1.0))
+            .unwrap_or(height);
         placed.push((start, start + width, height));
         result.push(if right { (place + 9.0, height, "start") } else { (place - 9.0, height, "end") });
     }
@@ -418,9 +426,12 @@ impl Heat<'_> {
         svg(self.title, key + 56.0, bottom + 10.0, &text)
     }
 
+    fn name(&self, side: usize, at: usize) -> &str {
+        self.names[side].get(at).map_or("", String::as_str)
+    }
+
     fn cells(&self, margin: f64, side: (f64, f64)) -> String {
         let mut text = String::new();
-        let name = |side: usize, at: usize| self.names[side].get(at).map_or("", String::as_str);
         for (row, values) in self.values.iter().enumerate() {
             for (column, value) in values.iter().enumerate() {
                 let Some(value) = value else { continue };
@@ -432,8 +443,8 @@ impl Heat<'_> {
                     "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"#{red:02x}{green:02x}{blue:02x}\"><title>{} – {}: {value:.3}</title></rect>",
                     side.0,
                     side.1,
-                    escape(name(0, row)),
-                    escape(name(1, column))
+                    escape(self.name(0, row)),
+                    escape(self.name(1, column))
                 );
                 if side.0 >= 28.0 {
                     let tone = if share > 0.6 { "dark" } else { "light" };

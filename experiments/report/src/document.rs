@@ -1,6 +1,6 @@
 //! A report before it is written as HTML, Markdown or LaTeX. Text has `code` between backquotes and nothing else.
 
-use super::table::Table;
+use crate::table::Table;
 
 /// A report.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::document::{Block, Document, Figure, Section};
-use super::picture;
-use super::table::{Cell, Mark, Table};
+use crate::chart;
+use crate::document::{Block, Document, Figure, Section};
+use crate::table::{Cell, Mark, Table};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -128,7 +128,7 @@ fn figure(figure: &Figure) -> Markup {
                 ul.legend {
                     @for (index, name) in figure.legend.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
                         li {
-                            svg class=(picture::class(index)) viewBox="0 0 24 8" aria-hidden="true" { path.line d="M0 4h24" {} }
+                            svg class=(chart::class(index)) viewBox="0 0 24 8" aria-hidden="true" { path.line d="M0 4h24" {} }
                             (name)
                         }
                     }

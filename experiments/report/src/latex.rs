@@ -1,7 +1,7 @@
 //! The tables of a document as LaTeX, with the packages `booktabs` and `xcolor`.
 
-use super::document::{Block, Document};
-use super::table::{Cell, Mark, Table};
+use crate::document::{Block, Document};
+use crate::table::{Cell, Mark, Table};
 
 /// Every table, each within `tabular`, to be put into a `table` of one's own.
 pub fn write(document: &Document) -> String {
@@ -19,10 +19,13 @@ pub fn write(document: &Document) -> String {
 
 fn table(table: &Table) -> String {
     let columns: String = (0..table.header.len()).map(|column| if column < table.left { 'l' } else { 'r' }).collect();
-    let row = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
     let header = row(table.header.iter().map(|title| escape(title)).collect());
     let rows: String = table.rows.iter().map(|cells| row(cells.iter().map(cell).collect())).collect();
     format!("\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n")
+}
+
+fn row(cells: Vec<String>) -> String {
+    format!("{} \\\\\n", cells.join(" & "))
 }
 
 fn cell(cell: &Cell) -> String {

@@ -1,11 +1,11 @@
-//! Numbers for people.
+//! Numbers of a report for people.
 
-use super::statistics::Spread;
-use super::table::NONE;
+use crate::statistics::Spread;
+use crate::table::{Cell, NONE};
 
 /// `61.23 ± 0.45`; without a deviation `61.23`.
 pub fn spread(value: Option<Spread>) -> String {
-    spread_with(value, |mean| format!("{mean:.2}"))
+    spread_with(value, percent)
 }
 
 /// `+1.23 ± 0.45`
@@ -13,12 +13,22 @@ pub fn signed_spread(value: Option<Spread>) -> String {
     spread_with(value, signed)
 }
 
-fn spread_with(value: Option<Spread>, mean: impl Fn(f64) -> String) -> String {
+fn spread_with(value: Option<Spread>, mean: fn(f64) -> String) -> String {
     match value {
         None => NONE.to_owned(),
         Some(Spread { mean: value, deviation: None, .. }) => mean(value),
         Some(Spread { mean: value, deviation: Some(deviation), .. }) => format!("{} ± {deviation:.2}", mean(value)),
     }
+}
+
+/// A cell with the mean of some numbers and their deviation.
+pub fn spread_cell(value: Option<Spread>) -> Cell {
+    Cell::number(spread(value), value.map(|spread| spread.mean))
+}
+
+/// `61.23`
+pub fn percent(value: f64) -> String {
+    format!("{value:.2}")
 }
 
 /// `+1.23`; what rounds to nothing has no sign.
@@ -30,19 +40,6 @@ pub fn signed(value: f64) -> String {
 /// `0.031`, `< 0.001`: a p-value.
 pub fn probability(value: f64) -> String {
     if value < 0.001 { "< 0.001".to_owned() } else { format!("{value:.3}") }
-}
-
-/// `7 433 860`
-pub fn count(value: i64) -> String {
-    let digits = value.unsigned_abs().to_string();
-    let mut text = if value < 0 { "-".to_owned() } else { String::new() };
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// `3.2 s`, `4 min 05 s`, `2 h 03 min`
@@ -70,9 +67,6 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(count(7_433_860), "7 433 860");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(-1000), "-1 000");
         assert_eq!(duration(3.21), "3.2 s");
         assert_eq!(duration(59.97), "1 min 00 s");
         assert_eq!(duration(245.0), "4 min 05 s");

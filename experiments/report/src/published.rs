@@ -11,11 +11,11 @@ use limbeck::optim::Progress;
 use limbeck::precision::Precision;
 use serde::{Deserialize, Serialize};
 
-use super::study::Study;
-use crate::plan;
+use crate::store;
+use crate::study::Study;
 
 /// The tables that come with the command.
-const FILES: [(&str, &str); 1] = [("published/cifar100.toml", include_str!("../../published/cifar100.toml"))];
+const FILES: [(&str, &str); 1] = [("published/cifar100.toml", include_str!("../published/cifar100.toml"))];
 
 /// Every table.
 #[derive(Debug)]
@@ -59,8 +59,11 @@ impl Published {
     /// # Errors
     /// If a table is not what it should be; a test reads them all.
     pub fn load() -> Result<Self> {
-        let read = |(path, text): (&str, &str)| toml::from_str(text).map_err(|e| Error::data(path, e.to_string()));
-        FILES.into_iter().map(read).collect::<Result<_>>().map(Published)
+        let mut sources = Vec::new();
+        for (path, text) in FILES {
+            sources.push(toml::from_str(text).map_err(|error| Error::data(path, error.to_string()))?);
+        }
+        Ok(Published(sources))
     }
 
     /// The published row of a study's data set, views and networks, if there is one teacher and the row exists.
@@ -109,35 +112,50 @@ impl Source {
         if let Some(samples) = train_samples {
             found.push(format!("{samples} training samples, not all"));
         }
-        let trained = teacher.values().filter_map(|teacher| teacher.network()).filter(|own| own.weights.is_none());
-        let teachers = trained.filter_map(|own| own.train.as_ref()).flat_map(|own| differences(own, &self.train));
-        found.extend(teachers.map(|difference| format!("teacher: {difference}")));
+        for network in teacher.values().filter_map(|teacher| teacher.network()) {
+            if let Some(train) = &network.train
+                && network.weights.is_none()
+            {
+                let differences = differences(train, &self.train);
+                found.extend(differences.into_iter().map(|difference| format!("teacher: {difference}")));
+            }
+        }
         found
     }
 }
 
 /// What of one training is not as in another and changes results, in words.
 fn differences(ours: &TrainConfig, theirs: &TrainConfig) -> Vec<String> {
-    let table = |train: &TrainConfig| match toml::Value::try_from(plan::decisive(train)) {
-        Ok(toml::Value::Table(table)) => table,
-        _ => toml::Table::new(),
-    };
-    let (mine, published) = (table(ours), table(theirs));
-    let keys: BTreeSet<&String> = mine.keys().chain(published.keys()).filter(|key| *key != "evaluate_epochs").collect();
-    let differs = |key: &&&String| match key.as_str() {
-        "schedule" => !same_rates(ours, theirs),
-        key => mine.get(key) != published.get(key),
-    };
-    let words = |key: &String| {
+    let (mine, published) = (settings(ours), settings(theirs));
+    let keys: BTreeSet<&String> = mine.keys().chain(published.keys()).collect();
+    let mut words = Vec::new();
+    for key in keys {
+        let (mine, published) = (mine.get(key), published.get(key));
+        let is_same = match key.as_str() {
+            "evaluate_epochs" => true,
+            "schedule" => same_rates(ours, theirs),
+            _ => mine == published,
+        };
+        if is_same {
+            continue;
+        }
         let name = key.replace('_', " ");
-        match (mine.get(key), published.get(key)) {
+        words.push(match (mine, published) {
             (Some(toml::Value::Table(_)), Some(_)) => format!("another {name}"),
             (Some(mine), Some(published)) => format!("{name} {mine}, not {published}"),
             (Some(_), None) => format!("with {name}"),
             (None, _) => format!("without {name}"),
-        }
-    };
-    keys.iter().filter(differs).map(|key| words(key)).collect()
+        });
+    }
+    words
+}
+
+/// The settings of a training that change results.
+fn settings(train: &TrainConfig) -> toml::Table {
+    match toml::Value::try_from(store::decisive(train)) {
+        Ok(toml::Value::Table(settings)) => settings,
+        _ => toml::Table::new(),
+    }
 }
 
 /// Whether two schedules give the same factors, however they are written, over the epochs of the first.
@@ -178,7 +196,7 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sections::evidence::relative_improvement;
+    use crate::sections::evidence::relative_improvement;
 
     #[test]
     fn the_tables_are_complete() {

@@ -1,22 +1,42 @@
-//! The sections of a report, each a module that turns a survey into blocks.
+//! The sections of a report, each a module that turns a survey into blocks and CSV files.
 
-pub mod ablations;
-pub mod classes;
+mod ablations;
+mod classes;
 mod comparison;
 mod cost;
 mod curves;
 pub mod evidence;
-pub mod likeness;
+mod likeness;
+mod mutual_information;
 mod probes;
 mod setting;
+mod without_result;
 
-use super::document::{Block, Document, Section};
-use super::study::{Run, Study};
-use super::table::{Cell, Table};
-use super::{Survey, csv};
+use limbeck::error::Result;
 
-/// The whole report.
-pub fn document(survey: &Survey) -> Document {
+use crate::csv::CsvFile;
+use crate::document::{Block, Document, Section};
+use crate::survey::Survey;
+
+/// The CSV files, in the order in which a report lists them.
+const FILES: [CsvFile; 13] = [
+    comparison::METHODS,
+    comparison::TEACHERS,
+    ablations::FILE,
+    cost::FILE,
+    curves::FILE,
+    evidence::DIFFERENCES,
+    evidence::RANKS,
+    evidence::RELATIVE,
+    likeness::SIMILARITY,
+    likeness::ALIGNMENT,
+    likeness::CORRELATIONS,
+    classes::FILE,
+    probes::FILE,
+];
+
+/// The whole report; `files` are those that [`files`] gave.
+pub fn document(survey: &Survey, files: &[(CsvFile, Option<String>)]) -> Document {
     let sections = [
         Section::new("What was compared", setting::blocks(survey)),
         Section::new("Comparison", comparison::blocks(survey)),
@@ -27,8 +47,8 @@ pub fn document(survey: &Survey) -> Document {
         Section::new("Cost", cost::blocks(survey)),
         Section::new("Curves", curves::blocks(survey)),
         Section::new("Classes", classes::blocks(survey)),
-        Section::new("Runs without a result", without_result(survey)),
-        Section::new("Files", files(survey)),
+        Section::new("Runs without a result", without_result::blocks(survey)),
+        Section::new("Files", list(survey, files)),
     ];
     Document { title: survey.title(), sections: sections.into_iter().flatten().collect() }
 }
@@ -42,43 +62,24 @@ pub fn summary(survey: &Survey) -> Document {
     Document { title: survey.title(), sections: sections.into_iter().flatten().collect() }
 }
 
-/// The distinct values of something over all runs, in the order of the runs.
-fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
-    values.fold(Vec::new(), |mut seen, value| {
-        if !seen.contains(&value) {
-            seen.push(value);
-        }
-        seen
-    })
-}
-
-/// A cell with the study's name where a table is of several: put before a row.
-fn of_study(survey: &Survey, label: &str) -> Option<Cell> {
-    survey.single().is_none().then(|| label.into())
-}
-
-/// The title of that column: studies are pairs of networks, unless points of a sweep share one.
-fn study_column(survey: &Survey) -> Option<&'static str> {
-    let is_pair = |study: &Study| study.point.is_none() || study.pair().as_ref() == Some(&study.label);
-    survey.single().is_none().then(|| if survey.studies.iter().all(is_pair) { "pair" } else { "point" })
-}
-
-fn without_result(survey: &Survey) -> Vec<Block> {
-    let header = study_column(survey).into_iter().chain(["method", "seed", "status", "reason"]);
-    let mut table = Table::new(header).left(5);
-    for study in &survey.studies {
-        for Run { cell, status, reason, .. } in study.runs().filter(|run| !run.reason.is_empty()) {
-            let cells = [cell.method.clone(), cell.seed.to_string(), (*status).to_owned(), reason.clone()];
-            table.row(of_study(survey, &study.label).into_iter().chain(cells.map(Cell::from)));
-        }
+/// The CSV files with their texts, absent where there is no row; none of them if they are not written.
+///
+/// # Errors
+/// If a file cannot be made.
+pub fn files(survey: &Survey) -> Result<Vec<(CsvFile, Option<String>)>> {
+    let mut files = Vec::new();
+    for file in FILES.iter().filter(|_| survey.csv) {
+        files.push((*file, (file.text)(survey)?));
     }
-    if table.rows.is_empty() { Vec::new() } else { vec![Block::Table(table)] }
+    Ok(files)
 }
 
-fn files(survey: &Survey) -> Vec<Block> {
-    if !survey.csv {
+/// What is in the files that are written.
+fn list(survey: &Survey, files: &[(CsvFile, Option<String>)]) -> Vec<Block> {
+    if files.is_empty() {
         return Vec::new();
     }
-    let items = csv::files(survey).map(|(name, _)| format!("{name}: {}", csv::describe(survey.measure, name)));
+    let written = files.iter().filter(|(_, text)| text.is_some());
+    let items = written.map(|(file, _)| format!("{}: {}", file.name, (file.about)(survey)));
     vec!["In full precision:".into(), Block::List(items.collect())]
 }

@@ -7,6 +7,12 @@ use distribution::{chi_squared_tail, student_quantile, student_two_sided, studen
 /// The level of every test and, as 1 − level, of every interval.
 pub const LEVEL: f64 = 0.05;
 
+/// With fewer seeds than this, the order of methods is not established, and the report says so.
+pub const ENOUGH_SEEDS: usize = 3;
+
+/// With fewer pairs than this, nothing is claimed of the methods' ranks.
+pub const ENOUGH_PAIRS: usize = 5;
+
 /// More paired differences than this are not enumerated: 2^20 sign changes take a moment, and so many seeds nobody has.
 const MOST_FLIPPED: usize = 20;
 
@@ -58,8 +64,13 @@ impl Spread {
 /// The differences `ours − theirs` over the keys (seeds) that both have: paired, because runs of one seed saw the same
 /// batches from the same initial weights.
 pub fn differences(ours: &[(u64, f64)], theirs: &[(u64, f64)]) -> Vec<f64> {
-    let their = |seed: &u64| theirs.iter().find(|(other, _)| other == seed).map(|(_, value)| value);
-    ours.iter().filter_map(|(seed, our)| their(seed).map(|their| our - their)).collect()
+    let mut differences = Vec::new();
+    for (seed, our) in ours {
+        if let Some((_, their)) = theirs.iter().find(|(other, _)| other == seed) {
+            differences.push(our - their);
+        }
+    }
+    differences
 }
 
 /// The two-sided p-value of the exact sign-flip test that paired differences are symmetric about 0: the share of all 2^n
@@ -73,11 +84,13 @@ pub fn sign_flip_test(differences: &[f64]) -> Option<f64> {
     // Sums that are equal in exact arithmetic may differ in the last digits.
     let bound = observed - 1e-9 * differences.iter().map(|difference| difference.abs()).sum::<f64>();
     let choices = 1u32 << differences.len();
-    let sum = |signs: u32| -> f64 {
-        differences.iter().enumerate().map(|(at, value)| if signs >> at & 1 == 1 { -value } else { *value }).sum()
-    };
-    let extreme = (0..choices).filter(|signs| sum(*signs).abs() >= bound).count();
+    let extreme = (0..choices).filter(|signs| with_signs(differences, *signs).abs() >= bound).count();
     Some(extreme as f64 / f64::from(choices))
+}
+
+/// The sum of some numbers, those negated whose bit is set.
+fn with_signs(values: &[f64], signs: u32) -> f64 {
+    values.iter().enumerate().map(|(at, value)| if signs >> at & 1 == 1 { -value } else { *value }).sum()
 }
 
 /// Holm's correction: p-values for the claim that none of many is significant by chance alone, in the order given.
@@ -95,12 +108,13 @@ pub fn holm(values: &[f64]) -> Vec<f64> {
 
 /// The ranks of some scores, 1 for the highest; equal ones share the mean of their places.
 pub fn ranks(scores: &[f64]) -> Vec<f64> {
-    let rank = |score: &f64| {
+    let mut ranks = Vec::new();
+    for score in scores {
         let above = scores.iter().filter(|other| *other - score > ROUNDING).count();
         let equal = scores.iter().filter(|other| (*other - score).abs() <= ROUNDING).count();
-        above as f64 + (equal as f64 + 1.0) / 2.0
-    };
-    scores.iter().map(rank).collect()
+        ranks.push(above as f64 + (equal as f64 + 1.0) / 2.0);
+    }
+    ranks
 }
 
 /// Several methods on several pairs, by rank.

@@ -36,8 +36,10 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::cohort;
 use limbeck::error::{Error, Result};
+use limbeck::experiment::TrainConfig;
 use limbeck::files::write_atomically;
-use limbeck::record::{Outcome, ProbedNetwork, Summary};
+use limbeck::probe::PROBE;
+use limbeck::record::{Outcome, PROBE_FORMAT, ProbeRecord, ProbedNetwork, Summary};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +162,24 @@ pub fn summary(folder: &Path) -> Result<Option<Summary>> {
     if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
 }
 
+/// The record in a probe's folder, if it has ended.
+///
+/// # Errors
+/// If the file is there and cannot be read, or is of another format.
+pub fn probe(folder: &Path) -> Result<Option<ProbeRecord>> {
+    let path = folder.join(PROBE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let record: ProbeRecord = read_json(&path)?;
+    match record.format {
+        PROBE_FORMAT => Ok(Some(record)),
+        other => {
+            Err(Error::data(&path, format!("format {other} is not known; this version reads format {PROBE_FORMAT}")))
+        }
+    }
+}
+
 /// Reads a JSON file.
 ///
 /// # Errors
@@ -196,6 +216,17 @@ pub fn digest<T: Serialize>(value: &T) -> Result<String> {
     Ok(blake3::hash(&text).to_hex().to_string())
 }
 
+/// The part of a training configuration that changes results: not how often something is logged, timed or saved.
+pub fn decisive(train: &TrainConfig) -> TrainConfig {
+    let default = TrainConfig::default();
+    TrainConfig {
+        checkpoint_steps: default.checkpoint_steps,
+        log_steps: default.log_steps,
+        timing_steps: default.timing_steps,
+        ..train.clone()
+    }
+}
+
 /// A digest as it stands in the name of a folder.
 pub fn short(digest: &str) -> &str {
     &digest[..digest.len().min(10)]
@@ -208,11 +239,12 @@ pub fn folder_name(name: &str) -> String {
 
 /// A path as seen from a folder, both absolute or both relative to the same place.
 pub fn relative(path: &Path, folder: &Path) -> PathBuf {
-    let below = |(up, above): (usize, &Path)| {
-        let rest = path.strip_prefix(above).ok()?;
-        Some(std::iter::repeat_n(Path::new(".."), up).chain([rest]).collect())
-    };
-    folder.ancestors().enumerate().find_map(below).unwrap_or_else(|| path.to_owned())
+    for (up, above) in folder.ancestors().enumerate() {
+        if let Ok(rest) = path.strip_prefix(above) {
+            return std::iter::repeat_n(Path::new(".."), up).chain([rest]).collect();
+        }
+    }
+    path.to_owned()
 }
 
 #[cfg(test)]

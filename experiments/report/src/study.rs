@@ -1,107 +1,23 @@
 //! What a run folder holds: an experiment, its cells, and what became of them.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use limbeck::config;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
-use limbeck::record::{
-    Accuracies, Accuracy, Ensemble, Measure, Outcome, ProbeRecord, ProbedNetwork, SIMILARITY_FORMAT, SUMMARY_FORMAT,
-    Similarity, Summary, TeacherRecord, TeacherSimilarity,
-};
-use limbeck::{cohort, config, weights};
-use tch::{Kind, Tensor};
+use limbeck::record::{Accuracies, Accuracy, Ensemble, Measure, ProbeRecord, ProbedNetwork, Summary, TeacherRecord};
 
-use crate::probes;
-use crate::store::{self, CellEntry, PlanFile, PointEntry, ProbeEntry, SweepFile};
-
-use super::statistics::{Spread, differences};
+use crate::run::Run;
+use crate::statistics::{Spread, differences};
+use crate::store::{self, CellEntry, PlanFile, ProbeEntry, SweepFile};
 
 /// The version of `plan.json` that reports read.
 const PLAN_FORMAT: u32 = 1;
 
 /// The version of `sweep.json` that reports read.
 const SWEEP_FORMAT: u32 = 1;
-
-/// A cell and what became of it.
-#[derive(Debug)]
-pub struct Run {
-    pub cell: CellEntry,
-    /// Its folder.
-    pub path: PathBuf,
-    /// What it says of itself; absent if it has not ended or cannot be read.
-    pub summary: Option<Summary>,
-    /// What it has in common with its teachers; absent if that was not measured.
-    pub similarity: Option<Similarity>,
-    /// `finished`, `failed` or `missing`.
-    pub status: &'static str,
-    /// Why it has no result; empty if it has one.
-    pub reason: String,
-    /// The three accuracies, if it has a result.
-    pub accuracies: Option<Accuracies>,
-}
-
-impl Run {
-    fn missing(cell: CellEntry, path: PathBuf, reason: String) -> Run {
-        Run { cell, path, summary: None, similarity: None, status: "missing", reason, accuracies: None }
-    }
-
-    fn read(dir: &Path, cell: CellEntry) -> Run {
-        let path = dir.join(&cell.folder);
-        let missing = |cell, reason| Run::missing(cell, path.clone(), reason);
-        let text = match fs::read_to_string(path.join(cohort::SUMMARY)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return missing(cell, "it has not ended; run the experiment again and it goes on".to_owned());
-            }
-            Err(error) => return missing(cell, format!("its summary.json cannot be read: {error}")),
-        };
-        match serde_json::from_str::<Summary>(&text) {
-            Err(error) => missing(cell, format!("its summary.json is damaged: {error}")),
-            Ok(summary) if summary.format != SUMMARY_FORMAT => {
-                let found = summary.format;
-                missing(
-                    cell,
-                    format!("its summary.json has format {found}; this version reads format {SUMMARY_FORMAT}"),
-                )
-            }
-            Ok(summary) if (&summary.method, summary.seed) != (&cell.method, cell.seed) => {
-                missing(cell, format!("its summary.json is of {}, seed {}", summary.method, summary.seed))
-            }
-            Ok(summary) => match (&summary.outcome, summary.accuracy.clone()) {
-                (Outcome::Failed { reason, .. }, _) => {
-                    let reason = reason.clone();
-                    let status = "failed";
-                    Run { cell, path, summary: Some(summary), similarity: None, status, reason, accuracies: None }
-                }
-                (Outcome::Finished, None) => missing(cell, "its summary.json has no accuracy".to_owned()),
-                (Outcome::Finished, accuracies) => {
-                    let similarity = store::read_json(&path.join(cohort::SIMILARITY)).ok();
-                    let similarity = similarity.filter(|found: &Similarity| found.format == SIMILARITY_FORMAT);
-                    let (status, reason) = ("finished", String::new());
-                    Run { cell, path, summary: Some(summary), similarity, status, reason, accuracies }
-                }
-            },
-        }
-    }
-
-    /// What it has in common with a teacher, provided that it was measured with these weights.
-    pub fn beside(&self, teacher: &TeacherRecord) -> Option<&TeacherSimilarity> {
-        let same = |found: &&TeacherSimilarity| (&found.name, &found.digest) == (&teacher.name, &teacher.digest);
-        self.similarity.as_ref()?.teachers.iter().find(same)
-    }
-
-    /// The absolute difference of the correlations of the classes' logits, student's and teacher's: `[C, C]`, float64.
-    pub fn correlation_difference(&self, teacher: &TeacherRecord) -> Option<Tensor> {
-        self.beside(teacher)?;
-        let tensors = weights::read(&self.path.join(cohort::CORRELATIONS)).ok()?.tensors;
-        let (student, theirs) = (tensors.get("student")?, tensors.get(&format!("teacher.{}", teacher.name))?);
-        let same = student.size() == theirs.size() && student.dim() == 2;
-        same.then(|| (theirs.to_kind(Kind::Double) - student.to_kind(Kind::Double)).abs())
-    }
-}
 
 /// One experiment: usually a pair of networks.
 #[derive(Debug)]
@@ -163,6 +79,18 @@ pub struct Method {
 }
 
 impl Method {
+    fn new(name: &str, runs: Vec<Run>) -> Self {
+        Method {
+            name: name.to_owned(),
+            runs,
+            results: Vec::new(),
+            score: None,
+            top5: None,
+            differences: Vec::new(),
+            difference: None,
+        }
+    }
+
     pub fn scores(&self) -> Vec<(u64, f64)> {
         self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.score())).collect()
     }
@@ -190,12 +118,16 @@ impl Study {
                 format!("format {} is not known; this version reads format {SWEEP_FORMAT}", sweep.format),
             ));
         }
-        let begun = sweep.points.into_iter().filter(|point| dir.join(&point.folder).join(store::EXPERIMENT).is_file());
-        let study = |entry: PointEntry| {
-            let point = Point { folder: dir.to_owned(), sweep: sweep.name.clone(), label: entry.label, at: entry.at };
-            Study::read_one(&dir.join(entry.folder), Some(point))
-        };
-        let studies: Vec<Study> = begun.map(study).collect::<Result<_>>()?;
+        let mut studies = Vec::new();
+        for entry in sweep.points {
+            let folder = dir.join(&entry.folder);
+            // A point is there once something of it was run.
+            if folder.join(store::EXPERIMENT).is_file() {
+                let point =
+                    Point { folder: dir.to_owned(), sweep: sweep.name.clone(), label: entry.label, at: entry.at };
+                studies.push(Study::read_one(&folder, Some(point))?);
+            }
+        }
         if studies.is_empty() {
             return Err(Error::plan(format!("nothing of the sweep in {} was run yet", dir.display())));
         }
@@ -212,10 +144,12 @@ impl Study {
             )));
         }
         let experiment = config::load(&path, &[])?;
-        let PlanFile { cells, probes, .. } = read_plan(dir)?;
-        let methods = group(&experiment, cells, dir, point.is_some());
-        let record = |entry: &ProbeEntry| probes::read(&dir.join(&entry.folder)).ok().flatten();
-        let probes = probes.into_iter().map(|entry| ProbeRun { record: record(&entry), entry }).collect();
+        let plan = read_plan(dir)?;
+        let methods = group(&experiment, plan.cells, dir, point.is_some());
+        let mut probes = Vec::new();
+        for entry in plan.probes {
+            probes.push(ProbeRun { record: store::probe(&dir.join(&entry.folder)).ok().flatten(), entry });
+        }
         let teachers = teachers(&experiment, &methods);
         let label = experiment.name.clone();
         let measure = measure(&methods);
@@ -239,8 +173,10 @@ impl Study {
     /// The recipes of student and teachers, whatever is made of them: the same of studies that differ in settings alone.
     pub fn networks(&self) -> String {
         let Experiment { student, teacher, .. } = &self.experiment;
-        let networks: Vec<_> =
-            teacher.iter().filter_map(|(name, teacher)| Some((name, &teacher.network()?.model))).collect();
+        let mut networks = Vec::new();
+        for (name, teacher) in teacher {
+            networks.extend(teacher.network().map(|network| (name, &network.model)));
+        }
         serde_json::to_string(&(&student.model, networks)).unwrap_or_default()
     }
 
@@ -249,8 +185,8 @@ impl Study {
     pub fn ensemble(&self) -> Option<&Ensemble> {
         let networks = self.teachers.iter().filter(|teacher| teacher.members.is_empty());
         let own: BTreeSet<_> = networks.map(|teacher| (&teacher.name, &teacher.digest)).collect();
-        let is_own = |found: &&Ensemble| found.teachers.iter().zip(&found.digests).collect::<BTreeSet<_>>() == own;
-        self.summaries().filter_map(|summary| summary.ensemble.as_ref()).find(is_own)
+        let mut ensembles = self.summaries().filter_map(|summary| summary.ensemble.as_ref());
+        ensembles.find(|found| found.teachers.iter().zip(&found.digests).collect::<BTreeSet<_>>() == own)
     }
 
     /// Chooses the accuracy that is shown and the method that others are compared with.
@@ -265,10 +201,10 @@ impl Study {
         }
         for method in &mut self.methods {
             for run in &mut method.runs {
-                match run.accuracies.as_ref().map(|accuracies| pick(accuracy, accuracies)) {
-                    Some(Some(accuracy)) => method.results.push((run.cell.seed, accuracy)),
-                    Some(None) => run.reason = format!("it has no {}", accuracy.describe(measure)),
-                    None => {}
+                let Some(accuracies) = &run.accuracies else { continue };
+                match pick(accuracy, accuracies) {
+                    Some(accuracy) => method.results.push((run.cell.seed, accuracy)),
+                    None => run.reason = format!("it has no {}", accuracy.describe(measure)),
                 }
             }
             method.score = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.score()));
@@ -294,15 +230,22 @@ impl Study {
 
     /// The student trained by the labels alone: a method that has no term.
     pub fn scratch(&self) -> Option<&Method> {
-        let alone = |method: &&Method| self.experiment.method(&method.name).is_ok_and(|config| config.terms.is_empty());
-        self.methods.iter().find(alone)
+        let mut methods = self.methods.iter();
+        methods.find(|method| self.experiment.method(&method.name).is_ok_and(|config| config.terms.is_empty()))
     }
 
     /// The scores of a probe's classifiers on networks that never trained, by seed.
     pub fn untrained(&self, probe: &str) -> Vec<(u64, f64)> {
-        let of = |run: &&ProbeRun| run.entry.probe == probe && run.entry.network == ProbedNetwork::Untrained;
-        let runs = self.probes.iter().filter(of);
-        runs.filter_map(|run| Some((run.entry.seed, run.record.as_ref()?.test.score()))).collect()
+        let mut scores = Vec::new();
+        for ProbeRun { entry, record } in &self.probes {
+            if let Some(record) = record
+                && entry.probe == probe
+                && entry.network == ProbedNetwork::Untrained
+            {
+                scores.push((entry.seed, record.test.score()));
+            }
+        }
+        scores
     }
 
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
@@ -315,9 +258,15 @@ impl Study {
 
     /// The teacher that differences are taken to: the most accurate of those that could be measured.
     pub fn best_teacher(&self) -> Option<&TeacherRecord> {
-        let score = |teacher: &TeacherRecord| teacher.test.map(|test| test.score());
-        let measured = self.teachers.iter().filter(|teacher| teacher.test.is_some());
-        measured.reduce(|best, teacher| if score(teacher) > score(best) { teacher } else { best })
+        let mut best: Option<(&TeacherRecord, f64)> = None;
+        for teacher in &self.teachers {
+            if let Some(test) = teacher.test
+                && best.is_none_or(|(_, highest)| test.score() > highest)
+            {
+                best = Some((teacher, test.score()));
+            }
+        }
+        best.map(|(teacher, _)| teacher)
     }
 
     /// A method's mean minus the best teacher's accuracy.
@@ -365,35 +314,24 @@ fn read_plan(dir: &Path) -> Result<PlanFile> {
 /// lacks are there as missing, unless it is that of a point of a sweep, where they are excluded.
 fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path, is_point: bool) -> Vec<Method> {
     let compare = &experiment.compare;
-    let new = |name: &str| Method {
-        name: name.to_owned(),
-        runs: Vec::new(),
-        results: Vec::new(),
-        score: None,
-        top5: None,
-        differences: Vec::new(),
-        difference: None,
-    };
-    let mut methods: Vec<Method> = compare.methods.iter().map(|name| new(name)).collect();
-    for cell in cells {
-        let at = methods.iter().position(|method| method.name == cell.method).unwrap_or_else(|| {
-            methods.push(new(&cell.method));
-            methods.len() - 1
-        });
-        methods[at].runs.push(Run::read(dir, cell));
+    let mut methods: IndexMap<&str, Vec<Run>> =
+        compare.methods.iter().map(|name| (name.as_str(), Vec::new())).collect();
+    for cell in &cells {
+        methods.entry(&cell.method).or_default().push(Run::read(dir, cell.clone()));
     }
-    for method in &mut methods {
+    for (name, runs) in &mut methods {
         for seed in compare.seeds.iter().filter(|_| !is_point) {
-            if !method.runs.iter().any(|run| run.cell.seed == *seed) {
-                let cell = CellEntry { method: method.name.clone(), seed: *seed, folder: PathBuf::new() };
-                let reason = "plan.json has no such cell".to_owned();
-                method.runs.push(Run::missing(cell, PathBuf::new(), reason));
+            if !runs.iter().any(|run| run.cell.seed == *seed) {
+                let cell = CellEntry { method: (*name).to_owned(), seed: *seed, folder: PathBuf::new() };
+                runs.push(Run::missing(cell, PathBuf::new(), "plan.json has no such cell".to_owned()));
             }
         }
-        let place = |seed| compare.seeds.iter().position(|known| *known == seed).unwrap_or(usize::MAX);
-        method.runs.sort_by_key(|run| (place(run.cell.seed), run.cell.seed));
+        runs.sort_by_key(|run| {
+            let seed = run.cell.seed;
+            (compare.seeds.iter().position(|known| *known == seed).unwrap_or(usize::MAX), seed)
+        });
     }
-    methods
+    methods.into_iter().map(|(name, runs)| Method::new(name, runs)).collect()
 }
 
 fn pick(choice: AccuracyChoice, accuracies: &Accuracies) -> Option<Accuracy> {

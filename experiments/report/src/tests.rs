@@ -1,6 +1,10 @@
-//! Reports of hand-made runs. The texts are pinned: `report/tests/*.md`.
+//! Reports of hand-made runs. The texts are pinned: `tests/*.md`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use limbeck::experiment::AccuracyChoice;
 use limbeck::precision::Precision;
 use limbeck::record::{
     Accuracies, Accuracy, ClassAccuracy, Environment, EpochAccuracy, EpochRecord, Outcome, SIMILARITY_FORMAT,
@@ -210,7 +214,7 @@ fn rows(dir: &Path, name: &str) -> Vec<String> {
 
 /// Compares with a pinned text; `LIMBECK_PIN=1` writes it anew, to be read before it is committed.
 fn pinned(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/tests").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests").join(name);
     if std::env::var_os("LIMBECK_PIN").is_some() {
         fs::write(&path, text).unwrap();
     }

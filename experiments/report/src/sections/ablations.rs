@@ -1,90 +1,127 @@
 //! Ablations: the accuracy by a setting that points of a sweep differ in.
 
-use crate::report::Survey;
-use crate::report::document::{Block, Figure};
-use crate::report::numbers::spread;
-use crate::report::picture::{self, Series};
-use crate::report::study::Study;
-use crate::report::table::{Cell, Table};
+use std::path::Path;
 
-use super::distinct;
+use indexmap::{IndexMap, IndexSet};
+use serde::Serialize;
+
+use crate::chart::{self, Series};
+use crate::csv::{self, Columns, CsvFile};
+use crate::document::{Block, Figure};
+use crate::numbers::spread_cell;
+use crate::study::Study;
+use crate::survey::Survey;
+use crate::table::{Cell, Table};
 
 /// The most pictures of one axis; the tables have all panels.
 const PANELS: usize = 12;
 
+/// The numbers of the pictures.
+pub const FILE: CsvFile = CsvFile {
+    name: "ablations.csv",
+    about: |_| "a row for each method at each value of a setting, the others held",
+    text: |survey| csv::text(rows(survey)),
+};
+
+/// A method at a point of a panel.
+#[derive(Serialize)]
+struct AblationRow<'a> {
+    sweep: &'a str,
+    axis: &'a str,
+    value: &'a str,
+    held: String,
+    method: &'a str,
+    seeds: usize,
+    #[serde(flatten)]
+    score: Columns,
+}
+
 /// An axis of a sweep that is a setting: along it the networks are the same.
-pub struct Axis<'a> {
-    pub sweep: &'a str,
-    pub name: &'a str,
+struct Axis<'a> {
+    sweep: &'a str,
+    name: &'a str,
     /// One for each combination of values of the other axes.
-    pub panels: Vec<Panel<'a>>,
+    panels: Vec<Panel<'a>>,
+}
+
+impl<'a> Axis<'a> {
+    fn studies(&self) -> impl Iterator<Item = &'a Study> {
+        self.panels.iter().flat_map(|panel| &panel.points).map(|(_, study)| *study)
+    }
 }
 
 /// Points of a sweep that differ in one axis alone.
-pub struct Panel<'a> {
+struct Panel<'a> {
     /// The axes that are held, those with one value left out: (axis, value).
     held: Vec<(&'a str, &'a str)>,
     /// (value, study), in the order of the axis, at least two.
-    pub points: Vec<(&'a str, &'a Study)>,
+    points: Vec<(&'a str, &'a Study)>,
 }
 
 impl Panel<'_> {
     /// `critic = nce, width = 64`; empty where nothing else varies.
-    pub fn held(&self) -> String {
+    fn held(&self) -> String {
         self.held.iter().map(|(axis, value)| format!("{axis} = {value}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether its points have the same networks.
+    fn has_one_pair(&self) -> bool {
+        self.points.iter().map(|(_, study)| study.networks()).collect::<IndexSet<_>>().len() == 1
     }
 }
 
 /// The axes of all sweeps that are settings, in the order of the sweep.
-pub fn axes(survey: &Survey) -> Vec<Axis<'_>> {
-    let folders = distinct(survey.studies.iter().filter_map(|study| Some(&study.point.as_ref()?.folder)));
+fn axes(survey: &Survey) -> Vec<Axis<'_>> {
+    let mut sweeps: IndexMap<&Path, Vec<&Study>> = IndexMap::new();
+    for study in &survey.studies {
+        if let Some(point) = &study.point {
+            sweeps.entry(&point.folder).or_default().push(study);
+        }
+    }
     let mut axes = Vec::new();
-    for folder in folders {
-        let points = survey.studies.iter().filter(|study| study.point.as_ref().is_some_and(|p| p.folder == *folder));
-        let points: Vec<&Study> = points.collect();
-        let names = distinct(points.iter().flat_map(|study| coordinates(study).map(|(axis, _)| axis)));
-        let several = |name: &&str| distinct(points.iter().map(|study| value(study, name))).len() > 1;
-        let varying: Vec<&str> = names.into_iter().filter(several).collect();
+    for points in sweeps.values() {
+        let varying = varying(points);
         for name in &varying {
-            let panels = panels(&points, name, &varying);
-            let is_setting = |panel: &Panel<'_>| distinct(panel.points.iter().map(|(_, s)| s.networks())).len() == 1;
-            if !panels.is_empty() && panels.iter().all(is_setting) {
-                axes.push(Axis { sweep: points.first().map_or("", |study| study.title()), name, panels });
+            let panels = panels(points, name, &varying);
+            if !panels.is_empty() && panels.iter().all(Panel::has_one_pair) {
+                axes.push(Axis { sweep: points[0].title(), name, panels });
             }
         }
     }
     axes
 }
 
-fn coordinates(study: &Study) -> impl Iterator<Item = (&str, &str)> {
-    let at = study.point.iter().flat_map(|point| &point.at);
-    at.map(|(axis, value)| (axis.as_str(), value.as_str()))
+/// The axes along which points of a sweep have several values.
+fn varying<'a>(points: &[&'a Study]) -> Vec<&'a str> {
+    let mut names: IndexSet<&str> = IndexSet::new();
+    for point in points.iter().filter_map(|study| study.point.as_ref()) {
+        names.extend(point.at.keys().map(String::as_str));
+    }
+    names.retain(|name| points.iter().any(|study| value(study, name) != value(points[0], name)));
+    names.into_iter().collect()
 }
 
+/// Where a study is along an axis.
 fn value<'a>(study: &'a Study, axis: &str) -> &'a str {
-    coordinates(study).find(|(name, _)| *name == axis).map_or("", |(_, value)| value)
+    study.point.as_ref().and_then(|point| point.at.get(axis)).map_or("", String::as_str)
 }
 
 /// The points by what they have in common beside one axis.
 fn panels<'a>(points: &[&'a Study], axis: &str, varying: &[&'a str]) -> Vec<Panel<'a>> {
-    let mut panels: Vec<Panel<'a>> = Vec::new();
+    let mut panels: IndexMap<Vec<(&str, &str)>, Vec<(&str, &Study)>> = IndexMap::new();
     for study in points {
         let others = varying.iter().filter(|other| **other != axis);
-        let held: Vec<(&str, &str)> = others.map(|other| (*other, value(study, other))).collect();
-        let point = (value(study, axis), *study);
-        match panels.iter_mut().find(|panel| panel.held == held) {
-            Some(panel) => panel.points.push(point),
-            None => panels.push(Panel { held, points: vec![point] }),
-        }
+        let held = others.map(|other| (*other, value(study, other))).collect();
+        panels.entry(held).or_default().push((value(study, axis), *study));
     }
-    panels.retain(|panel| panel.points.len() > 1);
-    panels
+    panels.retain(|_, points| points.len() > 1);
+    panels.into_iter().map(|(held, points)| Panel { held, points }).collect()
 }
 
 /// For each axis its pictures and a table.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
     let axes = axes(survey);
-    let sweeps = distinct(axes.iter().map(|axis| axis.sweep)).len();
+    let sweeps = axes.iter().map(|axis| axis.sweep).collect::<IndexSet<_>>().len();
     let mut blocks = Vec::new();
     for axis in &axes {
         let methods = methods(survey, axis);
@@ -103,9 +140,8 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
 
 /// The methods that have a result at any point.
 fn methods<'a>(survey: &'a Survey, axis: &Axis<'_>) -> Vec<&'a str> {
-    let studies = || axis.panels.iter().flat_map(|panel| &panel.points).map(|(_, study)| study);
     let methods = survey.methods.iter().map(String::as_str);
-    methods.filter(|method| studies().any(|study| study.mean(method).is_some())).collect()
+    methods.filter(|method| axis.studies().any(|study| study.mean(method).is_some())).collect()
 }
 
 fn text(survey: &Survey, axis: &Axis<'_>) -> String {
@@ -115,14 +151,14 @@ fn text(survey: &Survey, axis: &Axis<'_>) -> String {
         axis.name,
         survey.accuracy.describe(survey.measure)
     );
-    let studies = || axis.panels.iter().flat_map(|panel| &panel.points).map(|(_, study)| study);
-    let spreads = || studies().flat_map(|study| &study.methods).filter_map(|method| method.score);
-    text += match (spreads().any(|score| score.count > 1), spreads().all(|score| score.count > 1)) {
-        (true, true) => " The band is one sample deviation over seeds to either side.",
-        (true, false) => {
-            " The band is one sample deviation over seeds to either side; where there is one seed it has no width."
-        }
-        _ => " Of one seed there is no deviation, and no band: how far seeds scatter is not known.",
+    let seeds: IndexSet<usize> =
+        axis.studies().flat_map(|study| &study.methods).filter_map(|method| Some(method.score?.count)).collect();
+    text += if seeds.iter().all(|count| *count > 1) && !seeds.is_empty() {
+        " The band is one sample deviation over seeds to either side."
+    } else if seeds.iter().any(|count| *count > 1) {
+        " The band is one sample deviation over seeds to either side; where there is one seed it has no width."
+    } else {
+        " Of one seed there is no deviation, and no band: how far seeds scatter is not known."
     };
     let panels = axis.panels.len();
     if panels > 1 {
@@ -136,55 +172,75 @@ fn text(survey: &Survey, axis: &Axis<'_>) -> String {
 
 fn figure(survey: &Survey, axis: &Axis<'_>, panel: &Panel<'_>, methods: &[&str]) -> Figure {
     let values: Vec<&str> = panel.points.iter().map(|(value, _)| *value).collect();
-    let series = |(index, name): (usize, &&str)| {
-        let point = |(at, (_, study)): (usize, &(&str, &Study))| {
-            let score = study.method(name)?.score?;
-            Some((at as f64, score.mean, score.deviation))
-        };
-        let mut points: Vec<_> = panel.points.iter().enumerate().filter_map(point).collect();
-        sort_by_value(&mut points, &values);
-        Series { name: (*name).to_owned(), index, points }
-    };
-    let series: Vec<Series> = methods.iter().enumerate().map(series).collect();
+    let mut series = Vec::new();
+    let mut legend = Vec::new();
+    for (index, name) in methods.iter().enumerate() {
+        let points = points(panel, name, &values);
+        legend.push(if points.is_empty() { String::new() } else { (*name).to_owned() });
+        series.push(Series { name: (*name).to_owned(), index, points });
+    }
     let caption =
         if panel.held.is_empty() { format!("{} by {}", survey.measure.title(), axis.name) } else { panel.held() };
     let title = format!("{}: {} by {}, {}", axis.sweep, survey.measure.short(), axis.name, panel.held());
-    let svg = picture::settings(
-        title.trim_end_matches(", "),
-        axis.name,
-        &format!("{} %", survey.measure.short()),
-        &values,
-        &series,
-    );
-    let is_drawn =
-        |(name, series): (&&str, &Series)| if series.points.is_empty() { String::new() } else { (*name).to_owned() };
-    let legend = methods.iter().zip(&series).map(is_drawn).collect();
-    Figure { caption, svg, legend, numbers: survey.csv.then_some("ablations.csv") }
+    let unit = format!("{} %", survey.measure.short());
+    let svg = chart::settings(title.trim_end_matches(", "), axis.name, &unit, &values, &series);
+    Figure { caption, svg, legend, numbers: FILE.name_if_written(survey) }
 }
 
-/// Numbers are joined by their size, whatever their order in the file.
-fn sort_by_value(points: &mut [(f64, f64, Option<f64>)], values: &[&str]) {
-    if let Some(numbers) = picture::numbers(values) {
+/// (place among the values, mean, deviation) of a method. Numbers are joined by their size, whatever their order in the file.
+fn points(panel: &Panel<'_>, method: &str, values: &[&str]) -> Vec<(f64, f64, Option<f64>)> {
+    let mut points = Vec::new();
+    for (at, (_, study)) in panel.points.iter().enumerate() {
+        if let Some(score) = study.method(method).and_then(|method| method.score) {
+            points.push((at as f64, score.mean, score.deviation));
+        }
+    }
+    if let Some(numbers) = chart::numbers(values) {
         points.sort_by(|a, b| numbers[a.0 as usize].total_cmp(&numbers[b.0 as usize]));
     }
+    points
 }
 
 /// Every value of every panel, a column for each method.
 fn table(survey: &Survey, axis: &Axis<'_>, methods: &[&str]) -> Table {
-    let others: Vec<&str> =
-        axis.panels.iter().take(1).flat_map(|panel| panel.held.iter().map(|(axis, _)| *axis)).collect();
-    let header = others.iter().copied().chain([axis.name]).chain(methods.iter().copied());
+    let mut header: Vec<&str> = Vec::new();
+    if let Some(panel) = axis.panels.first() {
+        header.extend(panel.held.iter().map(|(axis, _)| *axis));
+    }
+    header.push(axis.name);
+    let left = header.len();
+    header.extend(methods);
     let caption = format!("{} by `{}`", survey.measure.title(), axis.name);
-    let mut table = Table::new(header).left(others.len() + 1).caption(caption);
+    let mut table = Table::new(header).left(left).caption(caption);
     for panel in &axis.panels {
         for (value, study) in &panel.points {
-            let accuracy = |name: &&str| {
-                let score = study.method(name).and_then(|method| method.score);
-                Cell::number(spread(score), score.map(|score| score.mean))
-            };
-            let place = panel.held.iter().map(|(_, value)| Cell::from(*value)).chain([Cell::from(*value)]);
-            table.row(place.chain(methods.iter().map(accuracy)));
+            let mut row: Vec<Cell> = panel.held.iter().map(|(_, value)| Cell::from(*value)).collect();
+            row.push((*value).into());
+            row.extend(methods.iter().map(|name| spread_cell(study.method(name).and_then(|method| method.score))));
+            table.row(row);
         }
     }
     table
+}
+
+fn rows(survey: &Survey) -> Vec<AblationRow<'_>> {
+    let mut rows = Vec::new();
+    for axis in axes(survey) {
+        for panel in &axis.panels {
+            for (value, study) in &panel.points {
+                for method in study.methods.iter().filter(|method| method.score.is_some()) {
+                    rows.push(AblationRow {
+                        sweep: axis.sweep,
+                        axis: axis.name,
+                        value,
+                        held: panel.held(),
+                        method: &method.name,
+                        seeds: method.results.len(),
+                        score: csv::spread(survey.measure.key(), method.score).into(),
+                    });
+                }
+            }
+        }
+    }
+    rows
 }

@@ -1,13 +1,36 @@
 //! Which classes gained and which lost, against the baseline.
 
 use indexmap::IndexMap;
-use limbeck::record::{ClassAccuracy, Measure};
+use limbeck::record::Measure;
+use serde::Serialize;
 
-use crate::report::Survey;
-use crate::report::document::{Block, Figure};
-use crate::report::picture;
-use crate::report::statistics::Spread;
-use crate::report::study::{Method, Study};
+use crate::chart;
+use crate::csv::{self, Columns, CsvFile};
+use crate::document::{Block, Figure};
+use crate::statistics::Spread;
+use crate::study::Method;
+use crate::survey::Survey;
+
+/// The numbers of the pictures.
+pub const FILE: CsvFile = CsvFile {
+    name: "classes.csv",
+    about: |survey| match survey.measure {
+        Measure::Top1 => "accuracy by class, mean over seeds",
+        Measure::MeanAveragePrecision => "average precision by class, mean over seeds",
+    },
+    text: |survey| csv::text(rows(survey)),
+};
+
+/// A method's class.
+#[derive(Serialize)]
+struct ClassRow<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    class: &'a str,
+    /// One column.
+    #[serde(flatten)]
+    score: Columns,
+}
 
 /// A picture for each method with results beside the baseline's.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
@@ -19,15 +42,13 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
             if differences.is_empty() {
                 continue;
             }
-            let place = if survey.single().is_some() { String::new() } else { format!("{}: ", study.label) };
-            let caption = format!("{place}{} minus {}", method.name, baseline.name);
+            let caption = format!("{}{} minus {}", survey.place(study), method.name, baseline.name);
             let what = match survey.measure {
                 Measure::Top1 => "Accuracy",
                 Measure::MeanAveragePrecision => "Average precision",
             };
-            let title = format!("{what} by class, {caption}");
-            let svg = picture::bars(&title, "points", &differences);
-            figures.push(Figure { caption, svg, legend: Vec::new(), numbers: survey.csv.then_some("classes.csv") });
+            let svg = chart::bars(&format!("{what} by class, {caption}"), "points", &differences);
+            figures.push(Figure { caption, svg, legend: Vec::new(), numbers: FILE.name_if_written(survey) });
         }
     }
     if figures.is_empty() {
@@ -44,27 +65,48 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     vec![Block::Text(text), Block::Figures(figures)]
 }
 
-/// The accuracy, or average precision, of every class that a test sample has, in percent: mean over the seeds that were
-/// measured.
-pub fn accuracies(method: &Method) -> Vec<(String, f64)> {
+/// The score of every class that a test sample has, in percent: mean over the seeds that were measured.
+fn scores(method: &Method) -> Vec<(&str, f64)> {
     let measured: Vec<_> = method.runs.iter().filter_map(|run| run.similarity.as_ref()).collect();
-    let Some(first) = measured.first() else { return Vec::new() };
-    let mean = |(at, class): (usize, &ClassAccuracy)| {
-        let found = measured.iter().filter_map(|found| found.classes.get(at));
-        Some((class.name.clone(), Spread::of(found.filter_map(ClassAccuracy::share))?.mean))
-    };
-    first.classes.iter().enumerate().filter_map(mean).collect()
+    let mut scores = Vec::new();
+    for (at, class) in measured.iter().take(1).flat_map(|first| first.classes.iter().enumerate()) {
+        let shares = measured.iter().filter_map(|found| found.classes.get(at)?.share());
+        if let Some(spread) = Spread::of(shares) {
+            scores.push((class.name.as_str(), spread.mean));
+        }
+    }
+    scores
 }
 
 /// Of the classes that both have, by name.
 fn differences(method: &Method, baseline: &Method) -> Vec<(String, f64)> {
-    let theirs: IndexMap<String, f64> = accuracies(baseline).into_iter().collect();
-    let difference = |(name, ours): (String, f64)| theirs.get(&name).map(|theirs| (name, ours - theirs));
-    accuracies(method).into_iter().filter_map(difference).collect()
+    let theirs: IndexMap<&str, f64> = scores(baseline).into_iter().collect();
+    let mut differences = Vec::new();
+    for (class, ours) in scores(method) {
+        if let Some(theirs) = theirs.get(class) {
+            differences.push((class.to_owned(), ours - theirs));
+        }
+    }
+    differences
 }
 
-/// Every study and method with its classes.
-pub fn all(survey: &Survey) -> impl Iterator<Item = (&Study, &Method, Vec<(String, f64)>)> {
-    let methods = survey.studies.iter().flat_map(|study| study.methods.iter().map(move |method| (study, method)));
-    methods.map(|(study, method)| (study, method, accuracies(method)))
+fn rows(survey: &Survey) -> Vec<ClassRow<'_>> {
+    let column = match survey.measure {
+        Measure::Top1 => "top1",
+        Measure::MeanAveragePrecision => "average_precision",
+    };
+    let mut rows = Vec::new();
+    for study in &survey.studies {
+        for method in &study.methods {
+            for (class, score) in scores(method) {
+                rows.push(ClassRow {
+                    experiment: &study.experiment.name,
+                    method: &method.name,
+                    class,
+                    score: [(column.to_owned(), Some(score))].into(),
+                });
+            }
+        }
+    }
+    rows
 }

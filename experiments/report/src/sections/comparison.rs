@@ -1,15 +1,62 @@
 //! The comparison: accuracy by method and pair, differences to the baseline, published numbers beside them.
 
 use indexmap::IndexMap;
+use limbeck::experiment::AccuracyChoice;
 use limbeck::record::{Accuracy, Measure};
+use serde::Serialize;
 
-use crate::progress::plural;
-use crate::report::document::Block;
-use crate::report::numbers::{signed, signed_spread, spread};
-use crate::report::statistics::{Spread, differences};
-use crate::report::study::{Method, Study};
-use crate::report::table::{Cell, Mark, NONE, Table};
-use crate::report::{ENOUGH_SEEDS, Survey};
+use crate::csv::{self, Columns, CsvFile};
+use crate::document::Block;
+use crate::numbers::{percent, signed, signed_spread, spread, spread_cell};
+use crate::statistics::{ENOUGH_SEEDS, Spread, differences};
+use crate::study::{Method, Study};
+use crate::survey::Survey;
+use crate::table::{Cell, Mark, NONE, Table};
+use crate::words::plural;
+
+/// The methods.
+pub const METHODS: CsvFile = CsvFile {
+    name: "comparison.csv",
+    about: |_| "a row for each method",
+    text: |survey| csv::text(method_rows(survey)),
+};
+
+/// The teachers.
+pub const TEACHERS: CsvFile = CsvFile {
+    name: "teachers.csv",
+    about: |_| "where there are several: every teacher that was asked, and all of them together",
+    text: |survey| csv::text(teacher_rows(survey)),
+};
+
+/// A method of an experiment.
+#[derive(Serialize)]
+struct MethodRow<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    accuracy: AccuracyChoice,
+    seeds: usize,
+    seeds_planned: usize,
+    #[serde(flatten)]
+    scores: Columns,
+    baseline: &'a str,
+    difference_mean: Option<f64>,
+    difference_deviation: Option<f64>,
+    difference_seeds: Option<usize>,
+    teacher: Option<&'a str>,
+    teacher_difference: Option<f64>,
+    published: Option<f64>,
+}
+
+/// A teacher of an experiment with several, or all of its networks together.
+#[derive(Serialize)]
+struct TeacherRow<'a> {
+    experiment: &'a str,
+    teacher: &'a str,
+    model: &'a str,
+    members: String,
+    #[serde(flatten)]
+    test: Columns,
+}
 
 /// Everything.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
@@ -28,35 +75,6 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     blocks
 }
 
-/// One study's methods, and its teachers where there are several.
-fn in_full(survey: &Survey, study: &Study) -> impl Iterator<Item = Block> {
-    let teachers = teachers(survey, study);
-    let caption = if teachers.is_some() { "Students" } else { "" };
-    [Some(detail(survey, study).caption(caption)), teachers].into_iter().flatten().map(Block::Table)
-}
-
-/// What several teachers are worth, one by one and together.
-fn teachers(survey: &Survey, study: &Study) -> Option<Table> {
-    if study.teachers.len() < 2 {
-        return None;
-    }
-    let top5 = (survey.measure == Measure::Top1).then_some("top-5");
-    let header = ["teacher", "what it is", survey.measure.short()].into_iter().chain(top5);
-    let mut table = Table::new(header).left(2).caption("Teachers, on the test split");
-    let mut row = |name: String, what: &str, test: Option<Accuracy>| {
-        let number = |value: Option<f64>| Cell::number(value.map_or(NONE.to_owned(), |v| format!("{v:.2}")), value);
-        let numbers =
-            [Some(number(test.map(|test| test.score()))), top5.map(|_| number(test.and_then(|test| test.top5())))];
-        table.row([name.into(), Cell::from(what)].into_iter().chain(numbers.into_iter().flatten()));
-    };
-    study.teachers.iter().for_each(|teacher| row(teacher.name.clone(), &teacher.model, teacher.test));
-    if let Some(ensemble) = study.ensemble() {
-        let name = format!("ensemble of {}", ensemble.teachers.join(", "));
-        row(name, "mean of their probabilities", Some(ensemble.test));
-    }
-    Some(table)
-}
-
 /// The tables that say most, the protocol, and what must be known to believe them.
 pub fn summary(survey: &Survey) -> Vec<Block> {
     let mut blocks = vec![Block::List(survey.studies.iter().map(protocol).collect()), Block::Text(reading(survey))];
@@ -66,6 +84,43 @@ pub fn summary(survey: &Survey) -> Vec<Block> {
     }
     blocks.extend(notes(survey));
     blocks
+}
+
+/// One study's methods, and its teachers where there are several.
+fn in_full(survey: &Survey, study: &Study) -> Vec<Block> {
+    let methods = detail(survey, study);
+    match teachers(survey, study) {
+        Some(teachers) => vec![Block::Table(methods.caption("Students")), Block::Table(teachers)],
+        None => vec![Block::Table(methods)],
+    }
+}
+
+/// What several teachers are worth, one by one and together.
+fn teachers(survey: &Survey, study: &Study) -> Option<Table> {
+    if study.teachers.len() < 2 {
+        return None;
+    }
+    let mut header = vec!["teacher", "what it is", survey.measure.short()];
+    if survey.measure == Measure::Top1 {
+        header.push("top-5");
+    }
+    let mut table = Table::new(header).left(2).caption("Teachers, on the test split");
+    for teacher in &study.teachers {
+        table.row(teacher_cells(survey, &teacher.name, &teacher.model, teacher.test));
+    }
+    if let Some(ensemble) = study.ensemble() {
+        let name = format!("ensemble of {}", ensemble.teachers.join(", "));
+        table.row(teacher_cells(survey, &name, "mean of their probabilities", Some(ensemble.test)));
+    }
+    Some(table)
+}
+
+fn teacher_cells(survey: &Survey, name: &str, what: &str, test: Option<Accuracy>) -> Vec<Cell> {
+    let mut cells = vec![name.into(), what.into(), Cell::maybe(test.map(|test| test.score()), percent)];
+    if survey.measure == Measure::Top1 {
+        cells.push(Cell::maybe(test.and_then(|test| test.top5()), percent));
+    }
+    cells
 }
 
 /// A line: what was trained on what, for how long, with which seeds.
@@ -91,68 +146,83 @@ fn reading(survey: &Survey) -> String {
 
 /// Methods by pairs: accuracies, then differences.
 fn overview(survey: &Survey) -> [Block; 2] {
-    let header = || std::iter::once("method".to_owned()).chain(survey.studies.iter().map(|study| study.label.clone()));
-    let any = survey.studies.iter().any(|study| survey.published.of(study).is_some());
-    let title = survey.measure.title();
-    let title = if any { format!("{title}; published in parentheses") } else { title.to_owned() };
-    let mut accuracies = Table::new(header()).caption(title);
-    accuracies.row(std::iter::once("teacher".into()).chain(survey.studies.iter().map(|study| {
-        let best = study.best_teacher();
-        let teacher = best.and_then(|teacher| teacher.test).map(|test| test.score());
-        // What was published is of one network.
-        let published = survey.published.of(study).filter(|_| best.is_some_and(|teacher| teacher.members.is_empty()));
-        let published = published.map(|(_, pair)| pair.teacher());
-        Cell::number(with_published(teacher.map_or(NONE.to_owned(), |score| format!("{score:.2}")), published), teacher)
-    })));
-    if survey.studies.iter().any(|study| study.ensemble().is_some()) {
-        let together = |study: &Study| {
-            let score = study.ensemble().map(|ensemble| ensemble.test.score());
-            Cell::number(score.map_or(NONE.to_owned(), |score| format!("{score:.2}")), score)
-        };
-        accuracies
-            .row(std::iter::once("all asked teachers together".into()).chain(survey.studies.iter().map(together)));
+    let mut header = vec!["method"];
+    header.extend(survey.studies.iter().map(|study| study.label.as_str()));
+    let mut title = survey.measure.title().to_owned();
+    if survey.studies.iter().any(|study| survey.published.of(study).is_some()) {
+        title += "; published in parentheses";
     }
-    let mut table = Table::new(header()).caption(format!("Difference to `{}` in points", survey.baseline));
+    let mut accuracies = Table::new(header.iter().copied()).caption(title);
+    let mut row = vec![Cell::from("teacher")];
+    row.extend(survey.studies.iter().map(|study| teacher_accuracy(survey, study)));
+    accuracies.row(row);
+    if survey.studies.iter().any(|study| study.ensemble().is_some()) {
+        let mut row = vec![Cell::from("all asked teachers together")];
+        for study in &survey.studies {
+            row.push(Cell::maybe(study.ensemble().map(|ensemble| ensemble.test.score()), percent));
+        }
+        accuracies.row(row);
+    }
+    let mut differences = Table::new(header).caption(format!("Difference to `{}` in points", survey.baseline));
     for name in &survey.methods {
-        let cell = |study: &Study| {
-            let score = study.method(name).and_then(|method| method.score);
-            let text = with_published(spread(score), survey.published.accuracy(study, name));
-            Cell::number(text, score.map(|score| score.mean)).marked(place(study, score))
-        };
-        accuracies.row(std::iter::once(name.into()).chain(survey.studies.iter().map(cell)));
+        let mut row = vec![Cell::from(name)];
+        row.extend(survey.studies.iter().map(|study| accuracy(survey, study, name)));
+        accuracies.row(row);
         if *name != survey.baseline {
-            let cell = |study: &Study| difference(study.method(name).and_then(|method| method.difference));
-            table.row(std::iter::once(name.into()).chain(survey.studies.iter().map(cell)));
+            let mut row = vec![Cell::from(name)];
+            for study in &survey.studies {
+                row.push(difference(study.method(name).and_then(|method| method.difference)));
+            }
+            differences.row(row);
         }
     }
-    [Block::Table(accuracies), Block::Table(table)]
+    [Block::Table(accuracies), Block::Table(differences)]
+}
+
+/// The best teacher's accuracy, the published one of a single network beside it.
+fn teacher_accuracy(survey: &Survey, study: &Study) -> Cell {
+    let Some(teacher) = study.best_teacher() else { return NONE.into() };
+    let score = teacher.test.map(|test| test.score());
+    let published = survey.published.of(study).filter(|_| teacher.members.is_empty());
+    let text = score.map_or_else(|| NONE.to_owned(), percent);
+    Cell::number(with_published(text, published.map(|(_, pair)| pair.teacher())), score)
+}
+
+/// A method's accuracy, the published one beside it.
+fn accuracy(survey: &Survey, study: &Study, method: &str) -> Cell {
+    let score = study.method(method).and_then(|method| method.score);
+    let text = with_published(spread(score), survey.published.accuracy(study, method));
+    Cell::number(text, score.map(|score| score.mean)).marked(place(study, score))
 }
 
 fn with_published(text: String, published: Option<f64>) -> String {
-    published.map_or(text.clone(), |published| format!("{text} ({published:.2})"))
+    match published {
+        Some(published) => format!("{text} ({published:.2})"),
+        None => text,
+    }
 }
 
 /// The mean of the differences, coloured where it is further from 0 than they scatter.
 pub fn difference(difference: Option<Spread>) -> Cell {
-    let mark = difference.and_then(|difference| match difference.deviation {
-        Some(deviation) if difference.mean > deviation => Some(Mark::Above),
-        Some(deviation) if difference.mean < -deviation => Some(Mark::Below),
+    let mark = match difference {
+        Some(Spread { mean, deviation: Some(deviation), .. }) if mean > deviation => Some(Mark::Above),
+        Some(Spread { mean, deviation: Some(deviation), .. }) if mean < -deviation => Some(Mark::Below),
         _ => None,
-    });
+    };
     Cell::number(signed_spread(difference), difference.map(|difference| difference.mean)).marked(mark)
 }
 
 /// Whether a mean, as it is shown, is the highest or the second highest of a study with several.
 fn place(study: &Study, score: Option<Spread>) -> Option<Mark> {
-    let shown = |score: Spread| format!("{:.2}", score.mean);
-    let mut means: Vec<Spread> = study.methods.iter().filter_map(|method| method.score).collect();
+    let mut means: Vec<f64> = study.methods.iter().filter_map(|method| Some(method.score?.mean)).collect();
     if means.len() < 2 {
         return None;
     }
-    means.sort_by(|a, b| b.mean.total_cmp(&a.mean));
-    let mut shown_means: Vec<String> = means.into_iter().map(shown).collect();
-    shown_means.dedup();
-    match shown_means.iter().position(|mean| Some(mean) == score.map(shown).as_ref())? {
+    means.sort_by(|a, b| b.total_cmp(a));
+    let mut shown: Vec<String> = means.into_iter().map(percent).collect();
+    shown.dedup();
+    let own = percent(score?.mean);
+    match shown.iter().position(|mean| *mean == own)? {
         0 => Some(Mark::Best),
         1 => Some(Mark::Second),
         _ => None,
@@ -162,33 +232,31 @@ fn place(study: &Study, score: Option<Spread>) -> Option<Mark> {
 /// One study in full.
 fn detail(survey: &Survey, study: &Study) -> Table {
     let has_published = survey.published.of(study).is_some();
+    let has_top5 = survey.measure == Measure::Top1;
     let best_teacher = study.best_teacher();
-    let top5 = (survey.measure == Measure::Top1).then_some("top-5");
-    let mut header: Vec<String> =
-        ["method", "seeds", survey.measure.short()].into_iter().chain(top5).map(str::to_owned).collect();
+    let mut header = vec!["method".to_owned(), "seeds".to_owned(), survey.measure.short().to_owned()];
+    header.extend(has_top5.then(|| "top-5".to_owned()));
     header.extend(has_published.then(|| "published".to_owned()));
     header.extend([format!("to {}", survey.baseline), "common".to_owned()]);
     header.extend(best_teacher.map(|teacher| format!("to teacher {}", teacher.name)));
     let mut table = Table::new(header);
     for method in &study.methods {
-        let mark = place(study, method.score);
-        let number = |spread: Option<Spread>, text: String| Cell::number(text, spread.map(|spread| spread.mean));
         let mut row: Vec<Cell> = vec![method.name.as_str().into(), seeds(method).into()];
-        row.push(number(method.score, spread(method.score)).marked(mark));
-        row.extend(top5.map(|_| number(method.top5, spread(method.top5))));
-        if has_published {
-            let value = survey.published.accuracy(study, &method.name);
-            row.push(Cell::number(value.map_or(NONE.to_owned(), |value| format!("{value:.2}")), value));
+        row.push(spread_cell(method.score).marked(place(study, method.score)));
+        if has_top5 {
+            row.push(spread_cell(method.top5));
         }
-        row.extend(if method.name == survey.baseline {
-            ["baseline".into(), NONE.into()]
+        if has_published {
+            row.push(Cell::maybe(survey.published.accuracy(study, &method.name), percent));
+        }
+        if method.name == survey.baseline {
+            row.extend(["baseline".into(), NONE.into()]);
         } else {
             let common = method.difference.map_or_else(|| NONE.to_owned(), |difference| difference.count.to_string());
-            [difference(method.difference), common.into()]
-        });
+            row.extend([difference(method.difference), common.into()]);
+        }
         if best_teacher.is_some() {
-            let value = study.to_teacher(method);
-            row.push(Cell::number(value.map_or_else(|| NONE.to_owned(), signed), value));
+            row.push(Cell::maybe(study.to_teacher(method), signed));
         }
         table.row(row);
     }
@@ -207,30 +275,28 @@ fn seeds(method: &Method) -> String {
 fn notes(survey: &Survey) -> Option<Block> {
     let mut notes: Vec<String> = Vec::new();
     if survey.studies.iter().any(|study| study.methods.iter().filter(|method| method.score.is_some()).count() > 1) {
-        let leads = survey.studies.iter().filter_map(|study| lead(survey, study));
         notes.push("Bold: the highest mean; italic or underlined: the second.".to_owned());
-        notes.extend(leads);
+        notes.extend(survey.studies.iter().filter_map(|study| lead(survey, study)));
     }
-    let mut of_studies: IndexMap<String, Vec<&str>> = IndexMap::new();
+    // What holds of several studies is said once.
+    let mut studies: IndexMap<String, Vec<&str>> = IndexMap::new();
     for study in &survey.studies {
         for note in study_notes(survey, study) {
-            of_studies.entry(note).or_default().push(&study.label);
+            studies.entry(note).or_default().push(&study.label);
         }
     }
-    let about = |(text, labels): (String, Vec<&str>)| match survey.single() {
-        Some(_) => text,
-        None => format!("{}: {text}", labels.join("; ")),
-    };
-    notes.extend(of_studies.into_iter().map(about));
+    for (note, labels) in studies {
+        notes.push(if survey.single().is_some() { note } else { format!("{}: {note}", labels.join("; ")) });
+    }
     (!notes.is_empty()).then_some(Block::List(notes))
 }
 
 fn study_notes(survey: &Survey, study: &Study) -> Vec<String> {
     let mut notes = Vec::new();
-    let with_result = || study.methods.iter().filter(|method| method.score.is_some());
-    if let Some(fewest) = with_result().map(|method| method.results.len()).min()
+    let with_result: Vec<&Method> = study.methods.iter().filter(|method| method.score.is_some()).collect();
+    if let Some(fewest) = with_result.iter().map(|method| method.results.len()).min()
         && fewest < ENOUGH_SEEDS
-        && with_result().count() > 1
+        && with_result.len() > 1
     {
         let seeds = if fewest == 1 { "a single seed".to_owned() } else { plural(fewest as u64, "seed") };
         notes.push(format!(
@@ -240,45 +306,51 @@ fn study_notes(survey: &Survey, study: &Study) -> Vec<String> {
     if study.methods.iter().any(|method| method.results.len() < method.runs.len()) {
         notes.push("Runs without a result are left out of the means; the report lists them. Means over different seeds are not paired: compare by the differences.".to_owned());
     }
-    if study.mean(&survey.baseline).is_none() && with_result().next().is_some() {
+    if study.mean(&survey.baseline).is_none() && !with_result.is_empty() {
         notes.push(format!("The baseline `{}` has no result, so there are no differences to it.", survey.baseline));
     }
-    let unlabelled: Vec<String> = with_result()
-        .filter(|method| study.experiment.method(&method.name).is_ok_and(|config| config.cross_entropy == 0.0))
-        .map(|method| format!("`{}`", method.name))
-        .collect();
-    if !unlabelled.is_empty() {
-        let probes = if study.probes.is_empty() { "a linear probe would say" } else { "the linear probes say" };
-        notes.push(format!(
-            "Trained without labels: {}. Where no term of such a method teaches the last layer, it is as it was drawn, and this \
-             table says nothing of the student's features; {probes} what they are worth.",
-            unlabelled.join(", ")
-        ));
-    }
+    notes.extend(without_labels(study, &with_result));
     if study.teachers.len() > 1
         && let Some(teacher) = study.best_teacher()
     {
         notes.push(format!("The difference to the teacher is to `{}`, the most accurate one.", teacher.name));
     }
-    if let Some((source, pair)) = survey.published.of(study) {
-        let deviations = source.deviations(pair, study, survey.accuracy);
-        let differs = if deviations.is_empty() {
-            String::new()
-        } else {
-            format!(" These runs differ ({}): the two are not comparable.", deviations.join(", "))
-        };
-        let others = survey.published.others(study);
-        let others = if others.is_empty() {
-            String::new()
-        } else {
-            format!(" Not set as the published ones of their names, and so without: {}.", others.join(", "))
-        };
-        notes.push(format!(
-            "Published: table {} of {} ({}).{differs}{others}",
-            pair.table, source.source, source.protocol
-        ));
-    }
+    notes.extend(published(survey, study));
     notes
+}
+
+/// Which methods train without labels, and what their accuracy says then.
+fn without_labels(study: &Study, methods: &[&Method]) -> Option<String> {
+    let mut names = Vec::new();
+    for method in methods {
+        if study.experiment.method(&method.name).is_ok_and(|config| config.cross_entropy == 0.0) {
+            names.push(format!("`{}`", method.name));
+        }
+    }
+    if names.is_empty() {
+        return None;
+    }
+    let probes = if study.probes.is_empty() { "a linear probe would say" } else { "the linear probes say" };
+    Some(format!(
+        "Trained without labels: {}. Where no term of such a method teaches the last layer, it is as it was drawn, and this \
+         table says nothing of the student's features; {probes} what they are worth.",
+        names.join(", ")
+    ))
+}
+
+/// Where the published numbers are from, and what differs here.
+fn published(survey: &Survey, study: &Study) -> Option<String> {
+    let (source, pair) = survey.published.of(study)?;
+    let mut note = format!("Published: table {} of {} ({}).", pair.table, source.source, source.protocol);
+    let deviations = source.deviations(pair, study, survey.accuracy);
+    if !deviations.is_empty() {
+        note += &format!(" These runs differ ({}): the two are not comparable.", deviations.join(", "));
+    }
+    let others = survey.published.others(study);
+    if !others.is_empty() {
+        note += &format!(" Not set as the published ones of their names, and so without: {}.", others.join(", "));
+    }
+    Some(note)
 }
 
 /// How far the best method is ahead of the next, and whether that is more than the seeds scatter.
@@ -292,12 +364,66 @@ fn lead(survey: &Survey, study: &Study) -> Option<String> {
         Some(deviation) if lead.mean.abs() <= deviation => ": within the deviation, so their order is not established",
         _ => "",
     };
-    let place = if survey.single().is_some() { String::new() } else { format!("{}: ", study.label) };
     Some(format!(
-        "{place}The paired difference of `{}` to `{}`, the next, is {} over {}{verdict}.",
+        "{}The paired difference of `{}` to `{}`, the next, is {} over {}{verdict}.",
+        survey.place(study),
         first.name,
         second.name,
         signed_spread(Some(lead)),
         if lead.count == 1 { "one seed".to_owned() } else { format!("{} common seeds", lead.count) },
     ))
+}
+
+fn method_rows(survey: &Survey) -> Vec<MethodRow<'_>> {
+    let mut rows = Vec::new();
+    for study in &survey.studies {
+        for method in &study.methods {
+            let mut scores: Columns = csv::spread(survey.measure.key(), method.score).into();
+            if survey.measure == Measure::Top1 {
+                scores.extend(csv::spread("top5", method.top5));
+            }
+            rows.push(MethodRow {
+                experiment: &study.experiment.name,
+                method: &method.name,
+                accuracy: survey.accuracy,
+                seeds: method.results.len(),
+                seeds_planned: method.runs.len(),
+                scores,
+                baseline: &survey.baseline,
+                difference_mean: method.difference.map(|difference| difference.mean),
+                difference_deviation: method.difference.and_then(|difference| difference.deviation),
+                difference_seeds: method.difference.map(|difference| difference.count),
+                teacher: study.best_teacher().map(|teacher| teacher.name.as_str()),
+                teacher_difference: study.to_teacher(method),
+                published: survey.published.accuracy(study, &method.name),
+            });
+        }
+    }
+    rows
+}
+
+fn teacher_rows(survey: &Survey) -> Vec<TeacherRow<'_>> {
+    let mut rows = Vec::new();
+    for study in survey.studies.iter().filter(|study| study.teachers.len() > 1) {
+        let experiment = study.experiment.name.as_str();
+        for teacher in &study.teachers {
+            rows.push(TeacherRow {
+                experiment,
+                teacher: &teacher.name,
+                model: &teacher.model,
+                members: teacher.members.join(" "),
+                test: csv::accuracy(survey.measure, "test", teacher.test),
+            });
+        }
+        if let Some(ensemble) = study.ensemble() {
+            rows.push(TeacherRow {
+                experiment,
+                teacher: "ensemble",
+                model: "mean_probabilities",
+                members: ensemble.teachers.join(" "),
+                test: csv::accuracy(survey.measure, "test", Some(ensemble.test)),
+            });
+        }
+    }
+    rows
 }

@@ -1,15 +1,42 @@
 //! What happened epoch by epoch: accuracy, learning rate, every loss.
 
+use std::collections::BTreeMap;
+
+use indexmap::IndexSet;
+use limbeck::critic;
 use limbeck::record::{EpochRecord, Measure, Summary};
+use serde::Serialize;
 
-use crate::report::Survey;
-use crate::report::document::{Block, Figure};
-use crate::report::picture::{self, Series};
-use crate::report::statistics::Spread;
-use crate::report::study::{Method, Study};
+use crate::chart::{self, Series};
+use crate::csv::{self, Columns, CsvFile};
+use crate::document::{Block, Figure};
+use crate::statistics::Spread;
+use crate::study::{Method, Study};
+use crate::survey::Survey;
 
-use super::distinct;
-use super::likeness::MUTUAL_INFORMATION;
+/// The epochs.
+pub const FILE: CsvFile = CsvFile {
+    name: "curves.csv",
+    about: |_| "every epoch of every run; curves are means over seeds, bands their deviation",
+    text: |survey| csv::text(rows(survey)),
+};
+
+/// An epoch of a run.
+#[derive(Serialize)]
+struct EpochRow<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    seed: u64,
+    stage: &'a str,
+    epoch: u64,
+    step: u64,
+    learning_rate: f64,
+    seconds: f64,
+    /// On the training batches, the samples held out and the test split; then a column for every training metric that any
+    /// run has.
+    #[serde(flatten)]
+    numbers: Columns,
+}
 
 /// Everything.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
@@ -29,12 +56,34 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     blocks
 }
 
+/// A number of an epoch that is drawn.
+struct Curve<'a> {
+    title: String,
+    unit: String,
+    stage: &'a str,
+    value: Box<dyn Fn(&EpochRecord) -> Option<f64> + 'a>,
+}
+
+impl Curve<'_> {
+    /// (epoch, mean over seeds, deviation)
+    fn points(&self, method: &Method) -> Vec<(f64, f64, Option<f64>)> {
+        let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        let summaries = method.runs.iter().filter_map(|run| run.summary.as_ref());
+        for record in summaries.flat_map(|summary| &summary.history).filter(|record| record.stage == self.stage) {
+            if let Some(value) = (self.value)(record) {
+                values.entry(record.epoch).or_default().push(value);
+            }
+        }
+        let spreads = values.into_iter().filter_map(|(epoch, values)| Some((epoch, Spread::of(values)?)));
+        spreads.map(|(epoch, spread)| (epoch as f64, spread.mean, spread.deviation)).collect()
+    }
+}
+
 fn figures(survey: &Survey, study: &Study) -> Vec<Figure> {
-    let main = |record: &EpochRecord| record.stage == "main";
-    let mut figures = Vec::new();
-    let mut draw = |title: String, unit: &str, of: &dyn Fn(&EpochRecord) -> Option<f64>| {
-        figures.extend(figure(survey, study, title, unit, of));
-    };
+    curves(survey, study).iter().filter_map(|curve| figure(survey, study, curve)).collect()
+}
+
+fn curves<'a>(survey: &Survey, study: &'a Study) -> Vec<Curve<'a>> {
     let [test, validation] = match survey.measure {
         Measure::Top1 => ["Test accuracy", "Validation accuracy"],
         Measure::MeanAveragePrecision => {
@@ -42,59 +91,111 @@ fn figures(survey: &Survey, study: &Study) -> Vec<Figure> {
         }
     };
     let unit = format!("{} %", survey.measure.short());
-    draw(test.to_owned(), &unit, &|r| r.test.filter(|_| main(r)).map(|test| test.score()));
-    draw(validation.to_owned(), &unit, &|r| r.validation.filter(|_| main(r)).map(|found| found.score()));
-    draw("Training accuracy, on augmented batches".to_owned(), "top-1 %", &|r| r.train_top1.filter(|_| main(r)));
-    draw("Learning rate".to_owned(), "", &|r| main(r).then_some(r.learning_rate));
+    let mut curves = vec![
+        Curve {
+            title: test.to_owned(),
+            unit: unit.clone(),
+            stage: "main",
+            value: Box::new(|record| Some(record.test?.score())),
+        },
+        Curve {
+            title: validation.to_owned(),
+            unit,
+            stage: "main",
+            value: Box::new(|record| Some(record.validation?.score())),
+        },
+        Curve {
+            title: "Training accuracy, on augmented batches".to_owned(),
+            unit: "top-1 %".to_owned(),
+            stage: "main",
+            value: Box::new(|record| record.train_top1),
+        },
+        Curve {
+            title: "Learning rate".to_owned(),
+            unit: String::new(),
+            stage: "main",
+            value: Box::new(|record| Some(record.learning_rate)),
+        },
+    ];
     for (stage, metric) in metrics(study) {
-        let title = if stage == "main" { metric.clone() } else { format!("{stage}, {metric}") };
-        draw(title, "", &|r| if r.stage == stage { r.train.get(&metric).copied() } else { None });
+        let title = if stage == "main" { metric.to_owned() } else { format!("{stage}, {metric}") };
+        let value = Box::new(move |record: &EpochRecord| record.train.get(metric).copied());
+        curves.push(Curve { title, unit: String::new(), stage, value });
     }
-    figures
+    curves
 }
 
 /// The names of all losses by stage; the bound on the mutual information is shown elsewhere.
-fn metrics(study: &Study) -> Vec<(String, String)> {
-    let histories = study.summaries().flat_map(|summary| &summary.history);
-    let names = histories.flat_map(|record| record.train.keys().map(|name| (record.stage.clone(), name.clone())));
-    let mut metrics = distinct(names.filter(|(_, name)| !name.contains(MUTUAL_INFORMATION)));
-    metrics.sort_by_key(|(stage, _)| stage != "main");
+fn metrics(study: &Study) -> Vec<(&str, &str)> {
+    let mut metrics: IndexSet<(&str, &str)> = IndexSet::new();
+    for record in study.summaries().flat_map(|summary| &summary.history) {
+        let names = record.train.keys().filter(|name| !critic::is_bound(name));
+        metrics.extend(names.map(|name| (record.stage.as_str(), name.as_str())));
+    }
+    let mut metrics: Vec<(&str, &str)> = metrics.into_iter().collect();
+    metrics.sort_by_key(|(stage, _)| *stage != "main");
     metrics
 }
 
-fn figure(
-    survey: &Survey,
-    study: &Study,
-    title: String,
-    unit: &str,
-    of: &dyn Fn(&EpochRecord) -> Option<f64>,
-) -> Option<Figure> {
-    let series = |(index, name): (usize, &String)| {
-        let points = points(study.method(name)?, of);
-        (!points.is_empty()).then(|| Series { name: name.clone(), index, points })
-    };
-    let series: Vec<Series> = survey.methods.iter().enumerate().filter_map(series).collect();
+fn figure(survey: &Survey, study: &Study, curve: &Curve<'_>) -> Option<Figure> {
+    let mut series = Vec::new();
+    // A place in the legend is a colour: methods that are not in this picture leave theirs empty.
+    let mut legend: Vec<String> = Vec::new();
+    for (index, name) in survey.methods.iter().enumerate() {
+        let points = study.method(name).map(|method| curve.points(method)).unwrap_or_default();
+        if !points.is_empty() {
+            legend.resize(index, String::new());
+            legend.push(name.clone());
+            series.push(Series { name: name.clone(), index, points });
+        }
+    }
     if series.is_empty() {
         return None;
     }
-    let full = format!("{}: {title} by epoch", study.label);
-    let svg = picture::lines(&full, "epoch", unit, &series);
-    let last = series.iter().map(|series| series.index).max().unwrap_or(0);
-    let known = |index| series.iter().find(|series| series.index == index).map(|series| series.name.clone());
-    // A place in the legend is a colour: methods that are not in this picture leave theirs empty.
-    let legend = (0..=last).map(|index| known(index).unwrap_or_default()).collect();
-    Some(Figure { caption: title, svg, legend, numbers: survey.csv.then_some("curves.csv") })
+    let title = format!("{}: {} by epoch", study.label, curve.title);
+    let svg = chart::lines(&title, "epoch", &curve.unit, &series);
+    Some(Figure { caption: curve.title.clone(), svg, legend, numbers: FILE.name_if_written(survey) })
 }
 
-/// (epoch, mean over seeds, deviation)
-fn points(method: &Method, of: &dyn Fn(&EpochRecord) -> Option<f64>) -> Vec<(f64, f64, Option<f64>)> {
-    let summaries: Vec<&Summary> = method.runs.iter().filter_map(|run| run.summary.as_ref()).collect();
-    let records = || summaries.iter().flat_map(|summary| &summary.history).filter_map(|r| of(r).map(|v| (r.epoch, v)));
-    let mut epochs = distinct(records().map(|(epoch, _)| epoch));
-    epochs.sort_unstable();
-    let point = |epoch: u64| {
-        let spread = Spread::of(records().filter(|(other, _)| *other == epoch).map(|(_, value)| value))?;
-        Some((epoch as f64, spread.mean, spread.deviation))
-    };
-    epochs.into_iter().filter_map(point).collect()
+fn rows(survey: &Survey) -> Vec<EpochRow<'_>> {
+    let mut metrics: IndexSet<&str> = IndexSet::new();
+    for record in survey.studies.iter().flat_map(Study::summaries).flat_map(|summary| &summary.history) {
+        metrics.extend(record.train.keys().map(String::as_str));
+    }
+    let mut rows = Vec::new();
+    for study in &survey.studies {
+        for summary in study.summaries() {
+            for epoch in &summary.history {
+                rows.push(row(survey, study, summary, epoch, &metrics));
+            }
+        }
+    }
+    rows
+}
+
+fn row<'a>(
+    survey: &Survey,
+    study: &'a Study,
+    summary: &'a Summary,
+    epoch: &'a EpochRecord,
+    metrics: &IndexSet<&str>,
+) -> EpochRow<'a> {
+    let mut numbers = Columns::new();
+    if survey.measure == Measure::Top1 {
+        numbers.insert("train_top1".to_owned(), epoch.train_top1);
+    }
+    numbers.extend(csv::accuracy(survey.measure, "validation", epoch.validation));
+    numbers.extend(csv::accuracy(survey.measure, "test", epoch.test));
+    numbers.extend(metrics.iter().map(|name| (format!("train.{name}"), epoch.train.get(*name).copied())));
+    EpochRow {
+        experiment: &study.experiment.name,
+        method: &summary.method,
+        seed: summary.seed,
+        stage: &epoch.stage,
+        epoch: epoch.epoch,
+        step: epoch.step,
+        learning_rate: epoch.learning_rate,
+        seconds: epoch.seconds,
+        numbers,
+    }
 }

@@ -2,21 +2,82 @@
 
 use std::path::Path;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
+use serde::Serialize;
 
-use crate::progress::plural;
-use crate::report::document::{Block, Figure};
-use crate::report::numbers::{probability, signed};
-use crate::report::picture;
-use crate::report::statistics::{LEVEL, ROUNDING, Ranking, Spread, holm, median, sign_flip_test};
-use crate::report::study::Study;
-use crate::report::table::{Cell, Mark, NONE, Table};
-use crate::report::{ENOUGH_PAIRS, ENOUGH_SEEDS, Survey};
-
-use super::{distinct, of_study, study_column};
+use crate::chart;
+use crate::csv::{self, CsvFile};
+use crate::document::{Block, Figure};
+use crate::numbers::{probability, signed};
+use crate::statistics::{ENOUGH_PAIRS, ENOUGH_SEEDS, LEVEL, ROUNDING, Ranking, Spread, holm, median, sign_flip_test};
+use crate::study::Study;
+use crate::survey::Survey;
+use crate::table::{Cell, Mark, NONE, Table};
+use crate::words::plural;
 
 /// Relative improvements whose denominator is nearer to 0 than this, in points, say little.
 const NEAR_ZERO: f64 = 1.0;
+
+/// The tests.
+pub const DIFFERENCES: CsvFile = CsvFile {
+    name: "differences.csv",
+    about: |_| "every method against the baseline: intervals and p-values",
+    text: |survey| csv::text(contrast_rows(survey)),
+};
+
+/// The ranks.
+pub const RANKS: CsvFile = CsvFile {
+    name: "ranks.csv",
+    about: |_| "mean ranks over the experiments",
+    text: |survey| csv::text(rank_rows(survey)),
+};
+
+/// The relative improvements.
+pub const RELATIVE: CsvFile = CsvFile {
+    name: "relative.csv",
+    about: |_| "the relative improvement of every method over every other",
+    text: |survey| csv::text(improvement_rows(survey)),
+};
+
+/// A method that can be compared with the baseline, on one pair.
+#[derive(Serialize)]
+struct ContrastRow<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    baseline: &'a str,
+    seeds: usize,
+    difference_mean: f64,
+    difference_deviation: Option<f64>,
+    interval_half_width: Option<f64>,
+    p_t_test: Option<f64>,
+    p_sign_flips: Option<f64>,
+    p_corrected: Option<f64>,
+    claim: &'static str,
+}
+
+/// A method that has a result on every pair.
+#[derive(Serialize)]
+struct RankRow<'a> {
+    method: &'a str,
+    mean_rank: f64,
+    pairs: usize,
+    friedman: Option<f64>,
+    p_friedman: Option<f64>,
+    critical_difference: f64,
+}
+
+/// A method over another, on all pairs together.
+#[derive(Serialize)]
+struct ImprovementRow<'a> {
+    method: &'a str,
+    over: &'a str,
+    pairs: usize,
+    ratios: usize,
+    mean_percent: f64,
+    median_percent: f64,
+    mean_gap: f64,
+    near_zero_denominators: usize,
+}
 
 /// Everything.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
@@ -27,31 +88,29 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
 }
 
 /// A method against the baseline on one pair.
-pub struct Contrast<'a> {
-    pub study: &'a Study,
-    pub method: &'a str,
-    pub difference: Spread,
+struct Contrast<'a> {
+    study: &'a Study,
+    method: &'a str,
+    difference: Spread,
     /// Of the paired t test; absent where there are too few seeds or they do not scatter.
-    pub t_test: Option<f64>,
+    t_test: Option<f64>,
     /// Of the exact sign-flip test.
-    pub sign_flip: Option<f64>,
+    sign_flip: Option<f64>,
     /// Of the t test, corrected for all contrasts of the report.
-    pub corrected: Option<f64>,
+    corrected: Option<f64>,
 }
 
 impl<'a> Contrast<'a> {
     /// The folders of the students of both methods.
     fn students(&self, survey: &Survey) -> [Vec<&'a Path>; 2] {
-        let study = self.study;
-        let folders = |name: &str| {
-            let runs = study.method(name).into_iter().flat_map(|method| &method.runs);
+        [self.method, survey.baseline.as_str()].map(|name| {
+            let runs = self.study.method(name).into_iter().flat_map(|method| &method.runs);
             runs.map(|run| run.path.as_path()).collect()
-        };
-        [folders(self.method), folders(&survey.baseline)]
+        })
     }
 
     /// What is claimed.
-    pub fn verdict(&self) -> &'static str {
+    fn verdict(&self) -> &'static str {
         match self.corrected {
             _ if self.difference.count < ENOUGH_SEEDS => "too few seeds",
             None => "no scatter, no test",
@@ -63,7 +122,7 @@ impl<'a> Contrast<'a> {
 }
 
 /// Every contrast with the baseline that has a common seed.
-pub fn contrasts(survey: &Survey) -> Vec<Contrast<'_>> {
+fn contrasts(survey: &Survey) -> Vec<Contrast<'_>> {
     let mut contrasts = Vec::new();
     for study in &survey.studies {
         for method in &study.methods {
@@ -92,30 +151,46 @@ fn by_pair(survey: &Survey) -> Vec<Block> {
     if contrasts.is_empty() {
         return Vec::new();
     }
-    let mut header: Vec<&str> = study_column(survey).into_iter().chain(["method", "seeds", "difference"]).collect();
-    header.extend(["95 % interval", "p, t test", "p, sign flips", "p, corrected", "claim"]);
+    let heading = Block::Heading(format!("Differences to {}", survey.baseline));
+    let tested = tests(survey, &contrasts).len();
+    vec![heading, Block::Text(about_tests(&contrasts, tested)), Block::Table(contrast_table(survey, &contrasts))]
+}
+
+fn contrast_table(survey: &Survey, contrasts: &[Contrast<'_>]) -> Table {
+    let mut header: Vec<&str> = survey.study_column().into_iter().collect();
+    header.extend(["method", "seeds", "difference", "95 % interval"]);
+    header.extend(["p, t test", "p, sign flips", "p, corrected", "claim"]);
     let mut table = Table::new(header).left(if survey.single().is_some() { 1 } else { 2 });
-    let or_none = |p: Option<f64>| Cell::number(p.map_or_else(|| NONE.to_owned(), probability), p);
-    for contrast in &contrasts {
+    for contrast in contrasts {
         let Spread { count, mean, .. } = contrast.difference;
-        let half = contrast.difference.half_width().filter(|_| count >= ENOUGH_SEEDS);
-        let interval =
-            half.map_or_else(|| NONE.to_owned(), |half| format!("{} … {}", signed(mean - half), signed(mean + half)));
-        let interval = Cell::number(interval, half.map(|half| mean - half));
+        let interval = match contrast.difference.half_width().filter(|_| count >= ENOUGH_SEEDS) {
+            Some(half) => Cell::number(format!("{} … {}", signed(mean - half), signed(mean + half)), Some(mean - half)),
+            None => NONE.into(),
+        };
         let mark = match contrast.verdict() {
             "above" => Some(Mark::Above),
             "below" => Some(Mark::Below),
             _ => None,
         };
-        let mut row: Vec<Cell> = of_study(survey, &contrast.study.label).into_iter().collect();
-        row.extend([contrast.method.into(), count.to_string().into(), Cell::number(signed(mean), Some(mean))]);
-        row.extend([interval, or_none(contrast.t_test), or_none(contrast.sign_flip)]);
-        row.extend([or_none(contrast.corrected), Cell::from(contrast.verdict()).marked(mark)]);
+        let mut row: Vec<Cell> = survey.study_cell(contrast.study).into_iter().collect();
+        row.extend([
+            contrast.method.into(),
+            count.to_string().into(),
+            Cell::number(signed(mean), Some(mean)),
+            interval,
+        ]);
+        for p in [contrast.t_test, contrast.sign_flip, contrast.corrected] {
+            row.push(Cell::maybe(p, probability));
+        }
+        row.push(Cell::from(contrast.verdict()).marked(mark));
         table.row(row);
     }
+    table
+}
+
+fn about_tests(contrasts: &[Contrast<'_>], tested: usize) -> String {
     let most = contrasts.iter().map(|contrast| contrast.difference.count).max().unwrap_or(0);
     let fewest = contrasts.iter().map(|contrast| contrast.difference.count).min().unwrap_or(0);
-    let tested = tests(survey, &contrasts).len();
     let mut text = String::from("On paired seeds: the same batches, the same initial weights.");
     if tested > 0 {
         text += &format!(
@@ -134,23 +209,25 @@ fn by_pair(survey: &Survey) -> Vec<Block> {
             probability(2.0 / f64::from(1u32 << most))
         );
     }
-    vec![Block::Heading(format!("Differences to {}", survey.baseline)), Block::Text(text), Block::Table(table)]
+    text
 }
 
 /// Whether studies can stand for independent pairs of networks: those that differ in settings alone cannot.
 fn are_pairs(survey: &Survey) -> bool {
-    let data = |study: &Study| study.summaries().next().map(|summary| summary.dataset.clone());
-    let pairs: Vec<_> = survey.studies.iter().map(|study| (data(study), study.networks())).collect();
-    distinct(pairs.iter()).len() == pairs.len()
+    let mut pairs = IndexSet::new();
+    survey.studies.iter().all(|study| {
+        let dataset = study.summaries().next().map(|summary| &summary.dataset);
+        pairs.insert((dataset, study.networks()))
+    })
 }
 
 /// The methods that every study has a mean of, and their ranking over studies.
-pub fn ranking(survey: &Survey) -> Option<(Vec<&str>, Ranking)> {
+fn ranking(survey: &Survey) -> Option<(Vec<&str>, Ranking)> {
     if !are_pairs(survey) {
         return None;
     }
-    let everywhere = |name: &&String| survey.studies.iter().all(|study| study.mean(name).is_some());
-    let methods: Vec<&str> = survey.methods.iter().filter(everywhere).map(String::as_str).collect();
+    let mut methods: Vec<&str> = survey.methods.iter().map(String::as_str).collect();
+    methods.retain(|name| survey.studies.iter().all(|study| study.mean(name).is_some()));
     let scores: Vec<Vec<f64>> =
         survey.studies.iter().map(|study| methods.iter().filter_map(|name| study.mean(name)).collect()).collect();
     Ranking::of(&scores).map(|ranking| (methods, ranking))
@@ -171,9 +248,30 @@ fn over_pairs(survey: &Survey) -> Vec<Block> {
         let text = "Fewer than three methods have a result on every pair: there is nothing to rank.";
         return vec![heading, text.into()];
     };
-    let (count, enough) = (ranking.pairs, ranking.pairs >= ENOUGH_PAIRS);
+    let mut order: Vec<(String, f64)> = Vec::new();
+    for (name, rank) in methods.iter().zip(&ranking.mean_ranks) {
+        order.push(((*name).to_owned(), *rank));
+    }
+    order.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut table = Table::new(["method", "mean rank"]);
+    for (name, rank) in &order {
+        table.row([name.into(), Cell::number(format!("{rank:.2}"), Some(*rank))]);
+    }
+    let title = "Mean ranks; a bar joins methods that differ by less than the critical difference";
+    let figure = Figure {
+        caption: title.to_owned(),
+        svg: chart::ranks(title, &order, ranking.critical_difference),
+        legend: Vec::new(),
+        numbers: RANKS.name_if_written(survey),
+    };
+    let text = about_ranks(survey, &methods, &ranking);
+    vec![heading, Block::Text(text), Block::Table(table), Block::Figures(vec![figure])]
+}
+
+fn about_ranks(survey: &Survey, methods: &[&str], ranking: &Ranking) -> String {
+    let count = ranking.pairs;
     let claim = match ranking.friedman {
-        _ if !enough => format!(
+        _ if count < ENOUGH_PAIRS => format!(
             "With {count} pairs the approximations behind these tests are poor and nothing is claimed; {ENOUGH_PAIRS} or more are needed."
         ),
         Some((_, p)) if p < LEVEL => {
@@ -182,36 +280,23 @@ fn over_pairs(survey: &Survey) -> Vec<Block> {
         }
         _ => "It is not shown that the methods differ at all, so no two of them are compared.".to_owned(),
     };
-    let friedman = ranking.friedman.map_or_else(
-        || "every pair ranks all methods equal".to_owned(),
-        |(statistic, p)| format!("Friedman's χ² = {statistic:.2}, p = {}", probability(p)),
-    );
-    let seeds = methods.iter().flat_map(|name| survey.studies.iter().filter_map(|study| study.method(name)?.score));
-    let fewest = seeds.map(|score| score.count).min().unwrap_or(0);
+    let friedman = match ranking.friedman {
+        Some((statistic, p)) => format!("Friedman's χ² = {statistic:.2}, p = {}", probability(p)),
+        None => "every pair ranks all methods equal".to_owned(),
+    };
+    let scores = methods.iter().flat_map(|name| survey.studies.iter().filter_map(|study| study.method(name)?.score));
+    let fewest = scores.map(|score| score.count).min().unwrap_or(0);
     let noise = if fewest < ENOUGH_SEEDS {
         format!(" Some of these means are of {}, so that chance is in the ranks.", plural(fewest as u64, "seed"))
     } else {
         String::new()
     };
-    let text = format!(
+    format!(
         "Ranks of the mean {} over seeds, 1 for the highest, averaged over {count} pairs: {friedman}; Nemenyi's critical \
          difference at {LEVEL} is {:.2}. {claim}{noise}",
         survey.measure.short(),
         ranking.critical_difference
-    );
-    let mut table = Table::new(["method", "mean rank"]);
-    let mut order: Vec<(String, f64)> =
-        methods.iter().map(|name| (*name).to_owned()).zip(ranking.mean_ranks.iter().copied()).collect();
-    order.sort_by(|a, b| a.1.total_cmp(&b.1));
-    order.iter().for_each(|(name, rank)| table.row([name.into(), Cell::number(format!("{rank:.2}"), Some(*rank))]));
-    let title = "Mean ranks; a bar joins methods that differ by less than the critical difference";
-    let figure = Figure {
-        caption: title.to_owned(),
-        svg: picture::ranks(title, &order, ranking.critical_difference),
-        legend: Vec::new(),
-        numbers: survey.csv.then_some("ranks.csv"),
-    };
-    vec![heading, Block::Text(text), Block::Table(table), Block::Figures(vec![figure])]
+    )
 }
 
 /// The relative improvement of one method over another on several pairs.
@@ -232,16 +317,17 @@ pub struct Improvement {
 /// The average relative improvement of the CRD paper (arXiv 1910.10699): the mean over pairs of (X − Y) / (Y − student), with
 /// the accuracies `[X, Y, student alone]` of each pair; NaN where no pair has one.
 pub fn relative_improvement(pairs: &[[f64; 3]]) -> Improvement {
-    let ratio = |[ours, theirs, alone]: &[f64; 3]| {
+    let mut each = Vec::new();
+    for [ours, theirs, alone] in pairs {
         let gain = theirs - alone;
-        (gain.abs() > ROUNDING).then(|| 100.0 * (ours - theirs) / gain)
-    };
-    let each: Vec<f64> = pairs.iter().filter_map(ratio).collect();
-    let mean = |values: &[f64]| Spread::of(values.iter().copied()).map_or(f64::NAN, |spread| spread.mean);
+        if gain.abs() > ROUNDING {
+            each.push(100.0 * (ours - theirs) / gain);
+        }
+    }
     Improvement {
-        mean: mean(&each),
+        mean: Spread::of(each.iter().copied()).map_or(f64::NAN, |spread| spread.mean),
         median: median(&each).unwrap_or(f64::NAN),
-        gap: mean(&pairs.iter().map(|[ours, theirs, _]| ours - theirs).collect::<Vec<f64>>()),
+        gap: Spread::of(pairs.iter().map(|[ours, theirs, _]| ours - theirs)).map_or(f64::NAN, |spread| spread.mean),
         pairs: pairs.len(),
         unstable: pairs.iter().filter(|[_, theirs, alone]| (theirs - alone).abs() < NEAR_ZERO).count(),
         each,
@@ -249,23 +335,30 @@ pub fn relative_improvement(pairs: &[[f64; 3]]) -> Improvement {
 }
 
 /// The accuracies of `method`, `other` and the student alone, on every pair that has all three.
-pub fn triples(survey: &Survey, method: &str, other: &str) -> Vec<[f64; 3]> {
+fn triples(survey: &Survey, method: &str, other: &str) -> Vec<[f64; 3]> {
     if !are_pairs(survey) {
         return Vec::new();
     }
-    let of = |study: &Study| Some([study.mean(method)?, study.mean(other)?, study.scratch()?.score?.mean]);
-    survey.studies.iter().filter_map(of).collect()
+    let mut triples = Vec::new();
+    for study in &survey.studies {
+        if let Some(alone) = study.scratch().and_then(|scratch| scratch.score)
+            && let (Some(ours), Some(theirs)) = (study.mean(method), study.mean(other))
+        {
+            triples.push([ours, theirs, alone.mean]);
+        }
+    }
+    triples
 }
 
 /// Whether a method is the student alone, which has no relative improvement over itself.
-pub fn is_alone(survey: &Survey, method: &str) -> bool {
+fn is_alone(survey: &Survey, method: &str) -> bool {
     survey.studies.iter().any(|study| study.scratch().is_some_and(|scratch| scratch.name == method))
 }
 
 fn relative(survey: &Survey) -> Vec<Block> {
     let baseline = &survey.baseline;
-    let is_alone_known = |study: &Study| study.scratch().is_some_and(|scratch| scratch.score.is_some());
-    if !are_pairs(survey) || !survey.studies.iter().any(is_alone_known) {
+    let mut scratches = survey.studies.iter().filter_map(Study::scratch);
+    if !are_pairs(survey) || scratches.all(|scratch| scratch.score.is_none()) {
         return Vec::new();
     }
     let heading = Block::Heading("Relative improvement".to_owned());
@@ -285,12 +378,18 @@ fn relative(survey: &Survey) -> Vec<Block> {
             continue;
         }
         unstable |= found.unstable > 0;
-        let percent = |value: f64| Cell::number(format!("{value:.1} %"), Some(value));
-        let mut row: Vec<Cell> =
-            vec![method.into(), found.pairs.to_string().into(), found.each.len().to_string().into()];
-        row.extend([percent(found.mean), percent(found.median), Cell::number(signed(found.gap), Some(found.gap))]);
-        row.push(found.unstable.to_string().into());
-        table.row(row);
+        table.row([
+            Cell::from(method),
+            found.pairs.to_string().into(),
+            found.each.len().to_string().into(),
+            Cell::number(format!("{:.1} %", found.mean), Some(found.mean)),
+            Cell::number(format!("{:.1} %", found.median), Some(found.median)),
+            Cell::number(signed(found.gap), Some(found.gap)),
+            found.unstable.to_string().into(),
+        ]);
+    }
+    if table.rows.is_empty() {
+        return Vec::new();
     }
     let mut text = format!(
         "Over `{baseline}`, as the CRD paper defines it: (method − `{baseline}`) / (`{baseline}` − student alone) in percent, \
@@ -303,5 +402,64 @@ fn relative(survey: &Survey) -> Vec<Block> {
              arbitrarily large there and its mean says nothing: read the median and the gap."
         );
     }
-    if table.rows.is_empty() { Vec::new() } else { vec![heading, Block::Text(text), Block::Table(table)] }
+    vec![heading, Block::Text(text), Block::Table(table)]
+}
+
+fn contrast_rows(survey: &Survey) -> Vec<ContrastRow<'_>> {
+    let mut rows = Vec::new();
+    for contrast in contrasts(survey) {
+        rows.push(ContrastRow {
+            experiment: &contrast.study.experiment.name,
+            method: contrast.method,
+            baseline: &survey.baseline,
+            seeds: contrast.difference.count,
+            difference_mean: contrast.difference.mean,
+            difference_deviation: contrast.difference.deviation,
+            interval_half_width: contrast.difference.half_width(),
+            p_t_test: contrast.t_test,
+            p_sign_flips: contrast.sign_flip,
+            p_corrected: contrast.corrected,
+            claim: contrast.verdict(),
+        });
+    }
+    rows
+}
+
+fn rank_rows(survey: &Survey) -> Vec<RankRow<'_>> {
+    let Some((methods, ranking)) = ranking(survey) else { return Vec::new() };
+    let mut rows = Vec::new();
+    for (method, mean_rank) in methods.into_iter().zip(ranking.mean_ranks) {
+        rows.push(RankRow {
+            method,
+            mean_rank,
+            pairs: ranking.pairs,
+            friedman: ranking.friedman.map(|(statistic, _)| statistic),
+            p_friedman: ranking.friedman.map(|(_, p)| p),
+            critical_difference: ranking.critical_difference,
+        });
+    }
+    rows
+}
+
+fn improvement_rows(survey: &Survey) -> Vec<ImprovementRow<'_>> {
+    let taught: Vec<&String> = survey.methods.iter().filter(|method| !is_alone(survey, method)).collect();
+    let mut rows = Vec::new();
+    for method in &taught {
+        for over in taught.iter().filter(|over| *over != method) {
+            let found = relative_improvement(&triples(survey, method, over));
+            if !found.each.is_empty() {
+                rows.push(ImprovementRow {
+                    method,
+                    over,
+                    pairs: found.pairs,
+                    ratios: found.each.len(),
+                    mean_percent: found.mean,
+                    median_percent: found.median,
+                    mean_gap: found.gap,
+                    near_zero_denominators: found.unstable,
+                });
+            }
+        }
+    }
+    rows
 }

@@ -1,64 +1,120 @@
 //! What the students took from the teacher: agreement, divergence, calibration, alignment, correlations, and the bound on
 //! the mutual information.
 
+use indexmap::IndexSet;
 use limbeck::record::{Measure, TapSimilarity, TeacherRecord, TeacherSimilarity};
+use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use crate::report::Survey;
-use crate::report::document::{Block, Figure};
-use crate::report::numbers::spread;
-use crate::report::picture::{self, Heat, Series};
-use crate::report::statistics::Spread;
-use crate::report::study::{Method, Run, Study};
-use crate::report::table::{Cell, NONE, Table};
+use crate::chart::Heat;
+use crate::csv::{self, CsvFile};
+use crate::document::{Block, Figure};
+use crate::numbers::spread_cell;
+use crate::run::Run;
+use crate::statistics::Spread;
+use crate::study::{Method, Study};
+use crate::survey::Survey;
+use crate::table::{Cell, Table};
 
-use super::{of_study, study_column};
-
-/// Where in a metric's name the bound on the mutual information is found.
-pub const MUTUAL_INFORMATION: &str = "mutual_information";
-
-/// More epochs than this are thinned out in tables; all of them are in `curves.csv`.
-const SHOWN_EPOCHS: usize = 12;
+use super::mutual_information;
 
 /// Matrices of more classes than this are drawn without names and numbers.
 const NAMED_CLASSES: usize = 16;
+
+/// The students beside their teachers.
+pub const SIMILARITY: CsvFile = CsvFile {
+    name: "similarity.csv",
+    about: |_| "every run beside every teacher",
+    text: |survey| csv::text(similarity_rows(survey)),
+};
+
+/// The alignment of taps.
+pub const ALIGNMENT: CsvFile = CsvFile {
+    name: "alignment.csv",
+    about: |_| "CKA of every pair of taps, mean over seeds",
+    text: |survey| csv::text(alignment_rows(survey)),
+};
+
+/// The correlations of classes.
+pub const CORRELATIONS: CsvFile = CsvFile {
+    name: "correlations.csv",
+    about: |_| "differences of the correlations of every two classes, mean over seeds",
+    text: |survey| csv::text(correlation_rows(survey)),
+};
+
+/// A run beside a teacher.
+#[derive(Serialize)]
+struct SimilarityRow<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    seed: u64,
+    teacher: &'a str,
+    agreement: Option<f64>,
+    divergence: Option<f64>,
+    calibration_error: Option<f64>,
+    teacher_calibration_error: Option<f64>,
+    correlation_difference: f64,
+}
+
+/// Two taps of a method's students and of a teacher.
+#[derive(Serialize)]
+struct AlignmentRow<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    teacher: &'a str,
+    student_tap: &'a str,
+    teacher_tap: &'a str,
+    cka: Option<f64>,
+}
+
+/// Two different classes of a method's students and of a teacher.
+#[derive(Serialize)]
+struct CorrelationRow<'a> {
+    experiment: &'a str,
+    method: &'a str,
+    teacher: &'a str,
+    class: String,
+    other_class: String,
+    difference: f64,
+}
 
 /// Everything.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
     let mut blocks = numbers(survey);
     blocks.extend(alignments(survey));
     blocks.extend(correlations(survey));
-    blocks.extend(mutual_information(survey));
+    blocks.extend(mutual_information::blocks(survey));
     blocks
 }
 
 /// A method beside a teacher, over its seeds.
-pub struct Pairing<'a> {
-    pub study: &'a Study,
-    pub method: &'a Method,
-    pub teacher: &'a TeacherRecord,
+struct Pairing<'a> {
+    study: &'a Study,
+    method: &'a Method,
+    teacher: &'a TeacherRecord,
     /// What the runs that were measured with this teacher found.
-    pub found: Vec<(&'a Run, &'a TeacherSimilarity)>,
+    found: Vec<(&'a Run, &'a TeacherSimilarity)>,
 }
 
-impl Pairing<'_> {
+impl<'a> Pairing<'a> {
     /// Something over the runs.
-    pub fn spread(&self, of: impl Fn(&Run, &TeacherSimilarity) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.found.iter().filter_map(|(run, found)| of(run, found)))
+    fn spread(&self, value: impl Fn(&Run, &TeacherSimilarity) -> Option<f64>) -> Option<Spread> {
+        Spread::of(self.found.iter().filter_map(|(run, found)| value(run, found)))
     }
 
     /// The mean over seeds of the alignment of each pair of taps, in the order of the first run.
-    pub fn taps(&self) -> Vec<(&TapSimilarity, Option<f64>)> {
+    fn taps(&self) -> Vec<(&'a TapSimilarity, Option<f64>)> {
         let Some((_, first)) = self.found.first() else { return Vec::new() };
-        let mean = |tap: &TapSimilarity| {
-            let same = |other: &&TapSimilarity| (&other.student, &other.teacher) == (&tap.student, &tap.teacher);
-            self.spread(|_, found| found.taps.iter().find(same)?.alignment).map(|spread| spread.mean)
-        };
-        first.taps.iter().map(|tap| (tap, mean(tap))).collect()
+        let mut taps = Vec::new();
+        for tap in &first.taps {
+            let alignment = self.spread(|_, found| alignment(found, tap));
+            taps.push((tap, alignment.map(|spread| spread.mean)));
+        }
+        taps
     }
 
     /// The mean over seeds of the absolute differences of the classes' correlations, `[C][C]`.
-    pub fn correlations(&self) -> Option<Vec<Vec<f64>>> {
+    fn correlations(&self) -> Option<Vec<Vec<f64>>> {
         let mut matrices = self.found.iter().filter_map(|(run, _)| run.correlation_difference(self.teacher));
         let first = matrices.next()?;
         let size = first.size();
@@ -66,17 +122,28 @@ impl Pairing<'_> {
         Vec::try_from(Tensor::stack(&alike, 0).mean_dim(0, false, Kind::Double)).ok()
     }
 
+    /// The names of the classes.
+    fn class_names(&self) -> Vec<String> {
+        let similarity = self.found.iter().find_map(|(run, _)| run.similarity.as_ref());
+        similarity.map(|found| found.classes.iter().map(|class| class.name.clone()).collect()).unwrap_or_default()
+    }
+
     /// `kd`; with pair and teacher where there are several.
     fn title(&self, survey: &Survey) -> String {
         let teacher =
             if self.study.teachers.len() > 1 { format!(", teacher {}", self.teacher.name) } else { String::new() };
-        let study = if survey.single().is_some() { String::new() } else { format!("{}: ", self.study.label) };
-        format!("{study}{}{teacher}", self.method.name)
+        format!("{}{}{teacher}", survey.place(self.study), self.method.name)
     }
 }
 
+/// How alike the same two taps are in another run.
+fn alignment(found: &TeacherSimilarity, tap: &TapSimilarity) -> Option<f64> {
+    let mut taps = found.taps.iter();
+    taps.find(|other| (&other.student, &other.teacher) == (&tap.student, &tap.teacher))?.alignment
+}
+
 /// Every method beside every teacher, where that was measured.
-pub fn pairings(survey: &Survey) -> Vec<Pairing<'_>> {
+fn pairings(survey: &Survey) -> Vec<Pairing<'_>> {
     let mut pairings = Vec::new();
     for study in &survey.studies {
         for teacher in &study.teachers {
@@ -98,43 +165,38 @@ fn numbers(survey: &Survey) -> Vec<Block> {
         return Vec::new();
     }
     let several = survey.studies.iter().any(|study| study.teachers.len() > 1);
-    let mut header: Vec<&str> = study_column(survey).into_iter().collect();
-    header.extend(several.then_some("teacher"));
     let of_labels = survey.measure == Measure::Top1;
+    let mut header: Vec<&str> = survey.study_column().into_iter().collect();
+    header.extend(several.then_some("teacher"));
     header.push("method");
     let left = header.len();
-    header.extend(["agreement", "divergence", "calibration"].into_iter().filter(|_| of_labels));
+    if of_labels {
+        header.extend(["agreement", "divergence", "calibration"]);
+    }
     header.extend(["correlations", "CKA of the last taps"]);
     let mut table = Table::new(header).left(left);
-    let number = |value: Option<Spread>| Cell::number(spread(value), value.map(|value| value.mean));
-    let fine = |value: Option<Spread>| {
-        Cell::number(value.map_or_else(|| NONE.to_owned(), |value| format!("{:.3}", value.mean)), value.map(|v| v.mean))
-    };
-    let mut teachers: Vec<String> = Vec::new();
+    let mut teachers: IndexSet<String> = IndexSet::new();
     for pairing in &pairings {
-        let mut row: Vec<Cell> = of_study(survey, &pairing.study.label).into_iter().collect();
+        let mut row: Vec<Cell> = survey.study_cell(pairing.study).into_iter().collect();
         row.extend(several.then(|| pairing.teacher.name.as_str().into()));
         row.push(pairing.method.name.as_str().into());
         if of_labels {
-            row.push(number(pairing.spread(|_, found| found.agreement)));
-            row.push(fine(pairing.spread(|_, found| found.divergence)));
-            row.push(number(pairing.spread(|run, _| run.similarity.as_ref()?.calibration_error)));
+            row.push(spread_cell(pairing.spread(|_, found| found.agreement)));
+            row.push(mean_cell(pairing.spread(|_, found| found.divergence)));
+            row.push(spread_cell(pairing.spread(|run, _| run.similarity.as_ref()?.calibration_error)));
         }
-        row.push(fine(pairing.spread(|_, found| Some(found.correlation_difference))));
-        row.push(fine(pairing.spread(|_, found| found.taps.last()?.alignment)));
+        row.push(mean_cell(pairing.spread(|_, found| Some(found.correlation_difference))));
+        row.push(mean_cell(pairing.spread(|_, found| found.taps.last()?.alignment)));
         table.row(row);
-        if let Some(calibration) = pairing.spread(|_, found| found.calibration_error) {
-            let own = format!("{:.2} points for {} ({})", calibration.mean, pairing.teacher.name, pairing.study.label);
-            if !teachers.contains(&own) {
-                teachers.push(own);
-            }
+        if let Some(error) = pairing.spread(|_, found| found.calibration_error) {
+            teachers.insert(format!("{:.2} points for {} ({})", error.mean, pairing.teacher.name, pairing.study.label));
         }
     }
     let about = if of_labels {
         format!(
             "Agreement: samples with the same first guess, in percent. Divergence: KL(teacher ‖ student) at temperature 1, in \
              nats. Calibration: expected calibration error over 15 bins, in percentage points; of the teacher: {}.",
-            teachers.join(", ")
+            teachers.into_iter().collect::<Vec<_>>().join(", ")
         )
     } else {
         "Agreement, divergence and calibration error are of one distribution over all classes, and left out where targets are \
@@ -149,6 +211,11 @@ fn numbers(survey: &Survey) -> Vec<Block> {
     vec![Block::Text(text), Block::Table(table)]
 }
 
+/// A mean to three digits.
+fn mean_cell(value: Option<Spread>) -> Cell {
+    Cell::maybe(value.map(|value| value.mean), |mean| format!("{mean:.3}"))
+}
+
 fn alignments(survey: &Survey) -> Vec<Block> {
     let mut figures = Vec::new();
     for pairing in pairings(survey) {
@@ -157,20 +224,15 @@ fn alignments(survey: &Survey) -> Vec<Block> {
         if taps.is_empty() {
             continue;
         }
-        let mut names: [Vec<String>; 2] = Default::default();
-        for (tap, _) in &taps {
-            for (names, name) in names.iter_mut().zip([&tap.student, &tap.teacher]) {
-                if !names.contains(name) {
-                    names.push(name.clone());
-                }
-            }
-        }
-        let columns = names[1].len().max(1);
+        let students: IndexSet<&String> = taps.iter().map(|(tap, _)| &tap.student).collect();
+        let teachers: IndexSet<&String> = taps.iter().map(|(tap, _)| &tap.teacher).collect();
+        let columns = teachers.len().max(1);
         let values = taps.chunks(columns).map(|row| row.iter().map(|(_, value)| *value).collect()).collect();
+        let names = [students, teachers].map(|names| names.into_iter().cloned().collect());
         let caption = pairing.title(survey);
         let title = format!("CKA of the taps of student and teacher, {caption}");
         let svg = Heat { title: &title, names, sides: ["student", "teacher"], values, most: 1.0 }.draw();
-        figures.push(Figure { caption, svg, legend: Vec::new(), numbers: survey.csv.then_some("alignment.csv") });
+        figures.push(Figure { caption, svg, legend: Vec::new(), numbers: ALIGNMENT.name_if_written(survey) });
     }
     if figures.is_empty() {
         return Vec::new();
@@ -181,21 +243,22 @@ fn alignments(survey: &Survey) -> Vec<Block> {
 }
 
 fn correlations(survey: &Survey) -> Vec<Block> {
-    let matrices: Vec<(Pairing<'_>, Vec<Vec<f64>>)> = pairings(survey)
-        .into_iter()
-        .filter_map(|pairing| pairing.correlations().map(|matrix| (pairing, matrix)))
-        .collect();
-    let figure = |(pairing, matrix): &(Pairing<'_>, Vec<Vec<f64>>)| {
-        let of_pair = matrices.iter().filter(|(other, _)| std::ptr::eq(other.study, pairing.study));
-        let most = of_pair.flat_map(|(_, matrix)| matrix.iter().flatten()).copied().fold(1e-9, f64::max);
-        let names: Vec<String> = if matrix.len() <= NAMED_CLASSES { class_names(pairing) } else { Vec::new() };
+    let pairings = pairings(survey);
+    let mut matrices: Vec<(&Pairing<'_>, Vec<Vec<f64>>)> = Vec::new();
+    for pairing in &pairings {
+        matrices.extend(pairing.correlations().map(|matrix| (pairing, matrix)));
+    }
+    let mut figures = Vec::new();
+    for (pairing, matrix) in &matrices {
+        let of_study = matrices.iter().filter(|(other, _)| std::ptr::eq(other.study, pairing.study));
+        let most = of_study.flat_map(|(_, matrix)| matrix.iter().flatten()).copied().fold(1e-9, f64::max);
+        let names = if matrix.len() <= NAMED_CLASSES { pairing.class_names() } else { Vec::new() };
         let caption = pairing.title(survey);
         let title = format!("Difference of the class correlations of teacher and student, {caption}");
         let values = matrix.iter().map(|row| row.iter().copied().map(Some).collect()).collect();
         let svg = Heat { title: &title, names: [names.clone(), names], sides: ["class", "class"], values, most }.draw();
-        Figure { caption, svg, legend: Vec::new(), numbers: survey.csv.then_some("correlations.csv") }
-    };
-    let figures: Vec<Figure> = matrices.iter().map(figure).collect();
+        figures.push(Figure { caption, svg, legend: Vec::new(), numbers: CORRELATIONS.name_if_written(survey) });
+    }
     if figures.is_empty() {
         return Vec::new();
     }
@@ -205,96 +268,59 @@ fn correlations(survey: &Survey) -> Vec<Block> {
     vec![Block::Heading("Correlations of the classes".to_owned()), text.into(), Block::Figures(figures)]
 }
 
-/// The names of the classes.
-pub fn class_names(pairing: &Pairing<'_>) -> Vec<String> {
-    let similarity = pairing.found.iter().find_map(|(run, _)| run.similarity.as_ref());
-    similarity.map(|found| found.classes.iter().map(|class| class.name.clone()).collect()).unwrap_or_default()
-}
-
-/// The bound by epoch of a method that estimates it.
-struct Bound<'a> {
-    study: &'a Study,
-    method: &'a Method,
-    metric: &'a str,
-}
-
-impl Bound<'_> {
-    fn at(&self, epoch: u64) -> Option<Spread> {
-        let records = self.method.finished().flat_map(|summary| &summary.history);
-        let here = records.filter(|record| record.stage == "main" && record.epoch == epoch);
-        Spread::of(here.filter_map(|record| record.train.get(self.metric).copied()))
+fn similarity_rows(survey: &Survey) -> Vec<SimilarityRow<'_>> {
+    let mut rows = Vec::new();
+    for pairing in pairings(survey) {
+        for (run, found) in &pairing.found {
+            rows.push(SimilarityRow {
+                experiment: &pairing.study.experiment.name,
+                method: &run.cell.method,
+                seed: run.cell.seed,
+                teacher: &pairing.teacher.name,
+                agreement: found.agreement,
+                divergence: found.divergence,
+                calibration_error: run.similarity.as_ref().and_then(|similarity| similarity.calibration_error),
+                teacher_calibration_error: found.calibration_error,
+                correlation_difference: found.correlation_difference,
+            });
+        }
     }
-
-    fn name(&self, survey: &Survey) -> String {
-        let study = if survey.single().is_some() { String::new() } else { format!("{}: ", self.study.label) };
-        format!("{study}{}: {}", self.method.name, self.metric)
-    }
+    rows
 }
 
-fn mutual_information(survey: &Survey) -> Vec<Block> {
-    let mut bounds: Vec<Bound<'_>> = Vec::new();
-    for study in &survey.studies {
-        for method in &study.methods {
-            for metric in method.finished().flat_map(|summary| &summary.history).flat_map(|epoch| epoch.train.keys()) {
-                let known = |b: &Bound<'_>| std::ptr::eq(b.method, method) && b.metric == metric;
-                if metric.contains(MUTUAL_INFORMATION) && !bounds.iter().any(known) {
-                    bounds.push(Bound { study, method, metric });
-                }
+fn alignment_rows(survey: &Survey) -> Vec<AlignmentRow<'_>> {
+    let mut rows = Vec::new();
+    for pairing in pairings(survey) {
+        for (tap, cka) in pairing.taps() {
+            rows.push(AlignmentRow {
+                experiment: &pairing.study.experiment.name,
+                method: &pairing.method.name,
+                teacher: &pairing.teacher.name,
+                student_tap: &tap.student,
+                teacher_tap: &tap.teacher,
+                cka,
+            });
+        }
+    }
+    rows
+}
+
+fn correlation_rows(survey: &Survey) -> Vec<CorrelationRow<'_>> {
+    let mut rows = Vec::new();
+    for pairing in pairings(survey) {
+        let (names, matrix) = (pairing.class_names(), pairing.correlations().unwrap_or_default());
+        for (at, (class, row)) in names.iter().zip(&matrix).enumerate() {
+            for (other_class, difference) in names.iter().zip(row).skip(at + 1) {
+                rows.push(CorrelationRow {
+                    experiment: &pairing.study.experiment.name,
+                    method: &pairing.method.name,
+                    teacher: &pairing.teacher.name,
+                    class: class.clone(),
+                    other_class: other_class.clone(),
+                    difference: *difference,
+                });
             }
         }
     }
-    if bounds.is_empty() {
-        return Vec::new();
-    }
-    let histories = bounds.iter().flat_map(|bound| bound.method.finished()).flat_map(|summary| &summary.history);
-    let last = histories.filter(|record| record.stage == "main").map(|record| record.epoch).max().unwrap_or(0);
-    let names: Vec<String> = bounds.iter().map(|bound| bound.name(survey)).collect();
-    let mut table = Table::new(std::iter::once("epoch".to_owned()).chain(names.iter().cloned()));
-    let shown = thinned(last);
-    for epoch in &shown {
-        let cell = |bound: &Bound<'_>| bound.at(*epoch).map_or_else(|| NONE.to_owned(), |b| format!("{:.3}", b.mean));
-        table.row(std::iter::once(epoch.to_string()).chain(bounds.iter().map(cell)));
-    }
-    let series: Vec<Series> = bounds
-        .iter()
-        .zip(&names)
-        .enumerate()
-        .map(|(index, (bound, name))| {
-            let point = |epoch| bound.at(epoch).map(|spread| (epoch as f64, spread.mean, spread.deviation));
-            Series { name: name.clone(), index, points: (1..=last).filter_map(point).collect() }
-        })
-        .collect();
-    let title = "Bound on the mutual information by epoch";
-    let figure = Figure {
-        caption: title.to_owned(),
-        svg: picture::lines(title, "epoch", "nats", &series),
-        legend: names,
-        numbers: survey.csv.then_some("curves.csv"),
-    };
-    let selection = if (shown.len() as u64) < last { " The table has a selection of epochs." } else { "" };
-    let text = format!(
-        "The lower bound that the critic estimates, in nats, on training batches: mean over the epoch and over seeds. It is \
-         vacuous where it is negative.{selection}"
-    );
-    let heading = Block::Heading("Mutual information of teacher and student".to_owned());
-    vec![heading, Block::Text(text), Block::Figures(vec![figure]), Block::Table(table)]
-}
-
-/// Epochs 1 to `last`, at most [`SHOWN_EPOCHS`] of them, evenly spread, the first and the last among them.
-fn thinned(last: u64) -> Vec<u64> {
-    let shown = SHOWN_EPOCHS as u64;
-    if last <= shown { (1..=last).collect() } else { (0..shown).map(|i| 1 + i * (last - 1) / (shown - 1)).collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn epochs_are_thinned_evenly() {
-        assert_eq!(thinned(3), [1, 2, 3]);
-        let shown = thinned(240);
-        assert_eq!((shown.len(), shown.first(), shown.last()), (12, Some(&1), Some(&240)));
-        assert_eq!(thinned(13), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13]);
-    }
+    rows
 }

@@ -2,28 +2,71 @@
 
 use indexmap::IndexMap;
 use limbeck::record::{Measure, ProbeRecord, ProbedNetwork};
+use serde::Serialize;
 
+use crate::csv::{self, CsvFile};
+use crate::document::Block;
 use crate::log;
-use crate::progress::plural;
-use crate::report::Survey;
-use crate::report::document::Block;
-use crate::report::numbers::{count, signed_spread, spread};
-use crate::report::statistics::{Spread, differences};
-use crate::report::study::{ProbeRun, Study};
-use crate::report::table::{Cell, NONE, Table};
+use crate::numbers::{signed_spread, spread_cell};
+use crate::statistics::{Spread, differences};
+use crate::study::{ProbeRun, Study};
+use crate::survey::Survey;
+use crate::table::{Cell, NONE, Table};
+use crate::words::{plural, thousands};
 
 use super::comparison::difference;
 
+/// The classifiers.
+pub const FILE: CsvFile = CsvFile {
+    name: "probes.csv",
+    about: |_| "every linear classifier on a frozen network",
+    text: |survey| csv::text(rows(survey)),
+};
+
+/// A classifier, with a result or without one.
+#[derive(Serialize)]
+struct ProbeRow<'a> {
+    experiment: &'a str,
+    probe: &'a str,
+    network: &'a str,
+    name: &'a str,
+    seed: u64,
+    model: Option<&'a str>,
+    view: Option<&'a str>,
+    tap: Option<String>,
+    features: Option<i64>,
+    dataset: Option<&'a str>,
+    classes: Option<i64>,
+    train_samples: Option<usize>,
+    test_samples: Option<usize>,
+    epochs: Option<u64>,
+    measure: Option<&'a str>,
+    score: Option<f64>,
+    top5: Option<f64>,
+    test_loss: Option<f64>,
+    train_loss: Option<f64>,
+    score_of_random_backbone: Option<f64>,
+    seconds: Option<f64>,
+}
+
 /// The classifiers of one probe on one network, over seeds.
-struct Row<'a> {
+struct ProbedOverSeeds<'a> {
     network: &'a ProbedNetwork,
     planned: usize,
     records: Vec<&'a ProbeRecord>,
 }
 
-impl Row<'_> {
+impl ProbedOverSeeds<'_> {
     fn scores(&self) -> Vec<(u64, f64)> {
         self.records.iter().map(|record| (record.seed, record.test.score())).collect()
+    }
+
+    fn score(&self) -> Option<Spread> {
+        Spread::of(self.records.iter().map(|record| record.test.score()))
+    }
+
+    fn top5(&self) -> Option<Spread> {
+        Spread::of(self.records.iter().filter_map(|record| record.test.top5()))
     }
 
     fn seeds(&self) -> String {
@@ -32,6 +75,12 @@ impl Row<'_> {
             found => format!("{found} of {}", self.planned),
         }
     }
+
+    /// Whether it is of students that were taught.
+    fn is_distilled(&self, study: &Study) -> bool {
+        let ProbedNetwork::Student { method } = self.network else { return false };
+        study.experiment.method(method).is_ok_and(|config| !config.terms.is_empty())
+    }
 }
 
 /// Everything.
@@ -39,10 +88,11 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     let mut blocks = Vec::new();
     for study in &survey.studies {
         let mut probes: IndexMap<&str, Vec<&ProbeRun>> = IndexMap::new();
-        study.probes.iter().for_each(|run| probes.entry(&run.entry.probe).or_default().push(run));
+        for run in &study.probes {
+            probes.entry(&run.entry.probe).or_default().push(run);
+        }
         for (name, runs) in probes {
-            let place = if survey.single().is_some() { String::new() } else { format!("{}: ", study.label) };
-            blocks.push(Block::Heading(format!("{place}{name}")));
+            blocks.push(Block::Heading(format!("{}{name}", survey.place(study))));
             blocks.extend(of_probe(study, name, &runs));
         }
     }
@@ -52,41 +102,50 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
 fn of_probe(study: &Study, name: &str, runs: &[&ProbeRun]) -> Vec<Block> {
     let failures = failures(study, runs);
     let Some(first) = runs.iter().find_map(|run| run.record.as_ref()) else {
-        return match failures.is_empty() {
-            true => vec!["No classifier has ended yet; run the experiment again and it goes on.".into()],
-            false => vec!["No classifier has a result.".into(), Block::List(failures)],
+        return if failures.is_empty() {
+            vec!["No classifier has ended yet; run the experiment again and it goes on.".into()]
+        } else {
+            vec!["No classifier has a result.".into(), Block::List(failures)]
         };
     };
-    let mut rows: Vec<Row<'_>> = Vec::new();
-    for run in runs {
-        let at = rows.iter().position(|row| *row.network == run.entry.network).unwrap_or_else(|| {
-            rows.push(Row { network: &run.entry.network, planned: 0, records: Vec::new() });
-            rows.len() - 1
-        });
-        rows[at].planned += 1;
-        rows[at].records.extend(run.record.as_ref());
-    }
+    let networks = by_network(runs);
     let random = study.untrained(name);
-    let verdict = verdict(study, &rows, &random, first.test.measure());
-    vec![
-        Block::Text(about(first)),
-        Block::Table(table(&rows, &random, first.test.measure())),
-        Block::List(std::iter::once(verdict).chain(failures).collect()),
-    ]
+    let mut remarks = vec![verdict(study, &networks, &random, first.test.measure())];
+    remarks.extend(failures);
+    vec![Block::Text(about(first)), Block::Table(table(&networks, &random, first.test.measure())), Block::List(remarks)]
+}
+
+/// The classifiers on each network, in the order of the plan.
+fn by_network<'a>(runs: &[&'a ProbeRun]) -> Vec<ProbedOverSeeds<'a>> {
+    let mut networks: Vec<ProbedOverSeeds<'_>> = Vec::new();
+    for run in runs {
+        let at = match networks.iter().position(|probed| *probed.network == run.entry.network) {
+            Some(at) => at,
+            None => {
+                networks.push(ProbedOverSeeds { network: &run.entry.network, planned: 0, records: Vec::new() });
+                networks.len() - 1
+            }
+        };
+        networks[at].planned += 1;
+        networks[at].records.extend(run.record.as_ref());
+    }
+    networks
 }
 
 /// The classifiers that have no result, and why their logs say that they failed.
 fn failures(study: &Study, runs: &[&ProbeRun]) -> Vec<String> {
-    let failed = |run: &&ProbeRun| {
-        let reason = log::failure(&study.folder.join(&run.entry.folder))?;
-        Some(format!("{}, seed {}, failed: {reason}", run.entry.network, run.entry.seed))
-    };
-    runs.iter().filter(|run| run.record.is_none()).filter_map(failed).collect()
+    let mut failures = Vec::new();
+    for ProbeRun { entry, .. } in runs.iter().filter(|run| run.record.is_none()) {
+        if let Some(reason) = log::failure(&study.folder.join(&entry.folder)) {
+            failures.push(format!("{}, seed {}, failed: {reason}", entry.network, entry.seed));
+        }
+    }
+    failures
 }
 
 /// What was done, in words.
 fn about(record: &ProbeRecord) -> String {
-    let [train, test] = record.samples.map(|samples| count(samples as i64));
+    let [train, test] = record.samples.map(|samples| thousands(samples as i64));
     format!(
         "Linear classifiers on the features of frozen networks (evaluation mode, BatchNorm included) at `{}`, {}, trained for \
          {} on {}: {train} training and {test} test samples without augmentation, {} classes. Shown: {} on the test part after \
@@ -105,22 +164,25 @@ fn about(record: &ProbeRecord) -> String {
     )
 }
 
-fn table(rows: &[Row<'_>], random: &[(u64, f64)], measure: Measure) -> Table {
-    let top5 = (measure == Measure::Top1).then_some("top-5");
-    let header = ["network", "view", "features", "seeds", measure.short()].into_iter().chain(top5);
-    let mut table = Table::new(header.chain(["to random backbone"])).left(2);
-    for row in rows {
-        let score = Spread::of(row.scores().into_iter().map(|(_, score)| score));
-        let second = Spread::of(row.records.iter().filter_map(|record| record.test.top5()));
-        let of_first =
-            |value: &dyn Fn(&ProbeRecord) -> String| row.records.first().map_or(NONE.to_owned(), |r| value(r));
-        let mut cells: Vec<Cell> = vec![row.network.to_string().into(), of_first(&|r| r.view.clone()).into()];
-        cells.extend([of_first(&|r| r.features.to_string()).into(), row.seeds().into()]);
-        cells.push(Cell::number(spread(score), score.map(|score| score.mean)));
-        cells.extend(top5.map(|_| Cell::number(spread(second), second.map(|second| second.mean))));
-        cells.push(match row.network {
+fn table(networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], measure: Measure) -> Table {
+    let has_top5 = measure == Measure::Top1;
+    let mut header = vec!["network", "view", "features", "seeds", measure.short()];
+    header.extend(has_top5.then_some("top-5"));
+    header.push("to random backbone");
+    let mut table = Table::new(header).left(2);
+    for probed in networks {
+        let mut cells: Vec<Cell> = vec![probed.network.to_string().into()];
+        match probed.records.first() {
+            Some(record) => cells.extend([record.view.as_str().into(), record.features.to_string().into()]),
+            None => cells.extend([NONE.into(), NONE.into()]),
+        }
+        cells.extend([probed.seeds().into(), spread_cell(probed.score())]);
+        if has_top5 {
+            cells.push(spread_cell(probed.top5()));
+        }
+        cells.push(match probed.network {
             ProbedNetwork::Untrained => NONE.into(),
-            _ => difference(Spread::of(differences(&row.scores(), random))),
+            _ => difference(Spread::of(differences(&probed.scores(), random))),
         });
         table.row(cells);
     }
@@ -128,16 +190,16 @@ fn table(rows: &[Row<'_>], random: &[(u64, f64)], measure: Measure) -> Table {
 }
 
 /// Whether the best distilled student beats the random backbone by more than the seeds scatter.
-fn verdict(study: &Study, rows: &[Row<'_>], random: &[(u64, f64)], measure: Measure) -> String {
-    let is_distilled = |row: &&Row<'_>| match row.network {
-        ProbedNetwork::Student { method } => {
-            study.experiment.method(method).is_ok_and(|config| !config.terms.is_empty())
+fn verdict(study: &Study, networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], measure: Measure) -> String {
+    let mut best: Option<(&ProbedOverSeeds<'_>, f64)> = None;
+    for probed in networks.iter().filter(|probed| probed.is_distilled(study)) {
+        if let Some(score) = probed.score()
+            && best.is_none_or(|(_, highest)| score.mean > highest)
+        {
+            best = Some((probed, score.mean));
         }
-        _ => false,
-    };
-    let mean = |row: &Row<'_>| Spread::of(row.scores().into_iter().map(|(_, score)| score)).map(|spread| spread.mean);
-    let best = rows.iter().filter(is_distilled).filter_map(|row| Some((row, mean(row)?)));
-    let Some((best, _)) = best.reduce(|best, row| if row.1 > best.1 { row } else { best }) else {
+    }
+    let Some((best, _)) = best else {
         return "No distilled student has a result here.".to_owned();
     };
     let Some(lead) = Spread::of(differences(&best.scores(), random)) else {
@@ -154,5 +216,44 @@ fn verdict(study: &Study, rows: &[Row<'_>], random: &[(u64, f64)], measure: Meas
             format!("{text}. It beats the random backbone by more than the deviation over seeds.")
         }
         Some(_) => format!("{text}. It does NOT beat the random backbone by more than the deviation over seeds."),
+    }
+}
+
+fn rows(survey: &Survey) -> Vec<ProbeRow<'_>> {
+    let runs = survey.studies.iter().flat_map(|study| study.probes.iter().map(move |run| (study, run)));
+    runs.map(|(study, run)| row(study, run)).collect()
+}
+
+fn row<'a>(study: &'a Study, run: &'a ProbeRun) -> ProbeRow<'a> {
+    let (network, name) = match &run.entry.network {
+        ProbedNetwork::Student { method } => ("student", method.as_str()),
+        ProbedNetwork::Teacher { name } => ("teacher", name.as_str()),
+        ProbedNetwork::Untrained => ("untrained", ""),
+    };
+    let record = run.record.as_ref();
+    let test = record.map(|record| record.test);
+    let untrained = study.untrained(&run.entry.probe);
+    ProbeRow {
+        experiment: &study.experiment.name,
+        probe: &run.entry.probe,
+        network,
+        name,
+        seed: run.entry.seed,
+        model: record.map(|record| record.model.as_str()),
+        view: record.map(|record| record.view.as_str()),
+        tap: record.map(|record| record.tap.to_string()),
+        features: record.map(|record| record.features),
+        dataset: record.map(|record| record.dataset.as_str()),
+        classes: record.map(|record| record.classes),
+        train_samples: record.map(|record| record.samples[0]),
+        test_samples: record.map(|record| record.samples[1]),
+        epochs: record.map(|record| record.epochs),
+        measure: test.map(|test| test.measure().key()),
+        score: test.map(|test| test.score()),
+        top5: test.and_then(|test| test.top5()),
+        test_loss: test.map(|test| test.loss()),
+        train_loss: record.map(|record| record.train_loss),
+        score_of_random_backbone: untrained.iter().find(|(seed, _)| *seed == run.entry.seed).map(|(_, score)| *score),
+        seconds: record.map(|record| record.seconds),
     }
 }

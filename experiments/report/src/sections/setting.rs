@@ -1,24 +1,21 @@
 //! What was compared: data, networks, methods, training, surroundings.
 
+use indexmap::IndexSet;
 use limbeck::experiment::{Experiment, MethodConfig, Precision, TrainConfig};
-use limbeck::model::TapRef;
 use limbeck::record::{Accuracy, Environment, Measure, Summary, TeacherRecord};
 use serde::Serialize;
 
-use crate::plan;
-use crate::progress::plural;
-use crate::report::Survey;
-use crate::report::document::Block;
-use crate::report::numbers::count;
-use crate::report::study::Study;
-
-use super::distinct;
+use crate::document::Block;
+use crate::study::Study;
+use crate::survey::Survey;
+use crate::twins::twins;
+use crate::words::{plural, thousands};
 
 /// What all studies have in common, then what is each one's own.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
     let settings: Vec<Vec<String>> = survey.studies.iter().map(|study| setting(survey, study)).collect();
-    let common = |item: &&String| settings.iter().all(|items| items.contains(item));
-    let shared: Vec<String> = settings.first().into_iter().flatten().filter(common).cloned().collect();
+    let mut shared: Vec<String> = settings.first().cloned().unwrap_or_default();
+    shared.retain(|item| settings.iter().all(|items| items.contains(item)));
     let mut blocks = Vec::new();
     if !shared.is_empty() {
         blocks.push(Block::List(shared.clone()));
@@ -37,29 +34,23 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
 fn setting(survey: &Survey, study: &Study) -> Vec<String> {
     let experiment = &study.experiment;
     let mut items = Vec::new();
-    let mut item = |name: &str, value: String| items.push(format!("{name}: {value}"));
-    for data in distinct(study.summaries().map(|summary| data_set(experiment, summary))) {
-        item("data set", data);
-    }
+    let data_sets: IndexSet<String> = study.summaries().map(|summary| data_set(experiment, summary)).collect();
+    items.extend(data_sets.into_iter().map(|data| format!("data set: {data}")));
     if survey.measure == Measure::MeanAveragePrecision {
         let loss = survey.measure.loss_in_words();
-        item(
-            "targets",
-            format!(
-                "sets of classes, trained by {loss}, measured by mean average precision (mAP): over the \
+        items.push(format!(
+            "targets: sets of classes, trained by {loss}, measured by mean average precision (mAP): over the \
              classes that occur in the test split, not interpolated, samples of equal score ranked together"
-            ),
-        );
+        ));
     }
     for teacher in &study.teachers {
-        item(&format!("teacher `{}`", teacher.name), describe_teacher(teacher));
+        items.push(format!("teacher `{}`: {}", teacher.name, describe_teacher(teacher)));
     }
-    for student in distinct(study.summaries().map(describe_student)) {
-        item("student", student);
-    }
+    let students: IndexSet<String> = study.summaries().map(describe_student).collect();
+    items.extend(students.into_iter().map(|student| format!("student: {student}")));
     for method in &study.methods {
         if let Ok(config) = experiment.method(&method.name) {
-            item(&format!("method `{}`", method.name), describe_method(&config, survey.measure));
+            items.push(format!("method `{}`: {}", method.name, describe_method(&config, survey.measure)));
         }
     }
     let train = &experiment.train;
@@ -68,53 +59,58 @@ fn setting(survey: &Survey, study: &Study) -> Vec<String> {
     } else {
         String::new()
     };
-    item("training", format!("{}, batches of {}", plural(train.epochs, "epoch"), train.batch));
-    item("learning rate", format!("{}, schedule {}{warmup}", train.learning_rate, settings(&*train.schedule)));
-    item("optimiser", settings(&*train.optimizer));
-    for (name, value) in refinements(train) {
-        item(name, value);
-    }
+    items.push(format!("training: {}, batches of {}", plural(train.epochs, "epoch"), train.batch));
+    let schedule = settings(&*train.schedule);
+    items.push(format!("learning rate: {}, schedule {schedule}{warmup}", train.learning_rate));
+    items.push(format!("optimiser: {}", settings(&*train.optimizer)));
+    items.extend(refinements(train));
     let seeds: Vec<String> = experiment.compare.seeds.iter().map(u64::to_string).collect();
-    item(if seeds.len() == 1 { "seed" } else { "seeds" }, seeds.join(", "));
-    for one in environments(study) {
-        item("surroundings", one);
-    }
+    items.push(format!("{}: {}", if seeds.len() == 1 { "seed" } else { "seeds" }, seeds.join(", ")));
+    items.extend(environments(study).into_iter().map(|environment| format!("surroundings: {environment}")));
     items
 }
 
-fn environments(study: &Study) -> Vec<String> {
-    distinct(study.summaries().map(|summary| environment(&summary.environment)))
+fn environments(study: &Study) -> IndexSet<String> {
+    study.summaries().map(|summary| environment(&summary.environment)).collect()
 }
 
 /// What makes the runs of a study less comparable than they look.
 fn remarks(study: &Study) -> Vec<String> {
     let mut remarks = Vec::new();
-    let mut remark = |text: &str| remarks.push(text.to_owned());
     if environments(study).len() > 1 {
-        remark("The runs were made in different surroundings: their last digits may differ for that reason alone.");
+        remarks.push(
+            "The runs were made in different surroundings: their last digits may differ for that reason alone."
+                .to_owned(),
+        );
     }
-    if distinct(study.teachers.iter().map(|teacher| &teacher.name)).len() < study.teachers.len() {
-        remark(
-            "The runs were taught by different weights of a teacher of the same name: they are not comparable as they stand.",
+    let names: IndexSet<&String> = study.teachers.iter().map(|teacher| &teacher.name).collect();
+    if names.len() < study.teachers.len() {
+        remarks.push(
+            "The runs were taught by different weights of a teacher of the same name: they are not comparable as they stand."
+                .to_owned(),
         );
     }
     if study.summaries().next().is_none() {
-        remark("No run has ended yet.");
+        remarks.push("No run has ended yet.".to_owned());
     }
-    let sees_the_same = |name: &str| {
-        let of_teacher = |summary: &Summary| {
-            let teacher = summary.teachers.iter().find(|teacher| teacher.name == name)?;
-            Some(teacher.view == summary.view)
-        };
-        study.summaries().find_map(of_teacher).unwrap_or(false)
-    };
-    let twins = plan::twins(&study.experiment, sees_the_same);
-    remarks.extend(twins.into_iter().map(|twin| format!("Note that {}.", twin.message)));
+    for twin in twins(&study.experiment, |teacher| sees_the_same(study, teacher)) {
+        remarks.push(format!("Note that {}.", twin.message));
+    }
     remarks
 }
 
+/// Whether a teacher and the student have one view.
+fn sees_the_same(study: &Study, teacher: &str) -> bool {
+    for summary in study.summaries() {
+        if let Some(found) = summary.teachers.iter().find(|found| found.name == teacher) {
+            return found.view == summary.view;
+        }
+    }
+    false
+}
+
 fn data_set(experiment: &Experiment, summary: &Summary) -> String {
-    let [train, validation, test] = summary.samples.map(|samples| count(samples as i64));
+    let [train, validation, test] = summary.samples.map(|samples| thousands(samples as i64));
     let held_out = if summary.samples[1] == 0 { "none".to_owned() } else { validation };
     let part = experiment.train_samples.map_or("", |_| " (a part of them, each class by its share)");
     format!(
@@ -138,7 +134,7 @@ fn describe_teacher(teacher: &TeacherRecord) -> String {
         "{} (view {}), {} parameters{}{}, {measured}",
         teacher.model,
         teacher.view,
-        count(teacher.parameters),
+        thousands(teacher.parameters),
         in_precision(teacher.precision),
         if teacher.folded { ", BatchNorm folded" } else { "" },
     )
@@ -149,7 +145,7 @@ fn describe_student(summary: &Summary) -> String {
         "{} (view {}), {} parameters{}{}",
         summary.student,
         summary.view,
-        count(summary.student_parameters),
+        thousands(summary.student_parameters),
         in_precision(summary.precision),
         if summary.averaged { "; what is evaluated is the moving average of its weights" } else { "" }
     )
@@ -161,25 +157,25 @@ fn in_precision(precision: Precision) -> String {
 }
 
 /// What of the training is set beyond the usual.
-fn refinements(train: &TrainConfig) -> Vec<(&'static str, String)> {
-    let mut said = Vec::new();
+fn refinements(train: &TrainConfig) -> Vec<String> {
+    let mut items = Vec::new();
     if train.accumulate > 1 {
-        said.push(("updates", format!("one from the mean gradient of {} batches", train.accumulate)));
+        items.push(format!("updates: one from the mean gradient of {} batches", train.accumulate));
     }
     if let Some(norm) = train.clip_norm {
-        said.push(("gradient", format!("scaled down to a norm of at most {norm}")));
+        items.push(format!("gradient: scaled down to a norm of at most {norm}"));
     }
     if let Some(average) = train.average {
-        said.push(("moving average", format!("decay {}", average.decay)));
+        items.push(format!("moving average: decay {}", average.decay));
     }
     if !train.rates.is_empty() {
         let factors: Vec<String> = train.rates.iter().map(|(group, factor)| format!("{group} × {factor}")).collect();
-        said.push(("learning rates by group", factors.join(", ")));
+        items.push(format!("learning rates by group: {}", factors.join(", ")));
     }
     if train.no_decay {
-        said.push(("weight decay", "not of biases, norms and other parameters that the network names".to_owned()));
+        items.push("weight decay: not of biases, norms and other parameters that the network names".to_owned());
     }
-    said
+    items
 }
 
 /// `0.1 cross-entropy + 0.9 kd (temperature = 4.0)`
@@ -189,12 +185,18 @@ fn describe_method(config: &MethodConfig, measure: Measure) -> String {
         parts.push(format!("{} {}", config.cross_entropy, measure.loss_in_words()));
     }
     for term in &config.terms {
-        let teachers = term.teachers.as_ref().map(|names| format!(" of {}", names.join(", "))).unwrap_or_default();
-        let schedule = term.schedule.as_ref().map(|schedule| format!(" {schedule}")).unwrap_or_default();
-        let pair = |(student, teacher): &(TapRef, TapRef)| format!("{student} — {teacher}");
-        let taps = term.taps.iter().map(|pairs| pairs.iter().map(pair).collect::<Vec<_>>().join(", "));
-        let taps: String = taps.map(|pairs| format!(" at student — teacher {pairs}")).collect();
-        parts.push(format!("{} {}{teachers}{schedule}{taps}", term.weight, settings(&*term.distiller)));
+        let mut part = format!("{} {}", term.weight, settings(&*term.distiller));
+        if let Some(names) = &term.teachers {
+            part += &format!(" of {}", names.join(", "));
+        }
+        if let Some(schedule) = &term.schedule {
+            part += &format!(" {schedule}");
+        }
+        if let Some(taps) = &term.taps {
+            let pairs: Vec<String> = taps.iter().map(|(student, teacher)| format!("{student} — {teacher}")).collect();
+            part += &format!(" at student — teacher {}", pairs.join(", "));
+        }
+        parts.push(part);
     }
     parts.join(" + ")
 }
