@@ -74,7 +74,7 @@ impl DistillerConfig for Staged {
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let pair = self.taps(site)?.pairs.pop().ok_or_else(|| Error::plan("no stage"))?;
-        let (from, to) = (pair.student_shape[0], pair.teacher_shape[0]);
+        let (from, to) = (pair.student_shape.channels(), pair.teacher_shape.channels());
         let connector = nn::conv2d(params / "connector", from, to, 1, Default::default());
         nn::conv2d(params / "bystander", from, to, 1, Default::default());
         Ok(Box::new(LiveStaged { connector, groups: site.student.feature_groups(), last: pair.student }))
@@ -262,6 +262,7 @@ fn with_everything_that_moves_it_resumes_exactly_too() {
         "train.accumulate=3",
         "train.clip_norm=0.5",
         "train.average={ decay = 0.9 }",
+        "train.no_decay=true",
         "train.rates={ heads = 2.0, features = 0.5, stage3 = 1.5 }",
         "student.precision=\"mixed\"",
         "teacher.big.fold_batch_norm=true",

@@ -129,7 +129,7 @@ fn probes(plan: &Plan) -> Vec<ProbeRecord> {
     let file: store::PlanFile = store::read_json(&plan.folder.join(store::PLAN)).unwrap();
     let mut records = Vec::new();
     for entry in &file.probes {
-        let record = limbeck_experiments::probes::read(&plan.folder.join(&entry.folder)).unwrap().unwrap();
+        let record = store::probe(&plan.folder.join(&entry.folder)).unwrap().unwrap();
         records.push(ProbeRecord { seconds: 0.0, ..record });
     }
     records
