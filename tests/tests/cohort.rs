@@ -41,7 +41,8 @@ terms = [
   { weight = 0.8, distiller = { kind = "crd", critic = { kind = "info_nce" }, negatives = { kind = "whole_bank" } } },
 ]
 "#;
-    let teacher = "teacher.big={ model = { kind = \"resnet14\" }, train = { epochs = 1, batch = 64, checkpoint_steps = 2 } }";
+    let teacher =
+        "teacher.big={ model = { kind = \"resnet14\" }, train = { epochs = 1, batch = 64, checkpoint_steps = 2 } }";
     let text = small("small", &format!("{TABLES}{}", compare(methods)));
     set(&text, &["validation=60", "dataset.train=340", "dataset.test=100", teacher])
 }
@@ -399,7 +400,8 @@ fn a_teacher_is_trained_once_and_a_changed_setting_trains_only_what_it_concerns(
 
 #[test]
 fn warm_up_validation_and_a_teacher_in_sixteen_bits() {
-    let values = ["train.schedule={ kind = \"constant\" }", "train.warmup_epochs=2", "teacher.big.precision=\"bfloat16\""];
+    let values =
+        ["train.schedule={ kind = \"constant\" }", "train.warmup_epochs=2", "teacher.big.precision=\"bfloat16\""];
     let (folder, plan) = undisturbed(&set(&experiment(&["kd"]), &values));
     let summary = students(&plan).remove(0).summary;
     // Ten steps of warm-up in epochs of five, then the base rate.

@@ -10,9 +10,9 @@ use limbeck::cohort::Limit;
 use limbeck::config::grid::Filter;
 use limbeck::config::load_grid;
 use limbeck::registry::{self, Role};
+use limbeck_experiments::cohorts;
 use limbeck_experiments::plan::{Plan, Pool};
 use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::cohorts;
 use limbeck_tests::experiment::overrides;
 use limbeck_tests::files::{checkout, entries, png};
 use limbeck_tests::runs::stops;
@@ -28,7 +28,8 @@ fn config(name: &str) -> PathBuf {
 
 /// A ready experiment on small data, as far as it is chosen.
 fn sweep(path: &Path, data: &Path, only: &[&str]) -> Sweep {
-    let values = ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.display().to_string())];
+    let values =
+        ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.display().to_string())];
     let grid = load_grid(path, &values, &Filter::new(only.iter().copied()).unwrap()).unwrap();
     Sweep::new(grid, path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap()
 }

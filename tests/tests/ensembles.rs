@@ -371,7 +371,8 @@ fn methods_of_features_are_refused_with_reason_and_remedy() {
     for kind in
         ["at", "crd", "fsp", "fitnet", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "nst", "kdsvd", "ickd", "itrd"]
     {
-        let error = plan(folder, ENSEMBLE, &[&format!("method.all.terms[0].distiller={{ kind = '{kind}' }}")]).unwrap_err();
+        let error =
+            plan(folder, ENSEMBLE, &[&format!("method.all.terms[0].distiller={{ kind = '{kind}' }}")]).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(

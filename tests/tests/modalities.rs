@@ -185,7 +185,8 @@ fn sets_of_classes_are_never_called_top_1() {
             }
         }
     }
-    let similarity: limbeck::record::Similarity = store::read_json(&named(folder.path(), "similarity.json")[0]).unwrap();
+    let similarity: limbeck::record::Similarity =
+        store::read_json(&named(folder.path(), "similarity.json")[0]).unwrap();
     let samples: Vec<usize> = similarity.classes.iter().map(|class| class.samples).collect();
     // Frames 4, 9, 14, 19, 24 and 29 are tested on: two of each class, a border on the even ones, and class 4 nowhere.
     assert_eq!(samples, [2, 2, 2, 3, 0]);
@@ -392,9 +393,8 @@ fn a_probe_that_fails_says_why_in_its_log_and_in_the_report() {
     let reason = "the loss became non-finite in epoch 1: choose a smaller probe.other.train.learning_rate";
     let failed = ["vanilla", "random backbone"].map(|name| format!("probe other, {name}, seed 0: {reason}"));
     assert_eq!((finished.failed, finished.stopped), (failed.to_vec(), false));
-    let probes = ProbeSeat::all(&plan)
-        .map(|seat| limbeck_experiments::log::failure(&seat.subject.folder))
-        .collect::<Vec<_>>();
+    let probes =
+        ProbeSeat::all(&plan).map(|seat| limbeck_experiments::log::failure(&seat.subject.folder)).collect::<Vec<_>>();
     assert_eq!(probes, [Some(reason.to_owned()), Some(reason.to_owned())]);
     let report = report::write(std::slice::from_ref(&plan.folder), &report::Options::default()).unwrap();
     let markdown = fs::read_to_string(report.folder.join("report.md")).unwrap();

@@ -363,7 +363,15 @@ fn every_family_learns_in_mixed_precision_from_a_folded_teacher() {
         );
         let student = format!("student={{ model = {{ kind = \"{kind}\" }}, precision = \"mixed\" }}");
         let name = format!("name=\"{kind}-mixed\"");
-        let values = [&student, &name, "dataset.train=40", "dataset.test=20", "validation=0", "train.epochs=1", "train.batch=20"];
+        let values = [
+            &student,
+            &name,
+            "dataset.train=40",
+            "dataset.test=20",
+            "validation=0",
+            "train.epochs=1",
+            "train.batch=20",
+        ];
         let planned = plan(folder.path(), &set(&experiment(&teacher, &["hint"]), &values), &[]).unwrap();
         let note = &planned.teachers[0].notes[0];
         match kind {
