@@ -54,6 +54,11 @@ fn cell(folder: &Path) -> PathBuf {
     plan(folder, &[]).cells[0].folder.clone()
 }
 
+/// A cell as the command names it, which is called in the folder above.
+fn shown(cell: &Path) -> PathBuf {
+    Path::new("runs/bad/cells").join(cell.file_name().unwrap())
+}
+
 fn student(folder: &Path) -> Vec<u8> {
     fs::read(cell(folder).join(STUDENT)).unwrap()
 }
@@ -180,7 +185,7 @@ fn a_full_disk_ends_the_run_and_leaves_the_older_checkpoint() {
     let (before, previous) = (fs::read(cell.join(NEWEST)).unwrap(), fs::read(cell.join(PREVIOUS)).unwrap());
     // All but the last few bytes of a checkpoint, and none of the small files, fit.
     let (code, error) = command(folder.path(), Some(before.len() as u64 / 512 - 1), &["run", FILE]);
-    let newest = Path::new("runs/bad/cells").join(cell.file_name().unwrap()).join(NEWEST);
+    let newest = shown(&cell).join(NEWEST);
     assert_eq!(error, format!("cannot write {}\n  caused by: File too large (os error 27)", newest.display()));
     assert_eq!(code, Some(1));
     assert!(fs::read(cell.join(NEWEST)).unwrap() == before && fs::read(cell.join(PREVIOUS)).unwrap() == previous);
@@ -199,7 +204,6 @@ fn a_checkpoint_of_another_configuration_or_surrounding_is_refused() {
     let folder = begun(3);
     let own = cell(folder.path());
     let whole = fs::read(own.join(NEWEST)).unwrap();
-    let shown = |cell: &Path| Path::new("runs/bad/cells").join(cell.file_name().unwrap()).display().to_string();
 
     let (code, error) = command(folder.path(), None, &["run", FILE, "--set", "threads=2"]);
     assert_eq!(
@@ -207,7 +211,7 @@ fn a_checkpoint_of_another_configuration_or_surrounding_is_refused() {
         format!(
             "{} was begun on cpu with threads = 1 and cannot go on exactly on cpu with threads = 2: use --device cpu \
              --set threads=1, or another folder with --out",
-            shown(&own)
+            shown(&own).display()
         )
     );
     assert_eq!(code, Some(2));
@@ -217,7 +221,10 @@ fn a_checkpoint_of_another_configuration_or_surrounding_is_refused() {
     fs::create_dir_all(&other).unwrap();
     fs::write(other.join(NEWEST), &whole).unwrap();
     let (code, error) = command(folder.path(), None, &["run", FILE, "--set", changed]);
-    assert_eq!(error, format!("{} belongs to another configuration: choose another folder with --out", shown(&other)));
+    assert_eq!(
+        error,
+        format!("{} belongs to another configuration: choose another folder with --out", shown(&other).display())
+    );
     assert_eq!(code, Some(2));
     assert!(fs::read(own.join(NEWEST)).unwrap() == whole && fs::read(other.join(NEWEST)).unwrap() == whole);
 }
@@ -247,9 +254,17 @@ fn weights_that_are_missing_or_of_another_network_are_refused() {
     assert_eq!(error, format!("{key}cannot read {here}/none.safetensors: No such file or directory (os error 2)"));
     let error = teacher("resnet14", "w.safetensors");
     // The first eight, in the order of the state dict.
-    let norm = |n: u8| ["weight", "bias", "running_mean", "running_var"].map(|part| format!("bn{n}.{part}"));
-    let names = [&["conv1.weight".to_owned()], &norm(1)[..], &["conv2.weight".to_owned()], &norm(2)[..2]].concat();
-    let missing: Vec<String> = names.iter().map(|name| format!("`layer1.1.{name}`")).collect();
+    let missing = [
+        "conv1.weight",
+        "bn1.weight",
+        "bn1.bias",
+        "bn1.running_mean",
+        "bn1.running_var",
+        "conv2.weight",
+        "bn2.weight",
+        "bn2.bias",
+    ];
+    let missing = missing.map(|name| format!("`layer1.1.{name}`"));
     assert_eq!(
         error,
         format!(
@@ -279,7 +294,7 @@ fn a_run_whose_checkpoints_are_all_damaged_names_each_and_calls_none_good() {
         fs::OpenOptions::new().write(true).open(cell.join(name)).unwrap().set_len(length).unwrap();
     }
     let (code, error) = command(folder.path(), None, &["run", FILE]);
-    let shown = Path::new("runs/bad/cells").join(cell.file_name().unwrap());
+    let shown = shown(&cell);
     let (newest, previous) = (shown.join(NEWEST), shown.join(PREVIOUS));
     let expected = format!(
         "a run failed: crd, seed 0: no checkpoint can be used: {}: cut short: {} of {n} bytes are there; {}: cut short: {} of \
@@ -372,7 +387,6 @@ fn of_term(method: &str, said: &str) -> String {
 fn a_method_without_a_loss_in_the_main_stage_is_refused() {
     let folder = begun(0);
     let said = |set: &str| refusal(folder.path(), &["compare.methods=['flow']", "method.flow.cross_entropy=0", set]);
-    let first_line = |set: &str| said(set).lines().next().unwrap().to_owned();
     assert_eq!(
         said("lanes=1"),
         "method.flow: fsp has no loss after its initial stage: give cross_entropy or another term
@@ -385,12 +399,12 @@ fn a_method_without_a_loss_in_the_main_stage_is_refused() {
     let both =
         "{ distiller = { kind = 'fsp', initial_epochs = 1 } }, { schedule = { to = 1 }, distiller = { kind = 'kd' } }";
     assert_eq!(
-        first_line(&format!("method.flow.terms=[{both}]")),
+        said(&format!("method.flow.terms=[{both}]")).lines().next().unwrap(),
         "method.flow: fsp has no loss after its initial stage, and every other term has ended after epoch 1: give \
          cross_entropy or another term"
     );
     assert_eq!(
-        first_line("method.flow.terms[0].schedule={ from = 2 }"),
+        said("method.flow.terms[0].schedule={ from = 2 }").lines().next().unwrap(),
         "method.flow: terms[0] (fsp, teacher big): it has no loss after its initial stage, so that `schedule` has no \
          effect: remove it"
     );
@@ -427,9 +441,10 @@ fn taps_that_do_not_fit_a_method_are_refused() {
     let there = "there is no tap `stage9`; the network has stem, stage1, stage2, stage3, pooled";
     assert_eq!(taps("maps", "[['stage9', 'stage2']]"), format!("{maps}student: {there}"));
     assert_eq!(taps("maps", "[['stage2', 'stage9']]"), format!("{maps}teacher: {there}"));
-    let vector = |side| format!("{maps}at compares maps, but the {side}'s tap `pooled` is a vector: choose a stage");
-    assert_eq!(taps("maps", "[['pooled', 'stage2']]"), vector("student"));
-    assert_eq!(taps("maps", "[['stage2', 'pooled']]"), vector("teacher"));
+    for (pairs, side) in [("[['pooled', 'stage2']]", "student"), ("[['stage2', 'pooled']]", "teacher")] {
+        let vector = format!("{maps}at compares maps, but the {side}'s tap `pooled` is a vector: choose a stage");
+        assert_eq!(taps("maps", pairs), vector);
+    }
     let flow = "method.flow: terms[0] (fsp, teacher big): fsp needs ";
     assert_eq!(
         taps("flow", "[['stage1', 'stage1']]"),

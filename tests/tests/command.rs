@@ -162,14 +162,13 @@ fn a_dry_run_shows_the_plan_and_writes_nothing() {
 #[test]
 fn what_came_of_a_run_is_json_when_asked() {
     let folder = folder();
-    let json = |arguments: &[&str]| json(folder.path(), arguments);
-    let dry = json(&["run", "small.toml", "--dry-run", "--json"]);
+    let dry = json(folder.path(), &["run", "small.toml", "--dry-run", "--json"]);
     assert_eq!(dry["cells"][0]["progress"], "to do");
-    let stopped = json(&["run", "small.toml", "--stop-after", "5steps", "--json"]);
+    let stopped = json(folder.path(), &["run", "small.toml", "--stop-after", "5steps", "--json"]);
     assert_eq!((&stopped["experiment"], &stopped["report"]), (&"small".into(), &serde_json::Value::Null));
     assert_eq!((&stopped["cells"][0]["status"], &stopped["cells"][0]["accuracy"]), (&"missing".into(), &().into()));
     assert_eq!(stopped["cells"][0]["reason"], "it has not ended; run the experiment again and it goes on");
-    let finished = json(&["run", "small.toml", "--json"]);
+    let finished = json(folder.path(), &["run", "small.toml", "--json"]);
     let cell_folder = cell(folder.path()).strip_prefix(folder.path()).unwrap().display().to_string();
     let cell = &finished["cells"][0];
     assert_eq!((&cell["method"], &cell["seed"], &cell["status"]), (&"vanilla".into(), &0.into(), &"finished".into()));
@@ -179,8 +178,8 @@ fn what_came_of_a_run_is_json_when_asked() {
     assert_eq!(cell["accuracy"], summary["accuracy"]["last"]);
     assert_eq!((&finished["accuracy"], &finished["baseline"]), (&"last".into(), &"vanilla".into()));
     assert_eq!(finished["report"], "runs/small/report/report.html");
-    assert_eq!(json(&["report", "runs/small", "--json"]), finished);
-    let best = json(&["report", "runs/small", "--json", "--accuracy", "best_on_test"]);
+    assert_eq!(json(folder.path(), &["report", "runs/small", "--json"]), finished);
+    let best = json(folder.path(), &["report", "runs/small", "--json", "--accuracy", "best_on_test"]);
     assert_eq!(best["cells"][0]["accuracy"], summary["accuracy"]["best_on_test"]["test"]);
 }
 
@@ -212,12 +211,11 @@ fn json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
 #[test]
 fn listings_are_json_when_asked() {
     let folder = folder();
-    let json = |arguments: &[&str]| json(folder.path(), arguments);
-    let plan = json(&["plan", "small.toml", "--json"]);
+    let plan = json(folder.path(), &["plan", "small.toml", "--json"]);
     assert_eq!((&plan["experiment"], &plan["steps_per_epoch"]), (&"small".into(), &10.into()));
     assert_eq!(plan["student"]["parameters"], 78_692);
     assert_eq!(plan["student"]["multiply_adds"], 12_502_272);
-    let network = &json(&["plugins", "show", "resnet8x4", "--json"])[0];
+    let network = &json(folder.path(), &["plugins", "show", "resnet8x4", "--json"])[0];
     assert_eq!((&network["parameters"], &network["multiply_adds"]), (&1_233_540.into(), &177_071_104.into()));
     assert_eq!(network["signature"]["taps"][3]["shape"], serde_json::json!([256, 8, 8]));
     let page = run(folder.path(), &["plugins", "show", "resnet8x4"]);
@@ -233,33 +231,33 @@ fn listings_are_json_when_asked() {
     tap pooled 256
 ";
     assert!(stdout(&page).contains(figures), "{}", stdout(&page));
-    let script = json(&["plugins", "show", "torchscript", "--json"]);
+    let script = json(folder.path(), &["plugins", "show", "torchscript", "--json"]);
     assert_eq!(script[0].get("parameters"), None, "there is no file to look into");
     assert_eq!(plan["cells"][0]["progress"], "to do");
-    assert_eq!(json(&["plugins", "show", "sgd", "--json"])[0]["role"], "optimizer");
-    assert!(json(&["plugins", "list", "--json"]).as_array().unwrap().len() > 40);
-    assert_eq!(json(&["doctor", "--json"])["found"]["cpu"][0], "computes");
+    assert_eq!(json(folder.path(), &["plugins", "show", "sgd", "--json"])[0]["role"], "optimizer");
+    assert!(json(folder.path(), &["plugins", "list", "--json"]).as_array().unwrap().len() > 40);
+    assert_eq!(json(folder.path(), &["doctor", "--json"])["found"]["cpu"][0], "computes");
 }
 
 #[test]
 fn colour_is_for_terminals_and_for_those_who_insist() {
     let folder = folder();
-    let said = |arguments: &[&str]| stderr(&run(folder.path(), arguments));
-    assert_eq!(said(&["plan", "absent.toml"]).lines().next().unwrap(), "error: cannot read absent.toml");
-    let coloured = said(&["plan", "absent.toml", "--color", "always"]);
+    let plain = stderr(&run(folder.path(), &["plan", "absent.toml"]));
+    assert_eq!(plain.lines().next().unwrap(), "error: cannot read absent.toml");
+    let coloured = stderr(&run(folder.path(), &["plan", "absent.toml", "--color", "always"]));
     assert!(coloured.contains("\u{1b}[1m\u{1b}[31merror:\u{1b}[0m cannot read absent.toml"), "{coloured:?}");
-    assert!(!said(&["plan", "absent.toml", "--color", "never"]).contains('\u{1b}'));
+    let plain = stderr(&run(folder.path(), &["plan", "absent.toml", "--color", "never"]));
+    assert!(!plain.contains('\u{1b}'));
 }
 
 #[test]
 fn completions_and_manual_pages_know_every_verb() {
     let folder = folder();
-    let out = |arguments: &[&str]| stdout(&run(folder.path(), arguments));
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = out(&["completions", shell]);
+        let script = stdout(&run(folder.path(), &["completions", shell]));
         assert!(script.contains("stop-after") && script.contains("plugins"), "{shell}");
     }
-    assert!(out(&["man"]).contains(".TH limbeck 1"));
+    assert!(stdout(&run(folder.path(), &["man"])).contains(".TH limbeck 1"));
     succeeds(folder.path(), &["man", "--out", "pages"]);
     for page in ["limbeck.1", "limbeck-run.1", "limbeck-plugins-show.1", "limbeck-check.1"] {
         assert!(folder.path().join("pages").join(page).exists(), "{page}");

@@ -143,8 +143,8 @@ impl Files<'_> {
             self.jpeg(&format!("train/n0{class}/images/n0{class}_{i}.JPEG"), 64, i);
             self.jpeg(&format!("val/images/val_{i}.JPEG"), 64, i + 1);
         }
-        let line = |i: usize| format!("val_{i}.JPEG\tn0{}\t0\t0\t9\t9\n", 1 + i % 2);
-        self.write("val/val_annotations.txt", (0..8).map(line).collect::<String>());
+        let lines = (0..8).map(|i| format!("val_{i}.JPEG\tn0{}\t0\t0\t9\t9\n", 1 + i % 2));
+        self.write("val/val_annotations.txt", lines.collect::<String>());
         ""
     }
 
@@ -210,8 +210,8 @@ impl DistillerConfig for BrokenDistiller {
         if self.fault == "trains what it does not use" {
             let _ = params.ones("bystander", &[3]);
         }
-        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape.channels());
-        let head = params.var("head", &[width(site.student), width(site.teacher)], nn::Init::Const(start));
+        let shape = [site.student, site.teacher].map(|side| side.taps.last().map_or(1, |tap| tap.shape.channels()));
+        let head = params.var("head", &shape, nn::Init::Const(start));
         Ok(Box::new(LiveBrokenDistiller { fault: self.fault.clone(), head, steps: 0.0, kept: Vec::new(), id: count() }))
     }
 }

@@ -71,12 +71,11 @@ impl Distiller for LiveBorrower {
         let projected = student.apply(&self.head);
         let hint = (&projected - teacher).square().mean(None::<Kind>);
         let borrowed = (step.teacher.classify(&projected)? - &step.teacher.logits).square().mean(None::<Kind>);
-        let apart = |own: Tensor, logits: &Tensor| (own - logits).abs().max();
         Ok(Terms::of("borrowed", borrowed)
             .loss("hint", hint)
             .loss("affine", affine)
-            .metric("own", apart(step.student.classify(student)?, &step.student.logits))
-            .metric("theirs", apart(step.teacher.classify(teacher)?, &step.teacher.logits)))
+            .metric("own", (step.student.classify(student)? - &step.student.logits).abs().max())
+            .metric("theirs", (step.teacher.classify(teacher)? - &step.teacher.logits).abs().max()))
     }
 }
 
@@ -153,9 +152,9 @@ fn what_the_student_lends_trains() {
 fn a_network_that_lends_nothing_is_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let outputs = folder.path().join("outputs.safetensors");
-    let table = |columns: i64| Tensor::zeros([64, columns], (Kind::Float, Device::Cpu));
-    limbeck::weights::save(&outputs, &[("logits".to_owned(), table(20)), ("pooled".to_owned(), table(6))], None)
-        .unwrap();
+    let tensors = [("logits", 20), ("pooled", 6)]
+        .map(|(name, columns)| (name.to_owned(), Tensor::zeros([64, columns], (Kind::Float, Device::Cpu))));
+    limbeck::weights::save(&outputs, &tensors, None).unwrap();
     let script = fixture("teacher/teacher.pt");
     let names = "[\"stem\", \"stage1\", \"stage1:pre\", \"pooled\", \"logits\"]";
     for teacher in [
@@ -199,12 +198,15 @@ fn untrained() -> IndexMap<String, Tensor> {
     limbeck::weights::read(&path).unwrap().tensors
 }
 
+fn equal(a: &Tensor, b: &Tensor) -> bool {
+    (a - b).abs().max().double_value(&[]) < 1e-6
+}
+
 #[test]
 fn weight_decay_spares_biases_and_norms_where_it_is_told_to() {
     tch::set_num_threads(1);
     let (without, spared, all) =
         (after_one_update(0.0, false), after_one_update(0.5, true), after_one_update(0.5, false));
-    let equal = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) < 1e-6;
     for (name, start) in untrained() {
         if name.contains("running") {
             continue;

@@ -183,9 +183,10 @@ fn a_distiller_in_a_crate_of_its_own_is_tested_trained_and_reported() {
     }
     run.extend(["--set", "compare.methods=[\"vanilla\", \"outside\"]", "--device", "cpu"]);
     made.succeeds(&run);
-    let report = |file: &str| fs::read_to_string(made.folder.join("runs/outside/report").join(file)).unwrap();
-    assert!(report("report.md").lines().any(|line| line.starts_with("| outside")), "{}", report("report.md"));
-    assert!(report("curves.csv").contains("outside.cosine"), "{}", report("curves.csv"));
+    let [report, curves] = ["report.md", "curves.csv"]
+        .map(|file| fs::read_to_string(made.folder.join("runs/outside/report").join(file)).unwrap());
+    assert!(report.lines().any(|line| line.starts_with("| outside")), "{report}");
+    assert!(curves.contains("outside.cosine"), "{curves}");
 
     // The command that was not linked with the crate.
     let file = made.folder.join("experiment.toml");

@@ -123,8 +123,6 @@ fn errors_of_a_grid_name_line_key_and_point() {
          --> pairs.toml:23:9\n   |\n23 | set = { \"student.model.kind\" = \"resnet9\" }\n   |         ^^^^^^^^^^^^^^^^^^^^\n  \
          key: student.model.kind"
     );
-    let first = |from: &str, to: &str| said(from, to).lines().next().unwrap().to_owned();
-    let line = |from: &str, to: &str| said(from, to).lines().nth(1).unwrap().trim().to_owned();
     let exclude = "method = \"at\" }, {";
     for (from, to, message, place) in [
         (
@@ -148,8 +146,9 @@ fn errors_of_a_grid_name_line_key_and_point() {
         ("\"method.kd.terms[0].distiller.temperature\"", "\"student.model.temperature\"", NO_KEYS, 19),
         ("\"student.model.kind\" = \"resnet8\"", "threads = 2", OF_THE_FILE, 23),
     ] {
-        assert_eq!(first(from, to), message);
-        assert!(line(from, to).starts_with(&format!("--> pairs.toml:{place}:")), "{}", said(from, to));
+        let error = said(from, to);
+        assert_eq!(error.lines().next().unwrap(), message);
+        assert!(error.lines().nth(1).unwrap().trim().starts_with(&format!("--> pairs.toml:{place}:")), "{error}");
     }
     let both = grid(SWEEP, &["student.model.kind=resnet20"], &[]).unwrap_err().to_string();
     assert!(
@@ -177,8 +176,8 @@ fn cells_of_several_points_are_one_and_cohorts_go_across_points() {
         cohorts.iter().map(|cohort| (cohort.name(), cohort.passes())).collect::<Vec<_>>()
     };
     // 3 steps; 5 students with a teacher.
-    let name = |seed: u64| format!("seed {seed}, 7 students of 4 points");
-    assert_eq!(cohorts(None), [(name(0), (3, 15)), (name(1), (3, 15))]);
+    let expected = [0, 1].map(|seed| (format!("seed {seed}, 7 students of 4 points"), (3, 15)));
+    assert_eq!(cohorts(None), expected);
     let sizes: Vec<String> = cohorts(Some(4)).into_iter().map(|(name, _)| name[..18].to_owned()).collect();
     assert_eq!(sizes, ["seed 0, 4 students", "seed 0, 3 students", "seed 1, 4 students", "seed 1, 3 students"]);
     let text = whole.text().unwrap();
@@ -276,11 +275,15 @@ fn what_fails_does_not_stop_the_rest() {
     let overrides = [grid, bad, "student.model.kind=resnet8", "compare.methods=['vanilla', 'kd', 'bad']"];
     let whole = sweep(out.path(), &overrides, &[], None);
     let finished = run::execute_sweep(&whole, None, &Stop::default(), &mut ()).unwrap();
-    let said = |text: &str, start: &str, end: &str| assert!(text.starts_with(start) && text.contains(end), "{text}");
     assert_eq!((finished.failed.len(), finished.errors.len(), finished.stopped), (3, 1, false), "{finished:?}");
-    said(&finished.errors[0].to_string(), "wild, teacher big: `", "became non-finite at step ");
-    said(&finished.failed[0], "sound, bad, seed 0: `", "non-finite");
-    said(&finished.failed[1], "sound, bad, seed 1: `", "non-finite");
+    let error = finished.errors[0].to_string();
+    assert!(error.starts_with("wild, teacher big: `") && error.contains("became non-finite at step "), "{error}");
+    for (seed, failed) in finished.failed[..2].iter().enumerate() {
+        assert!(
+            failed.starts_with(&format!("sound, bad, seed {seed}: `")) && failed.contains("non-finite"),
+            "{failed}"
+        );
+    }
     assert_eq!(finished.failed[2], "seed 0, 2 students of wild: not tried, for its teacher failed");
     let left: Vec<String> =
         sweep(out.path(), &overrides, &[], None).open().iter().map(|seat| seat.cell.name.clone()).collect();
