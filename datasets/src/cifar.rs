@@ -148,8 +148,8 @@ impl Cifar {
         }
         for (i, bytes) in member.bytes.chunks_exact(record).enumerate() {
             for (place, kind) in self.labels.iter().enumerate() {
-                let place_in_file = || format!("byte {} (record {i})", i * record + place);
-                kind.check(i64::from(bytes[place]), place_in_file).map_err(|e| member.fault(e))?;
+                kind.check(i64::from(bytes[place]), || format!("byte {} (record {i})", i * record + place))
+                    .map_err(|e| member.fault(e))?;
             }
         }
         let labels = member.bytes.chunks_exact(record).map(|bytes| i64::from(bytes[label])).collect();
@@ -194,8 +194,8 @@ fn row_major(array: &Array<'_>) -> Vec<u8> {
     if !array.fortran {
         return array.bytes.to_vec();
     }
-    let at = |i: usize| array.bytes[i % array.columns * array.rows + i / array.columns];
-    (0..array.bytes.len()).map(at).collect()
+    let places = (0..array.bytes.len()).map(|i| i % array.columns * array.rows + i / array.columns);
+    places.map(|place| array.bytes[place]).collect()
 }
 
 /// Pickles as Python 2 wrote those of the archives, opcode by opcode.
