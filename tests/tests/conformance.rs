@@ -723,7 +723,7 @@ impl DatasetConfig for BrokenDataset {
             name: "Broken".to_owned(),
             identity,
             class_names: ["a", second].map(str::to_owned).to_vec(),
-            measure: if self.fault.ends_with("sets") { Measure::MeanAveragePrecision } else { Measure::Top1 },
+            task: if self.fault.ends_with("sets") { &Presence } else { &Classification },
             train_labels: labels.iter().map(|label| label + more).collect(),
             test_labels: labels.into(),
             views: vec![ViewInfo { name: "image".to_owned(), shape: [3, 4, 4] }],

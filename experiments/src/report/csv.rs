@@ -77,7 +77,7 @@ fn columns(measure: Measure, prefix: &str) -> Vec<String> {
 /// The cells of those columns.
 fn accuracy(measure: Measure, value: Option<Accuracy>) -> Vec<String> {
     match value {
-        Some(value) => value.named().into_iter().map(|(_, number)| number.to_string()).collect(),
+        Some(value) => value.named().map(|(_, number)| number.to_string()).collect(),
         None => vec![String::new(); columns(measure, "").len()],
     }
 }

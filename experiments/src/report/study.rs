@@ -267,7 +267,7 @@ impl Study {
             for run in &mut method.runs {
                 match run.accuracies.as_ref().map(|accuracies| pick(accuracy, accuracies)) {
                     Some(Some(accuracy)) => method.results.push((run.cell.seed, accuracy)),
-                    Some(None) => run.reason = format!("it has no {}", accuracy.describe(measure)),
+                    Some(None) => run.reason = format!("it has no {}", accuracy.describe(measure.task())),
                     None => {}
                 }
             }

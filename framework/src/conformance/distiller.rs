@@ -15,8 +15,8 @@ use crate::distiller::{DistillerConfig, Step};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, Precision, TermConfig};
 use crate::model::{Features, Form, Mode, Signature, TapRef};
-use crate::record::Measure;
 use crate::seed::Seed;
+use crate::task::Classification;
 use crate::weights;
 
 /// The student's channels in the first stage; the teacher has twice as many, or as many where a method wants that.
@@ -212,7 +212,7 @@ impl Subject {
     /// The live method, as training builds it.
     fn build(&self, kind: Kind, device: Device) -> Result<Term> {
         let (teachers, combined, labels) = (&self.teachers, &IndexMap::new(), &self.labels);
-        let site = TermSite { teachers, combined, labels, measure: Measure::Top1, device, seed: 0 };
+        let site = TermSite { teachers, combined, labels, task: &Classification, device, seed: 0 };
         let mut terms = build_terms(&self.method, &self.student, &site)?;
         let mut term = terms.pop().ok_or_else(|| Error::run("no term was built"))?;
         if kind == Kind::Double {

@@ -11,8 +11,8 @@ use crate::distiller::Site;
 use crate::error::{Error, Result};
 use crate::model::Signature;
 use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
-use crate::record::Measure;
 use crate::seed::Seed;
+use crate::task::Classification;
 
 const ANCHORS: [i64; 6] = [3, 17, 8, 31, 22, 5];
 const ORDER: [i64; 6] = [4, 0, 5, 2, 1, 3];
@@ -63,7 +63,7 @@ impl Subject {
             teacher_name: TEACHER,
             labels: &self.labels,
             classes: self.classes,
-            measure: Measure::Top1,
+            task: &Classification,
             configured_pairs: None,
             device: Device::Cpu,
         })

@@ -14,8 +14,9 @@ use crate::dataset::{Batch, Dataset, DatasetInfo, Rows, Split, ViewInfo, Views};
 use crate::error::{Error, Result};
 use crate::experiment::{Division, MethodConfig, Precision, TrainConfig};
 use crate::model::{Features, Group, Mode, Model, ModelConfig, ModelSpec, Recorder, Signature, TapInfo, TapRef, Taps};
-use crate::record::{Accuracy, Environment, Measure, Outcome, TeacherRecord};
+use crate::record::{Environment, Outcome, TeacherRecord};
 use crate::seed::Seed;
+use crate::task::{Classification, Metrics};
 use crate::weights;
 
 pub const CLASSES: i64 = 5;
@@ -122,7 +123,7 @@ impl Noise {
             name: "noise".to_owned(),
             identity: "noise".to_owned(),
             class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
-            measure: Measure::Top1,
+            task: &Classification,
             train_labels: labels(),
             test_labels: (0..CLASSES).collect(),
             views: vec![ViewInfo { name: VIEW.to_owned(), shape: SPEC.input }],
@@ -220,7 +221,7 @@ impl Training {
             parameters: teacher.parameters(),
             precision: Precision::Float32,
             folded: false,
-            test: Some(Accuracy::SingleLabel { top1: 0.0, top5: 0.0, loss: 0.0 }),
+            test: Metrics::new(&Classification, &[0.0, 0.0, 0.0]).ok(),
             members: Vec::new(),
         };
         Ok((teacher, record))

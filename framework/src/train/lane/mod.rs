@@ -17,14 +17,14 @@ use super::observers::Observers;
 use super::stage::{Position, Stage};
 use super::teacher::parameters;
 use super::term::{Term, TermSite, build_terms, check_main_stage, is_within};
+use crate::contracts::task::{Metrics, Task};
 use crate::dataset::{Batch, Rows};
 use crate::device;
 use crate::distiller::{InitialStage, Step, TapPairs};
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::TrainConfig;
-use crate::measure::Measure;
-use crate::metric::{Meter, loss_by_targets, right_guesses};
+use crate::metric::{Meter, right_guesses};
 use crate::model::{Features, Mode, Model, ModelSpec, Signature, TapRef, Taps};
 use crate::optim::{Average, FlatParameters, Optimizer, Progress, Variable};
 use crate::precision::Precision;
@@ -40,7 +40,7 @@ pub(super) struct Lane {
     pub model_kind: String,
     pub view: String,
     identity: String,
-    measure: Measure,
+    task: &'static dyn Task,
     /// The weight of the loss by the targets.
     cross_entropy: f64,
     student: Box<dyn Model>,
@@ -270,7 +270,7 @@ impl Lane {
             model_kind: config.student.typetag_name().to_owned(),
             view: config.view.clone(),
             identity: config.identity.clone(),
-            measure: site.measure,
+            task: site.task,
             cross_entropy: config.method.cross_entropy,
             student,
             precision: config.precision,
@@ -476,7 +476,11 @@ impl Lane {
         }
         let after = clock.since(started);
 
-        let right = right_guesses(&features.logits, &shared.batch.labels);
+        let right = if self.task.one_class() {
+            right_guesses(&features.logits, &shared.batch.labels)
+        } else {
+            Tensor::zeros([] as [i64; 0], (Kind::Int64, self.device))
+        };
         self.meter.add(&objective.reported(), &right, shared.rows.len() as i64)?;
         if clock.timed {
             let asked: BTreeSet<&str> =
@@ -502,9 +506,9 @@ impl Lane {
         let mut weighted: Vec<Tensor> = Vec::new();
         let (mut losses, mut metrics) = (Vec::new(), Vec::new());
         if !place.initial && self.cross_entropy != 0.0 {
-            let (name, loss) = loss_by_targets(&features.logits, shared.batch);
+            let loss = self.task.loss(&features.logits, shared.batch.truth())?;
             weighted.push(&loss * self.cross_entropy);
-            losses.push((name.to_owned(), loss));
+            losses.push((self.task.loss_key().to_owned(), loss));
         }
         for &(index, weight) in &place.terms {
             let term = &mut self.terms[index];
@@ -617,7 +621,7 @@ impl Lane {
     /// Means of the epoch so far: every loss, and top-1 where there is one class a sample.
     fn means(&self) -> Result<(IndexMap<String, f64>, Option<f64>)> {
         let (losses, top1) = self.meter.read()?;
-        Ok((losses, (self.measure == Measure::Top1).then_some(top1)))
+        Ok((losses, self.task.one_class().then_some(top1)))
     }
 
     /// The event of a step at which the device is read anyway.
@@ -696,21 +700,12 @@ impl Lane {
             .iter()
             .filter_map(|record| record.test.map(|test| (record, EpochAccuracy { epoch: record.epoch, test })))
             .collect();
-        let best = |score: &dyn Fn(&EpochRecord) -> Option<f64>| {
-            let mut best: Option<(f64, EpochAccuracy)> = None;
-            for (record, accuracy) in &tested {
-                if let Some(value) = score(record)
-                    && best.is_none_or(|(highest, _)| value > highest)
-                {
-                    best = Some((value, *accuracy));
-                }
-            }
-            best.map(|(_, accuracy)| accuracy)
-        };
+        let on_validation = tested.iter().filter_map(|(record, test)| Some((record.validation?, *test)));
+        let on_test = tested.iter().map(|(_, test)| (test.test, *test));
         Some(Accuracies {
             last: tested.last()?.1.test,
-            best_on_validation: best(&|record| record.validation.map(|v| v.score())),
-            best_on_test: best(&|record| record.test.map(|t| t.score()))?,
+            best_on_validation: best(on_validation),
+            best_on_test: best(on_test)?,
         })
     }
 
@@ -830,4 +825,10 @@ impl Lane {
     pub fn export(&self) -> Result<()> {
         weights::save(&self.info.folder.join(STUDENT), &weights::variables(&self.store), None)
     }
+}
+
+/// The test accuracy at the epoch whose other measurement is the best, the first of equals.
+fn best(epochs: impl Iterator<Item = (Metrics, EpochAccuracy)>) -> Option<EpochAccuracy> {
+    let best = epochs.reduce(|best, epoch| if epoch.0.is_better_than(&best.0) { epoch } else { best });
+    best.map(|(_, accuracy)| accuracy)
 }
