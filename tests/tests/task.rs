@@ -13,7 +13,7 @@ use limbeck::registry::{self, Role};
 use limbeck::task::{Better, ClassScore, Example, MetricInfo, Metrics, Unit};
 use limbeck::{config, conformance};
 use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{cli, report, run, store};
+use limbeck_experiments::{run, store};
 use limbeck_tests as _;
 use serde::{Deserialize, Serialize};
 use tch::Reduction;

@@ -118,7 +118,7 @@ pub trait Task: fmt::Debug + Send + Sync {
 }
 
 /// What follows for every task.
-impl dyn Task {
+impl dyn Task + '_ {
     /// Everything that is recorded of a split, in the order of files: the score, what is shown beside it, the loss.
     pub fn metrics(&self) -> impl Iterator<Item = &'static MetricInfo> + use<> {
         std::iter::once(self.score()).chain(self.beside()).chain([self.split_loss()])
