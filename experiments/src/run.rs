@@ -15,6 +15,8 @@ use limbeck::model::Taps;
 use limbeck::precision::Precision;
 use limbeck::record::{Ensemble, Environment, Outcome, TeacherRecord};
 use limbeck::task::Metrics;
+use limbeck_report::twins::vanilla;
+use limbeck_report::words::plural;
 use tch::Device;
 use tracing::warn;
 
@@ -22,7 +24,6 @@ use crate::cohorts::{self, Cohort, Seat};
 use crate::log::EventLog;
 use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher, TeacherWeights};
 use crate::probes::ProbeSeat;
-use crate::progress::plural;
 use crate::store::{self, CellEntry, PlanFile, Progress};
 use crate::sweep::Sweep;
 use crate::tasks::{Board, End, Task};
@@ -229,7 +230,7 @@ impl<'a> Runner<'a> {
             precision: Precision::Float32,
             view: teacher.network.view.clone(),
             method_name: "teacher".to_owned(),
-            method: plan::vanilla(),
+            method: vanilla(),
         };
         let config = CohortConfig {
             data: &plan.data,

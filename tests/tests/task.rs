@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 
 use limbeck::cohort::Stop;
+use limbeck::config;
 use limbeck::prelude::*;
 use limbeck::record::Similarity;
 use limbeck::registry::{self, Role};
 use limbeck::task::{Better, ClassScore, Example, MetricInfo, Metrics, Unit};
-use limbeck::{config, conformance};
 use limbeck_experiments::plan::Plan;
 use limbeck_experiments::{run, store};
 use limbeck_tests as _;
@@ -249,16 +249,11 @@ impl ModelConfig for Pixelwise {
         Ok(Box::new(LivePixelwise {
             stage: nn::conv2d(path / "stage1", channels, self.width, 3, padded),
             head: nn::conv2d(path / "head", self.width, spec.classes, 1, Default::default()),
-            signature: Signature {
-                input: spec.input,
-                classes: spec.classes,
-                taps: vec![TapInfo {
-                    name: "stage1".to_owned(),
-                    shape: vec![self.width, height, width],
-                    pre_activation: false,
-                }],
-                groups: vec![group("stage1", true), group("head", false)],
-            },
+            signature: Signature::new(
+                spec,
+                vec![TapInfo::new("stage1", TapShape::Map { c: self.width, h: height, w: width })],
+                vec![group("stage1", true), group("head", false)],
+            ),
         }))
     }
 }
@@ -313,8 +308,8 @@ fn plan(overrides: &[&str], out: &Path) -> Result<Plan> {
 #[test]
 fn it_is_found_by_its_name_and_conforms() {
     registry::check().unwrap();
-    conformance::check(Role::Task, "pixels", "").assert();
-    conformance::check(Role::Dataset, "stripes", "").assert();
+    limbeck_conformance::check(Role::Task, "pixels", "").assert();
+    limbeck_conformance::check(Role::Dataset, "stripes", "").assert();
 }
 
 #[test]
