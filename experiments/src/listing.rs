@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use limbeck::error::{Error, Result};
 use limbeck::model::{ModelConfig, ModelSpec, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
+use limbeck_report::words::thousands;
 use serde::Serialize;
 
-use crate::plan::{Network, shape, thousands};
+use crate::plan::{Network, shape};
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {
@@ -195,9 +196,9 @@ fn figures(network: &Network) -> String {
     if let Some(count) = multiply_adds {
         let _ = writeln!(text, "    {} multiply-adds", thousands(*count));
     }
-    for TapInfo { name, shape: size, pre_activation } in taps {
+    for TapInfo { name, shape, pre_activation, .. } in taps {
         let pre = if *pre_activation { format!(", and {name}:pre") } else { String::new() };
-        let _ = writeln!(text, "    tap {name} {}{pre}", shape(size));
+        let _ = writeln!(text, "    tap {name} {shape}{pre}");
     }
     text
 }

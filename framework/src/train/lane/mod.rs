@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::TrainConfig;
 use crate::measure::Measure;
-use crate::model::{Features, Mode, Model, ModelSpec, Signature, TapRef, Taps};
+use crate::model::{Features, Lent, Mode, Model, ModelSpec, Signature, TapRef, Taps};
 use crate::optim::{Average, Variable};
 use crate::precision::Precision;
 use crate::record::{Accuracies, EpochAccuracy, EpochRecord, Timing};
@@ -51,6 +51,8 @@ pub(super) struct Lane {
     student: Box<dyn Model>,
     pub precision: Precision,
     store: nn::VarStore,
+    /// What methods may use of the student.
+    lent: Lent,
     /// The moving average of the student, if the training asks for one.
     average: Option<Average>,
     terms: Vec<Term>,
@@ -87,11 +89,12 @@ impl Lane {
         };
         store.set_device(site.device);
         weights::check_names(&store)?;
-        train.check_rates(student.signature())?;
+        train.check_groups(student.signature())?;
         config.precision.check(site.device)?;
         let terms = build_terms(&config.method, student.signature(), site)?;
         check_main_stage(&config.method, &terms, train.epochs)?;
         let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
+        let lent = Lent::of(student.signature(), &weights::variables(&store), config.precision)?;
         let mut stages: Vec<StagePlan> = Vec::new();
         let mut main_loss = vec![true; terms.len()];
         for (index, term) in terms.iter().enumerate() {
@@ -115,6 +118,7 @@ impl Lane {
             precision: config.precision,
             average: train.average.map(|config| Average::new(config, &weights::variables(&store))),
             store,
+            lent,
             terms,
             main_loss,
             taps,
@@ -263,14 +267,15 @@ impl Lane {
         result
     }
 
-    /// The student's logits and taps, float32, computed in its own precision.
+    /// The student's logits and taps, float32, computed in its own precision, with what the network lends.
     fn forward(&self, batch: &Batch, want: &Taps, mode: Mode<'_>) -> Result<Features> {
         let _selected = self.precision.select(self.device)?;
         let autocast = self.precision.autocast(self.device)?;
         let features = self.student.forward(batch.view(&self.view)?, want, mode)?;
         let cast = autocast.is_some();
         drop(autocast);
-        Ok(if cast { features.map(|value| value.to_kind(Kind::Float)) } else { features })
+        let features = if cast { features.map(|value| value.to_kind(Kind::Float)) } else { features };
+        Ok(features.with(self.lent.shallow_clone()))
     }
 
     /// Reads the health flag: an error names the step and the term. The parameters themselves are looked at too, since a

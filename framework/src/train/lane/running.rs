@@ -23,7 +23,12 @@ pub(super) const STAGE_STATE: &str = "stage.";
 
 impl RunningStage {
     pub fn new(flat: FlatParameters, train: &TrainConfig, student: &Signature) -> Result<Self> {
-        let optimizer = train.optimizer.build(flat.buffer())?;
+        let mut optimizer = train.optimizer.build(flat.buffer())?;
+        if train.no_decay {
+            // What methods train beside the student decays in full.
+            let spared = |name: &str| name.strip_prefix("student.").is_some_and(|name| student.is_spared(name));
+            optimizer.decay_only(&flat.spread(|name| if spared(name) { 0.0 } else { 1.0 }))?;
+        }
         let rate = |name: &str| train.rate_of(student, name.strip_prefix("student."));
         let rates = if train.rates.is_empty() { None } else { Some(flat.spread(rate)) };
         let accumulated = if train.accumulate > 1 { Some(flat.buffer().zeros_like()) } else { None };
