@@ -12,21 +12,22 @@ use indexmap::IndexMap;
 use limbeck::cohort::{CombinedTeacher, Data, Teacher, Term, TermSite, build_terms, check_main_stage};
 use limbeck::combination::{Combination, Combining};
 use limbeck::dataset::{DatasetConfig, DatasetInfo};
-use limbeck::distiller::TapPairs;
+use limbeck::distiller::{TapPair, TapPairs};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{
     CompareConfig, Division, Experiment, MethodConfig, NetworkConfig, ProbeConfig, TeacherConfig, TermSchedule,
     TrainConfig,
 };
-use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
+use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo, TapShape};
 use limbeck::precision::Precision;
-use limbeck::record::Measure;
 use limbeck::seed::Seed;
+use limbeck::task::Task;
+use limbeck_report::twins::{Twin, twins, vanilla};
+use limbeck_report::words::{plural, thousands};
 use serde::Serialize;
 use tch::{Device, Kind, nn};
 
 use crate::probes::{self, PlannedProbe, ProbeOutline, ProbeSeat};
-use crate::progress::plural;
 use crate::store::{self, CellEntry, PlanFile, Progress};
 
 /// An experiment that can be run.
@@ -250,17 +251,6 @@ struct Identity<'a> {
     seed: u64,
 }
 
-/// The part of a training configuration that changes results: not how often something is logged, timed or saved.
-pub(crate) fn decisive(train: &TrainConfig) -> TrainConfig {
-    let default = TrainConfig::default();
-    TrainConfig {
-        checkpoint_steps: default.checkpoint_steps,
-        log_steps: default.log_steps,
-        timing_steps: default.timing_steps,
-        ..train.clone()
-    }
-}
-
 /// Where an experiment has its files.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
@@ -364,7 +354,7 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         let student = network(&*experiment.student.model, experiment.student.view.as_deref(), &data)
             .map_err(|e| e.within("student"))?;
-        experiment.train.check_rates(&student.signature).map_err(|e| e.within("train"))?;
+        experiment.train.check_groups(&student.signature).map_err(|e| e.within("train"))?;
         experiment.student.precision.check(device).map_err(|e| e.within("student"))?;
         let methods = experiment
             .compare
@@ -440,7 +430,7 @@ impl Plan {
             view: &self.student.view,
             student: &*self.experiment.student.model,
             precision: self.experiment.student.precision,
-            train: decisive(&self.experiment.train),
+            train: store::decisive(&self.experiment.train),
             method: &method.config,
             seed,
         })?;
@@ -544,7 +534,7 @@ fn plan_teacher(
             (TeacherWeights::File(path.to_owned()), file_digest(path)?)
         }
         (None, Some(train)) => {
-            train.check_rates(&network.signature).map_err(|e| e.within("train"))?;
+            train.check_groups(&network.signature).map_err(|e| e.within("train"))?;
             let identity = store::digest(&Identity {
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,
@@ -554,7 +544,7 @@ fn plan_teacher(
                 view: &network.view,
                 student: &*config.model,
                 precision: Precision::Float32,
-                train: decisive(train),
+                train: store::decisive(train),
                 method: &vanilla(),
                 seed: config.seed,
             })?;
@@ -578,11 +568,12 @@ fn plan_combination(
     teachers: &[PlannedTeacher],
     data: &Data,
 ) -> Result<PlannedCombination> {
-    if combination.kind != Combining::MeanLogits && data.dataset.info().measure != Measure::Top1 {
+    let task = data.dataset.info().task;
+    if combination.kind != Combining::MeanLogits && !task.one_class() {
         return Err(Error::plan(format!(
-            "{} takes one distribution over all classes, and the targets of these data are sets of classes: \
-             combine by mean_logits",
-            combination.kind.name()
+            "{} takes one distribution over all classes, and the targets of these data are {}: combine by mean_logits",
+            combination.kind.name(),
+            task.targets()
         )));
     }
     let identity = |member: &String| {
@@ -610,13 +601,11 @@ fn check_outputs(outputs: &Outputs, info: &DatasetInfo) -> Result<String> {
         )));
     }
     let text = "its outputs are of images without augmentation: it and the student see different crops";
-    Ok(match info.measure {
-        Measure::Top1 => {
-            let right = outputs.agreement(&info.train_labels);
-            format!("{text}; they name the right class of {right:.2} % of the training samples")
-        }
-        Measure::MeanAveragePrecision => text.to_owned(),
-    })
+    if !info.task.one_class() {
+        return Ok(text.to_owned());
+    }
+    let right = outputs.agreement(&info.train_labels);
+    Ok(format!("{text}; they name the right class of {right:.2} % of the training samples"))
 }
 
 /// Folds a network's BatchNorm and says how far that goes.
@@ -653,9 +642,9 @@ pub struct Outline {
     /// Samples of the training part, whether they are trained on, held out or neither.
     available: usize,
     steps_per_epoch: u64,
-    /// Said only where it is not top-1.
+    /// The key of the score, where it is not the usual one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    measure: Option<Measure>,
+    measure: Option<&'static str>,
     student: NetworkOutline,
     teachers: Vec<TeacherOutline>,
     /// Teachers that combine others.
@@ -724,9 +713,9 @@ struct TermOutline {
 #[derive(Debug, Serialize)]
 struct PairOutline {
     student: String,
-    student_shape: Vec<i64>,
+    student_shape: TapShape,
     teacher: String,
-    teacher_shape: Vec<i64>,
+    teacher_shape: TapShape,
 }
 
 #[derive(Debug, Serialize)]
@@ -762,11 +751,11 @@ impl Plan {
             },
             notes: [teacher.notes.clone(), of_twin(&teacher.name)].concat(),
         };
-        let pair = |pair: &limbeck::distiller::TapPair| PairOutline {
+        let pair = |pair: &TapPair| PairOutline {
             student: pair.student.to_string(),
-            student_shape: pair.student_shape.clone(),
+            student_shape: pair.student_shape,
             teacher: pair.teacher.to_string(),
-            teacher_shape: pair.teacher_shape.clone(),
+            teacher_shape: pair.teacher_shape,
         };
         let term = |term: &PlannedTerm| TermOutline {
             label: term.label.clone(),
@@ -787,7 +776,7 @@ impl Plan {
             samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
             available: info.train_labels.len(),
             steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
-            measure: Some(info.measure).filter(|measure| *measure != Measure::Top1),
+            measure: (!info.task.is_usual()).then(|| info.task.score().key),
             student: (&self.student).into(),
             teachers: self.teachers.iter().map(teacher).collect(),
             combined: self
@@ -822,49 +811,6 @@ impl Plan {
     }
 }
 
-/// How a teacher is trained: by the labels alone.
-pub(crate) fn vanilla() -> MethodConfig {
-    MethodConfig { cross_entropy: 1.0, terms: Vec::new() }
-}
-
-/// A teacher that is a student of its own experiment, to the byte, and what there is to say of that.
-pub(crate) struct Twin {
-    pub teacher: String,
-    pub message: String,
-}
-
-/// The teachers that are a student of their experiment: the same network, trained on labels alone by the same recipe from the
-/// same seed. `sees_the_same` tells whether a teacher and the student have one view.
-pub(crate) fn twins(experiment: &Experiment, sees_the_same: impl Fn(&str) -> bool) -> Vec<Twin> {
-    let student = &experiment.student;
-    let recipe = |model: &dyn ModelConfig, train: &TrainConfig| {
-        // How often it is evaluated changes nothing of the network.
-        let train = TrainConfig { evaluate_epochs: 1, ..decisive(train) };
-        store::digest(&(model, train)).ok()
-    };
-    let alone = store::digest(&vanilla()).ok();
-    let is_alone = |name: &&String| experiment.method(name).is_ok_and(|method| store::digest(&method).ok() == alone);
-    let method = experiment.compare.methods.iter().find(is_alone);
-    let Some(method) = method.filter(|_| student.precision == Precision::Float32) else { return Vec::new() };
-    let own = recipe(&*student.model, &experiment.train);
-    let is_twin = |teacher: &NetworkConfig| {
-        teacher.weights.is_none()
-            && teacher.train.as_ref().is_some_and(|train| recipe(&*teacher.model, train) == own)
-            && experiment.compare.seeds.contains(&teacher.seed)
-    };
-    let networks = experiment.teacher.iter().filter_map(|(name, teacher)| Some((name, teacher.network()?)));
-    let twins = networks.filter(|(name, teacher)| is_twin(teacher) && sees_the_same(name));
-    let twin = |(name, teacher): (&String, &NetworkConfig)| Twin {
-        teacher: name.clone(),
-        message: format!(
-            "the teacher `{name}` and the student of `{method}` with seed {} are the same network with the same weights: one \
-             recipe, one seed. Another `seed` under [teacher.{name}] makes it a teacher apart from the students",
-            teacher.seed
-        ),
-    };
-    twins.map(twin).collect()
-}
-
 fn plan_method(
     experiment: &Experiment,
     name: &str,
@@ -881,8 +827,8 @@ fn plan_method(
     let combined: IndexMap<String, Vec<String>> =
         combined.iter().map(|teacher| (teacher.name.clone(), teacher.combination.teachers.clone())).collect();
     let labels: &Arc<[i64]> = &data.labels;
-    let measure = data.dataset.info().measure;
-    let site = TermSite { teachers: &signatures, combined: &combined, labels, measure, device: Device::Cpu, seed: 0 };
+    let task = data.dataset.info().task;
+    let site = TermSite { teachers: &signatures, combined: &combined, labels, task, device: Device::Cpu, seed: 0 };
     let terms = build_terms(&config, &student.signature, &site)
         .and_then(|terms| check_main_stage(&config, &terms, experiment.train.epochs).map(|()| terms))
         .map_err(|e| e.within(&format!("method.{name}")))?;
@@ -892,24 +838,12 @@ fn plan_method(
 
 /// The taps of a network with their shapes, in a line.
 fn taps(signature: &Signature) -> String {
-    let tap = |tap: &TapInfo| format!("{} {}", tap.name, shape(&tap.shape));
+    let tap = |tap: &TapInfo| format!("{} {}", tap.name, tap.shape);
     format!("taps {}", signature.taps.iter().map(tap).collect::<Vec<_>>().join(", "))
 }
 
 pub(crate) fn shape(shape: &[i64]) -> String {
     shape.iter().map(i64::to_string).collect::<Vec<_>>().join("×")
-}
-
-pub(crate) fn thousands(n: i64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 impl fmt::Display for Network {
@@ -930,6 +864,12 @@ impl Plan {
     }
 }
 
+/// What a plan says of a task that is not the usual one.
+fn unusual(task: &dyn Task) -> String {
+    let (loss, score, usual) = (task.split_loss().name, task.score().full(), <&dyn Task>::default().score().short);
+    format!("targets are {}: trained by {loss}, measured by {score}, not by {usual}", task.targets())
+}
+
 /// Data, networks and training of a plan.
 struct Setting<'a>(&'a Plan);
 
@@ -947,13 +887,8 @@ impl fmt::Display for Setting<'_> {
             info.test_labels.len(),
             info.classes()
         )?;
-        if info.measure == Measure::MeanAveragePrecision {
-            writeln!(
-                f,
-                "           targets are sets of classes: trained by {}, measured by mean average precision (mAP), not by \
-                 top-1",
-                info.measure.loss_in_words()
-            )?;
+        if !info.task.is_usual() {
+            writeln!(f, "           {}", unusual(info.task))?;
         }
         info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
         for teacher in &plan.teachers {
@@ -998,7 +933,7 @@ impl fmt::Display for Plan {
         writeln!(f, "experiment {}, in {}", self.experiment.name, self.folder.display())?;
         write!(f, "{}", Setting(self))?;
         for method in &self.methods {
-            let loss = self.data.dataset.info().measure.loss_in_words();
+            let loss = self.data.dataset.info().task.split_loss().name;
             writeln!(f, "\nmethod {}: {} × {loss}", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
@@ -1019,8 +954,8 @@ impl fmt::Display for Plan {
                     writeln!(f, "      logits {0} — logits {0}", self.student.signature.classes)?;
                 }
                 for pair in &term.taps.pairs {
-                    let (student, teacher) = (shape(&pair.student_shape), shape(&pair.teacher_shape));
-                    writeln!(f, "      student {} {student} — teacher {} {teacher}", pair.student, pair.teacher)?;
+                    let TapPair { student, teacher, student_shape, teacher_shape } = pair;
+                    writeln!(f, "      student {student} {student_shape} — teacher {teacher} {teacher_shape}")?;
                 }
                 if !term.taps.dropped.is_empty() {
                     writeln!(f, "      warning: without a partner, hence unused: {}", term.taps.dropped.join(", "))?;

@@ -16,11 +16,12 @@ use limbeck::error::{Error, Result};
 use limbeck::event::{LaneInfo, Observer};
 use limbeck::experiment::{ProbeConfig, ProbeTrainConfig};
 use limbeck::model::{ModelConfig, Signature};
-use limbeck::probe::{PROBE, Probe, ProbeWeights};
-use limbeck::record::{Environment, Measure, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
+use limbeck::probe::{Probe, ProbeWeights};
+use limbeck::record::{Environment, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
+use limbeck_report::words::thousands;
 use serde::Serialize;
 
-use crate::plan::{self, Cell, Network, Plan, PlannedTeacher, join_label, shape, thousands};
+use crate::plan::{self, Cell, Network, Plan, PlannedTeacher, join_label, shape};
 use crate::store::{self, ProbeEntry, Progress};
 
 /// The folder of features, in that of the probes.
@@ -76,24 +77,6 @@ impl Subject {
     }
 }
 
-/// The record in a probe's folder, if it has ended.
-///
-/// # Errors
-/// If the file is there and cannot be read, or is of another format.
-pub fn read(folder: &Path) -> Result<Option<ProbeRecord>> {
-    let path = folder.join(PROBE);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let record: ProbeRecord = store::read_json(&path)?;
-    match record.format {
-        PROBE_FORMAT => Ok(Some(record)),
-        other => {
-            Err(Error::data(&path, format!("format {other} is not known; this version reads format {PROBE_FORMAT}")))
-        }
-    }
-}
-
 /// What determines a probe's result, and nothing else: the order of fields is part of the digest.
 #[derive(Serialize)]
 struct Identity<'a> {
@@ -125,9 +108,16 @@ struct Candidate<'a> {
 /// Plans a probe: every network is checked against its data.
 ///
 /// # Errors
-/// If no sample of a part has a label, or a network lacks the tap or takes another shape than the view has; the message has
+/// If its targets are not of whole samples, no sample of a part has a label, or a network lacks the tap or takes another shape than the view has; the message has
 /// the key and the remedy.
 pub(crate) fn plan(plan: &Plan, name: &str, config: &ProbeConfig, data: Rc<Data>) -> Result<PlannedProbe> {
+    let task = data.dataset.info().task;
+    if !task.of_whole_samples() {
+        return Err(Error::plan(format!(
+            "a linear probe tells whole samples apart, and the targets of its data are {}: give it another `dataset`",
+            task.targets()
+        )));
+    }
     let (candidates, notes) = candidates(plan, config)?;
     let count = |split| data.labelled(split).map(|rows| rows.len()).map_err(|e| e.within("dataset"));
     let samples = [count(Split::Train)?, count(Split::Test)?];
@@ -244,7 +234,7 @@ impl PlannedProbe {
         ProbeOutline {
             name: self.name.clone(),
             dataset: info.name.clone(),
-            measure: info.measure,
+            measure: info.task.score().key,
             tap: self.config.tap.to_string(),
             samples: self.samples,
             classes: info.classes(),
@@ -267,9 +257,9 @@ fn check_shape(view: &str, found: [i64; 3], network: &Network) -> Result<()> {
     )))
 }
 
-/// How many features a tap gives: a map is averaged over space.
+/// How many features a tap gives: a map is averaged over space, and a sequence over its tokens.
 fn features(signature: &Signature, config: &ProbeConfig) -> Result<i64> {
-    Ok(signature.shape(&config.tap)?.first().copied().unwrap_or(1))
+    Ok(signature.shape(&config.tap)?.channels())
 }
 
 /// What `limbeck plan` says of a probe.
@@ -290,7 +280,7 @@ impl fmt::Display for PlannedProbe {
             thousands(train as i64),
             thousands(test as i64),
             info.classes(),
-            info.measure.short()
+            info.task.score().short
         )?;
         writeln!(
             f,
@@ -309,7 +299,7 @@ impl fmt::Display for PlannedProbe {
 pub(crate) struct ProbeOutline {
     name: String,
     dataset: String,
-    measure: Measure,
+    measure: &'static str,
     tap: String,
     /// Samples to train on and to test on.
     samples: [usize; 2],
@@ -376,7 +366,7 @@ impl<'a> ProbeSeat<'a> {
             ProbeWeights::File(path) => plan::file_digest(&path).is_ok_and(|digest| digest == record.digest),
             ProbeWeights::Untrained => true,
         };
-        match read(&self.subject.folder) {
+        match store::probe(&self.subject.folder) {
             Ok(Some(record)) if record.identity == self.subject.identity => {
                 if !self.lacks_network() && is_of_these(&record) { Progress::Finished } else { Progress::New }
             }

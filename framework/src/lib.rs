@@ -2,7 +2,6 @@
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod config;
-pub mod conformance;
 mod contracts;
 pub mod device;
 mod division;
@@ -22,6 +21,7 @@ pub mod registry;
 pub mod seed;
 pub mod similarity;
 mod switches;
+pub mod task;
 mod train;
 pub mod weights;
 
@@ -39,13 +39,13 @@ pub mod prelude {
     pub use crate::distiller::{Distiller, DistillerConfig, InitialStage, Site, Step, TapPair, TapPairs, Terms};
     pub use crate::error::{Error, Result};
     pub use crate::model::{
-        Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs, Recorder, Signature, TapInfo,
-        TapRef, Taps,
+        BatchNormInfo, ClassifierInfo, Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs,
+        Recorder, Signature, TapInfo, TapRef, TapShape, Taps,
     };
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
-    pub use crate::record::Measure;
     pub use crate::seed::Seed;
+    pub use crate::task::{Classification, Presence, Task, TaskMeter, Truth};
     pub use tch::{Device, Kind, Tensor, nn};
     pub use typetag;
 }

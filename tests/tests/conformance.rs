@@ -10,9 +10,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use indexmap::IndexMap;
-use limbeck::conformance::{self, Outcome};
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
+use limbeck::task::{Better, ClassScore, Example, MetricInfo, Unit};
+use limbeck_conformance::Outcome;
 use limbeck_tests as _;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,7 @@ fn conform(role: Role) {
     let built_in = plugins_of(role).into_iter().filter(|plugin| plugin.package != env!("CARGO_PKG_NAME"));
     // What comes complete from a file has no training to be checked: tests/teachers.rs has what it promises.
     for plugin in built_in.filter(|plugin| !["precomputed", "torchscript"].contains(&plugin.name)) {
-        conformance::check(role, plugin.name, settings(role, plugin.name)).assert();
+        limbeck_conformance::check(role, plugin.name, settings(role, plugin.name)).assert();
     }
 }
 
@@ -74,7 +75,7 @@ fn every_data_set() {
             "" => format!("path = {:?}\n{more}", folder.path()),
             settings => settings.to_owned(),
         };
-        conformance::check(Role::Dataset, plugin.name, &settings).assert();
+        limbeck_conformance::check(Role::Dataset, plugin.name, &settings).assert();
     }
 }
 
@@ -172,6 +173,11 @@ impl Files<'_> {
 }
 
 #[test]
+fn every_task() {
+    conform(Role::Task);
+}
+
+#[test]
 fn every_method_schedule_and_optimiser() {
     conform(Role::Method);
     conform(Role::Schedule);
@@ -182,7 +188,7 @@ fn every_method_schedule_and_optimiser() {
 fn caught(role: Role, faults: &[(&str, &[&str], &str)]) {
     tch::set_num_threads(1);
     for (fault, checks, message) in faults {
-        let report = conformance::check(role, "broken", &format!("fault = {fault:?}"));
+        let report = limbeck_conformance::check(role, "broken", &format!("fault = {fault:?}"));
         let found: Vec<(&str, &str)> = report.faults().collect();
         let names: Vec<&str> = found.iter().map(|(check, _)| *check).collect();
         assert_eq!(&names, checks, "{fault}: {report}");
@@ -214,7 +220,7 @@ impl DistillerConfig for BrokenDistiller {
         if self.fault == "trains what it does not use" {
             let _ = params.ones("bystander", &[3]);
         }
-        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape[0]);
+        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape.channels());
         let head = params.var("head", &[width(site.student), width(site.teacher)], nn::Init::Const(start));
         Ok(Box::new(LiveBrokenDistiller { fault: self.fault.clone(), head, steps: 0.0, kept: Vec::new(), id: count() }))
     }
@@ -281,6 +287,11 @@ impl Distiller for LiveBrokenDistiller {
                 self.kept.push(loss.shallow_clone());
                 loss
             }
+            "changes what it borrows" => {
+                let (weight, _) = step.teacher.classifier()?;
+                let _ = weight.shallow_clone().g_mul_scalar_(2.0);
+                loss
+            }
             "is no scalar" => distance,
             "panics" => student.matmul(student),
             // Checks look at few steps from the first on; a student is trained for an epoch.
@@ -318,6 +329,11 @@ fn a_broken_distiller_is_caught_by_name() {
                 "changes the teacher",
                 &["teacher, student and labels are left as they are"],
                 "tap `pooled` of the teacher were changed",
+            ),
+            (
+                "changes what it borrows",
+                &["teacher, student and labels are left as they are"],
+                "the lent `fc.weight` of the teacher were changed",
             ),
             (
                 "declares a tap too many",
@@ -359,7 +375,7 @@ impl DistillerConfig for Lax {
 
 #[test]
 fn settings_that_are_lost_or_not_checked_are_caught() {
-    let report = conformance::check(Role::Distiller, "lax", "");
+    let report = limbeck_conformance::check(Role::Distiller, "lax", "");
     let faults: Vec<(&str, &str)> = report.faults().collect();
     let [(trip, lost), (unknown, accepted), (fits, refused)] = faults[..] else { panic!("{report}") };
     assert_eq!(trip, "the default settings are complete and survive a round trip");
@@ -371,12 +387,12 @@ fn settings_that_are_lost_or_not_checked_are_caught() {
         ("it fits a student and a teacher of other widths, or of the same", true)
     );
 
-    let report = conformance::check(Role::Critic, "borken", "");
+    let report = limbeck_conformance::check(Role::Critic, "borken", "");
     assert_eq!(
         report.to_string(),
         "critic `borken`:\n  FAULT    the plugin is registered: unknown critic `borken`: did you mean `broken`?\n"
     );
-    let report = conformance::check(Role::Critic, "broken", "fault = none");
+    let report = limbeck_conformance::check(Role::Critic, "broken", "fault = none");
     assert!(matches!(&report.findings[..], [finding] if matches!(finding.outcome, Outcome::Fault(_))), "{report}");
 }
 
@@ -489,7 +505,7 @@ fn a_broken_critic_is_caught_by_name() {
             ("remembers every call", &["memory does not grow"], "memory kept growing over"),
         ],
     );
-    let report = conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
+    let report = limbeck_conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
     assert!(
         report.faults().any(|(check, fault)| check == LOSS && fault == "there are 2 losses instead of one"),
         "{report}"
@@ -603,23 +619,29 @@ impl ModelConfig for BrokenModel {
         if self.fault == "trains what it does not use" {
             let _ = (path / "fc").ones("extra", &[2]);
         }
-        let tap =
-            |name: &str, shape: &[i64]| TapInfo { name: name.to_owned(), shape: shape.to_vec(), pre_activation: false };
         let group = |name: &str, parameters: &[&str], feature| Group {
             name: name.to_owned(),
             parameters: parameters.iter().map(|name| (*name).to_owned()).collect(),
             feature,
         };
         let stem: &[&str] = if self.fault == "forgets a group" { &["conv"] } else { &["conv", "bn"] };
-        let signature = Signature {
-            input: spec.input,
-            classes: spec.classes,
-            taps: vec![
-                tap("stem", &[if self.fault == "lies on a shape" { 5 } else { 4 }, height, width]),
-                tap("pooled", &[4]),
-            ],
-            groups: vec![group("stem", stem, true), group("fc", &["fc"], false)],
-        };
+        if self.fault == "lends another classifier" {
+            let _ = (path / "fc").randn_standard("other", &[spec.classes, 4]).set_requires_grad(false);
+        }
+        let channels = if self.fault == "lies on a shape" { 5 } else { 4 };
+        let batch_norm = BatchNormInfo::new(&(path / "bn"));
+        let taps =
+            vec![TapInfo::map("stem", [channels, height, width]).behind(batch_norm), TapInfo::vector("pooled", 4)];
+        let groups = vec![group("stem", stem, true), group("fc", &["fc"], false)];
+        let mut classifier = ClassifierInfo::new(&(path / "fc"), "pooled");
+        match self.fault.as_str() {
+            "lends another classifier" => classifier.weight = "fc.other".to_owned(),
+            "lends what it has not" => classifier.weight = "head.weight".to_owned(),
+            _ => {}
+        }
+        let spared = if self.fault == "spares what does not train" { "bn.running_mean" } else { "bn.bias" };
+        let signature =
+            Signature::new(spec, taps, groups).with_classifier(classifier).with_no_decay(vec![spared.to_owned()]);
         Ok(Box::new(LiveBrokenModel { fault: self.fault.clone(), signature, conv, norm, fc, kept: Mutex::default() }))
     }
 }
@@ -647,7 +669,10 @@ impl Model for LiveBrokenModel {
             "ignores groups" => mode != Mode::Eval,
             _ => mode.trains("stem"),
         };
-        let x = input.apply(&self.conv).apply_t(&self.norm, train).relu();
+        let sum = input.apply(&self.conv).apply_t(&self.norm, train);
+        let sum = if self.fault == "scales behind its BatchNorm" { sum * 2.0 } else { sum };
+        record.pre_activation("stem", &sum);
+        let x = sum.relu();
         record.output("stem", &x);
         let pooled = x.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
         record.output("pooled", &pooled);
@@ -675,6 +700,8 @@ fn a_broken_network_is_caught_by_name() {
     const EVALUATION: &str = "evaluation changes nothing and treats samples one by one";
     const WANTED: &str = "the wanted taps are recorded, and what is not there is an error";
     const FROZEN: &str = "what a frozen group computes and remembers stands still";
+    const CLASSIFIER: &str = "the logits are what the classifier that it lends makes of its tap";
+    const BATCH_NORM: &str = "a tap follows the BatchNorm that is lent for it";
     caught(
         Role::Model,
         &[
@@ -690,8 +717,28 @@ fn a_broken_network_is_caught_by_name() {
             ("keeps every tap", &[WANTED], "`stem` alone was wanted, and others were kept: use `Recorder`"),
             ("always trains", &[EVALUATION, FROZEN], "an evaluation changed bn.running_mean, bn.running_var"),
             ("ignores groups", &[FROZEN], "with every group frozen a pass moved bn.running_mean"),
-            ("draws in evaluation", &[WANTED, EVALUATION], "two evaluations gave different logits: is dropout on?"),
+            (
+                "draws in evaluation",
+                &[WANTED, EVALUATION, CLASSIFIER],
+                "two evaluations gave different logits: is dropout on?",
+            ),
             ("trains what it does not use", &["gradients reach every parameter"], "do not depend on `fc.extra`"),
+            ("lends another classifier", &[CLASSIFIER], "`fc.other` makes of tap `pooled` what is"),
+            (
+                "lends what it has not",
+                &[CLASSIFIER, BATCH_NORM],
+                "lends `head.weight`, and has no parameter of that name",
+            ),
+            (
+                "scales behind its BatchNorm",
+                &[BATCH_NORM],
+                "tap `stem:pre` does not follow `bn.weight` and `bn.bias` as the output of their BatchNorm does",
+            ),
+            (
+                "spares what does not train",
+                &["every parameter that weight decay should spare is one that trains"],
+                "`bn.running_mean` is named for `no_decay`, and is no parameter that trains",
+            ),
             ("cancels", &[SINGLE], "apart where 1e-3 is allowed"),
             ("folds nothing well", &["folding BatchNorm changes nothing beyond rounding"], "logits are "),
             ("remembers every pass", &["memory does not grow"], "memory kept growing over"),
@@ -723,7 +770,7 @@ impl DatasetConfig for BrokenDataset {
             name: "Broken".to_owned(),
             identity,
             class_names: ["a", second].map(str::to_owned).to_vec(),
-            measure: if self.fault.ends_with("sets") { Measure::MeanAveragePrecision } else { Measure::Top1 },
+            task: if self.fault.ends_with("sets") { &Presence } else { &Classification },
             train_labels: labels.iter().map(|label| label + more).collect(),
             test_labels: labels.into(),
             views: vec![ViewInfo { name: "image".to_owned(), shape: [3, 4, 4] }],
@@ -816,4 +863,197 @@ fn a_broken_data_set_is_caught_by_name() {
             ("remembers every batch", &["memory does not grow"], "memory kept growing over"),
         ],
     );
+}
+
+/// A task that classifies, but for its fault: a type for each, since tasks have no settings.
+macro_rules! broken_task {
+    ($task:ident, $fault:literal, $key:literal) => {
+        limbeck::plugin! { task $fault = $task, summary: "", citation: "", settings: "" }
+
+        #[derive(Debug)]
+        struct $task;
+
+        impl Task for $task {
+            fn name(&self) -> &'static str {
+                $fault
+            }
+
+            fn targets(&self) -> &'static str {
+                "classes"
+            }
+
+            fn check(&self, truth: Truth<'_>, classes: i64) -> Result<()> {
+                if $fault == "takes any targets" { Ok(()) } else { Classification.check(truth, classes) }
+            }
+
+            fn one_class(&self) -> bool {
+                true
+            }
+
+            fn takes_unlabelled(&self) -> bool {
+                true
+            }
+
+            fn of_whole_samples(&self) -> bool {
+                $fault != "is of places and says so of samples"
+            }
+
+            fn loss(&self, logits: &Tensor, truth: Truth<'_>) -> Result<Tensor> {
+                broken_loss($fault, logits, truth)
+            }
+
+            fn loss_key(&self) -> &'static str {
+                "loss"
+            }
+
+            fn meter(&self, device: Device) -> Box<dyn TaskMeter> {
+                Box::new(BrokenMeter { fault: $fault, meter: Classification.meter(device), batches: 0 })
+            }
+
+            fn score(&self) -> &'static MetricInfo {
+                const SCORE: MetricInfo = MetricInfo {
+                    key: $key,
+                    short: "score",
+                    name: "score",
+                    note: "",
+                    definition: "",
+                    unit: Unit::PERCENT,
+                    better: if matches!($fault.as_bytes(), b"has it the wrong way round") {
+                        Better::Lower
+                    } else {
+                        Better::Higher
+                    },
+                };
+                &SCORE
+            }
+
+            fn beside(&self) -> &'static [MetricInfo] {
+                Classification.beside()
+            }
+
+            fn split_loss(&self) -> &'static MetricInfo {
+                Classification.split_loss()
+            }
+
+            fn class_metric(&self) -> Option<&'static MetricInfo> {
+                Classification.class_metric()
+            }
+
+            fn by_class(&self, classes: &[String], logits: &Tensor, truth: Truth<'_>) -> Result<Vec<ClassScore>> {
+                let mut found = Classification.by_class(classes, logits, truth)?;
+                if $fault == "loses a class" {
+                    found.remove(2);
+                }
+                Ok(found)
+            }
+
+            fn example(&self, samples: i64, classes: i64) -> Example {
+                Classification.example(samples, classes)
+            }
+        }
+    };
+}
+
+broken_task!(SoundTask, "has no fault", "sound");
+broken_task!(TwinTask, "has the key of another", "same_key");
+broken_task!(OtherTwinTask, "has that key too", "same_key");
+broken_task!(ShoutingTask, "has a key in capitals", "SCORE");
+broken_task!(LaxTask, "takes any targets", "lax");
+broken_task!(PlacedTask, "is of places and says so of samples", "placed");
+broken_task!(DetachedTask, "detaches the logits", "detached");
+broken_task!(BlindTask, "learns from the first sample alone", "blind");
+broken_task!(InfiniteTask, "has an infinite loss", "infinite");
+broken_task!(DoublingTask, "doubles the logits", "doubling");
+broken_task!(DilutedTask, "counts what has no label", "diluted");
+broken_task!(ShortTask, "forgets a metric", "short");
+broken_task!(MeanTask, "takes the mean over batches", "mean");
+broken_task!(UnlikeTask, "has another loss over a split", "unlike");
+broken_task!(ReversedTask, "has it the wrong way round", "reversed");
+broken_task!(LosingTask, "loses a class", "losing");
+
+fn broken_loss(fault: &str, logits: &Tensor, truth: Truth<'_>) -> Result<Tensor> {
+    let loss = Classification.loss(logits, truth)?;
+    Ok(match fault {
+        "detaches the logits" => loss.detach(),
+        "learns from the first sample alone" => {
+            Classification.loss(&logits.narrow(0, 0, 1), Truth::new(&truth.labels.narrow(0, 0, 1), None))?
+        }
+        "has an infinite loss" => loss / 0.0,
+        "doubles the logits" => {
+            let _ = logits.detach().g_mul_scalar_(2.0);
+            loss
+        }
+        "counts what has no label" => loss * truth.labels.ge(0).to_kind(Kind::Double).mean(logits.kind()),
+        _ => loss,
+    })
+}
+
+#[derive(Debug)]
+struct BrokenMeter {
+    fault: &'static str,
+    meter: Box<dyn TaskMeter>,
+    batches: i64,
+}
+
+impl TaskMeter for BrokenMeter {
+    fn add(&mut self, logits: &Tensor, truth: Truth<'_>) -> Result<()> {
+        self.batches += 1;
+        self.meter.add(logits, truth)
+    }
+
+    fn read(&self) -> Result<Vec<f64>> {
+        let mut values = self.meter.read()?;
+        match self.fault {
+            "forgets a metric" => drop(values.pop()),
+            "takes the mean over batches" => values[0] /= self.batches as f64,
+            "has another loss over a split" => values[2] *= 2.0,
+            _ => {}
+        }
+        Ok(values)
+    }
+}
+
+#[test]
+fn a_broken_task_is_caught_by_name() {
+    tch::set_num_threads(1);
+    const NAMES: &str = "its metrics have names, and keys of their own";
+    const TARGETS: &str = "it knows its targets";
+    const LOSS: &str = "its loss is a finite scalar of the logits' kind, and learns from every sample";
+    const KNOWN: &str = "it is known by its name and by the key of its score";
+    let cases: [(&str, &[&str], &str); 16] = [
+        ("has no fault", &[], ""),
+        ("has the key of another", &[KNOWN], "`same_key`, which is one of the task `has that key too` too"),
+        ("has that key too", &[KNOWN], "files could not be told apart"),
+        ("has a key in capitals", &[NAMES], "`SCORE` is no key"),
+        ("takes any targets", &[TARGETS], "it accepts `targets` that it does not read"),
+        ("is of places and says so of samples", &[TARGETS], "logits are [24, 7], and `of_whole_samples` is false"),
+        ("detaches the logits", &[LOSS], "the loss does not depend on the logits"),
+        ("learns from the first sample alone", &[LOSS], "a sample of its example has no gradient"),
+        ("has an infinite loss", &[LOSS], "the loss of its example is not finite"),
+        ("doubles the logits", &["logits and targets are left as they are"], "the logits were changed"),
+        ("counts what has no label", &["samples without a label have no part in the loss"], "take the mean over those"),
+        ("forgets a metric", &["its meter gives every metric"], "has 3 metrics, and its meter gave 2 values"),
+        (
+            "takes the mean over batches",
+            &["neither batches nor the order of the samples matter to the meter"],
+            "in batches of five `mean` is ",
+        ),
+        (
+            "has another loss over a split",
+            &["the loss over a split is the loss"],
+            "and the loss of the same samples is ",
+        ),
+        (
+            "has it the wrong way round",
+            &["whoever learns by the loss gets the better score"],
+            "after steps up, and Lower is said to be better",
+        ),
+        ("loses a class", &["scores by class are of all classes, in order"], "its scores are of the classes"),
+    ];
+    for (fault, checks, message) in cases {
+        let report = limbeck_conformance::check(Role::Task, fault, "");
+        let found: Vec<(&str, &str)> = report.faults().collect();
+        assert_eq!(found.iter().map(|(check, _)| *check).collect::<Vec<_>>(), checks, "{fault}: {report}");
+        assert!(checks.is_empty() || found.iter().any(|(_, said)| said.contains(message)), "{fault}: {report}");
+    }
 }

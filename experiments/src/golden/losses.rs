@@ -54,8 +54,8 @@ pub fn golden() -> Result<Golden> {
 }
 
 fn signature(classes: i64, width: i64) -> Signature {
-    let pooled = TapInfo { name: "pooled".into(), shape: vec![width], pre_activation: false };
-    Signature { input: [3, 32, 32], classes, taps: vec![pooled], groups: vec![] }
+    let spec = ModelSpec { input: [3, 32, 32], classes };
+    Signature::new(&spec, vec![TapInfo::vector("pooled", width)], Vec::new())
 }
 
 fn distiller(kind: &str, settings: &Settings) -> Result<Box<dyn DistillerConfig>> {
@@ -71,8 +71,8 @@ pub(super) fn site<'a>(
     device: Device,
 ) -> Site<'a> {
     let classes = student.classes;
-    let (teacher_name, measure, configured_pairs) = ("teacher", Measure::Top1, None);
-    Site { student, teacher, teacher_name, labels, classes, measure, configured_pairs, device }
+    let (teacher_name, task, configured_pairs): (_, &dyn Task, _) = ("teacher", &Classification, None);
+    Site { student, teacher, teacher_name, labels, classes, task, configured_pairs, device }
 }
 
 pub(super) fn total(terms: &Terms) -> Result<Tensor> {
