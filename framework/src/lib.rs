@@ -11,7 +11,6 @@ pub mod experiment;
 pub mod files;
 #[doc = include_str!("../GUIDE.md")]
 pub mod guide {}
-mod measure;
 pub mod memory;
 pub mod metric;
 pub mod nearest;
@@ -21,6 +20,7 @@ pub mod registry;
 pub mod seed;
 pub mod similarity;
 mod switches;
+pub mod task;
 mod train;
 pub mod weights;
 
@@ -43,8 +43,8 @@ pub mod prelude {
     };
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
-    pub use crate::record::Measure;
     pub use crate::seed::Seed;
+    pub use crate::task::{Classification, Presence, Task, TaskMeter, Truth};
     pub use tch::{Device, Kind, Tensor, nn};
     pub use typetag;
 }

@@ -13,7 +13,7 @@ use limbeck::cohort::{Limit, Stop};
 use limbeck::dataset::{Rows, Split};
 use limbeck::event::Observer;
 use limbeck::probe::Backbone;
-use limbeck::record::{Measure, ProbeRecord, ProbedNetwork, Summary};
+use limbeck::record::{ProbeRecord, ProbedNetwork, Summary};
 use limbeck::{config, weights};
 use limbeck_experiments::plan::Plan;
 use limbeck_experiments::probes::ProbeSeat;
@@ -201,7 +201,7 @@ fn sets_of_classes_are_never_called_top_1() {
     for (name, _, summary) in &students {
         assert_eq!(summary.samples, [20, 4, 6], "{name}");
         let last = summary.accuracy.as_ref().unwrap().last;
-        assert_eq!((last.measure(), last.top5()), (Measure::MeanAveragePrecision, None));
+        assert_eq!((last.task().name(), last.beside().count()), ("presence", 0));
         assert!(last.score() > 0.0 && last.score() <= 100.0, "{name}: {last:?}");
         let record = summary.history.last().unwrap();
         assert_eq!(record.train_top1, None);
@@ -223,7 +223,7 @@ fn sets_of_classes_are_never_called_top_1() {
     let samples: Vec<usize> = similarity.classes.iter().map(|class| class.samples).collect();
     // Frames 4, 9, 14, 19, 24 and 29 are tested on: two of each class, a border on the even ones, and class 4 nowhere.
     assert_eq!(samples, [2, 2, 2, 3, 0]);
-    assert!(similarity.classes[3].share().is_some() && similarity.classes[4].share().is_none());
+    assert!(similarity.classes[3].score().is_some() && similarity.classes[4].score().is_none());
 
     let report = report::write(std::slice::from_ref(&finished.folder), &report::Options::default()).unwrap();
     let read = |name: &str| fs::read_to_string(report.folder.join(name)).unwrap();
