@@ -114,7 +114,7 @@ def run(program, folder, quickstart):
 def report(program, folder, out):
     program = str(Path(program).resolve())
     for one in sorted((folder / "runs").iterdir()):
-        if one.is_dir():
+        if one.is_dir() and one.name != "teachers":
             target = out / "reports" / one.name
             if target.exists():
                 shutil.rmtree(target)
