@@ -22,6 +22,7 @@ use limbeck::error::{Error, Result};
 use serde::Serialize;
 use tch::{Device, Tensor};
 
+use crate::words::device_name;
 use crate::{plan, run};
 
 /// What one part came to.
@@ -131,7 +132,7 @@ pub fn run(spec: DeviceSpec, tell: &mut dyn FnMut(&Finding)) -> Result<Report> {
         ("speed", speed::measure),
     ];
     let mut report = Report {
-        device: plan::device_name(device),
+        device: device_name(device),
         device_name: run::hardware(device),
         libtorch: DeviceReport::gather().libtorch_version,
         findings: Vec::new(),

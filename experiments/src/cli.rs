@@ -28,6 +28,7 @@ use crate::progress::{Progress, Stderr};
 use crate::sweep::{Options, Sweep};
 use crate::tensorboard::EventFiles;
 use crate::weights::WeightsVerb;
+use crate::words::full_message;
 use crate::worker::Crew;
 use crate::{check, data, doctor, listing, plan, report, run, weights, worker};
 
@@ -803,17 +804,6 @@ fn complain(message: &str) {
 
 fn print_error(error: &Error) {
     complain(&full_message(error));
-}
-
-/// An error with what caused it.
-pub(crate) fn full_message(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!("\n  caused by: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Starts the log on the standard error stream, above the progress bars.

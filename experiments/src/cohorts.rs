@@ -6,8 +6,9 @@ use indexmap::IndexMap;
 use limbeck::error::Result;
 use limbeck::experiment::TrainConfig;
 
-use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher};
+use crate::plan::{Cell, Plan, PlannedCombination, PlannedTeacher};
 use crate::store;
+use crate::words::{device_name, plural};
 
 /// A cell with the plan that it is of; a cell of several plans stands under the first.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ impl<'a> Group<'a> {
 fn base(seat: &Seat<'_>) -> Result<String> {
     let Plan { experiment, data, device, threads, .. } = seat.plan;
     let (dataset, train): (_, &TrainConfig) = (&data.dataset.info().identity, &experiment.train);
-    store::digest(&(dataset, experiment.division(), train, seat.cell.seed, plan::device_name(*device), threads))
+    store::digest(&(dataset, experiment.division(), train, seat.cell.seed, device_name(*device), threads))
 }
 
 impl<'a> Seat<'a> {
@@ -126,7 +127,7 @@ impl<'a> Cohort<'a> {
             [label] => format!(" of {label}"),
             _ => format!(" of {} points", labels.len()),
         };
-        let students = crate::progress::plural(self.seats.len() as u64, "student");
+        let students = plural(self.seats.len() as u64, "student");
         format!("seed {}, {students}{of}", self.seed())
     }
 

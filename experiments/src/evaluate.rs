@@ -17,8 +17,8 @@ use limbeck::record::{Accuracy, Measure};
 use limbeck::weights::{Format, StateDict};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::device_name;
 use crate::weights::{Names, recipe};
+use crate::words::device_name;
 
 /// What is evaluated, on what.
 #[derive(Debug, Args)]

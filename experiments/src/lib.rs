@@ -8,7 +8,7 @@
 //! use my_method as _; // a crate that is never named registers nothing
 //!
 //! fn main() -> std::process::ExitCode {
-//!     limbeck_experiments::main()
+//!     limbeck_cli::main()
 //! }
 //! ```
 //!
@@ -28,7 +28,7 @@
 //! | [`data`] | `limbeck data` |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`new`] | `limbeck new`: a crate with a plugin, ready to be built |
-//! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
+//! | [`check`] | `limbeck check`: a device against the CPU and against reference numbers |
 
 // The built-in plugins: linked for their registration.
 use limbeck_datasets as _;
@@ -41,13 +41,13 @@ pub mod cohorts;
 pub mod data;
 pub mod doctor;
 pub mod evaluate;
-pub mod golden;
 pub mod listing;
 pub mod log;
 pub mod new;
 pub mod plan;
 pub mod probes;
 pub mod progress;
+pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod store;
@@ -55,6 +55,7 @@ pub mod sweep;
 mod tasks;
 pub mod tensorboard;
 pub mod weights;
+pub mod words;
 pub mod worker;
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.

@@ -7,7 +7,8 @@ use limbeck::model::{ModelConfig, ModelSpec, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
 use serde::Serialize;
 
-use crate::plan::{Network, shape, thousands};
+use crate::plan::Network;
+use crate::words::{shape, thousands};
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {

@@ -198,7 +198,7 @@ impl Source {
 
     /// The lines of `[dependencies]`.
     fn dependencies(&self, role: Role) -> String {
-        let mut packages = vec![("limbeck", "framework"), ("limbeck-experiments", "experiments")];
+        let mut packages = vec![("limbeck", "framework"), ("limbeck-cli", "experiments")];
         if role == Role::Dataset {
             packages.push(("limbeck-datasets", "datasets"));
         }

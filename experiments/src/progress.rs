@@ -10,6 +10,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::record::{Accuracy, EpochRecord, Measure, Outcome};
 
+use crate::words::plural;
+
 /// All bars of the process: whoever writes to the standard error stream has to ask them to step aside.
 static BARS: LazyLock<MultiProgress> =
     LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5)));
@@ -155,11 +157,6 @@ impl Lane {
 fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round() as u64;
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-/// `1 epoch`, `2 epochs`
-pub(crate) fn plural(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `50.00 %` of top-1, `mAP 50.00 %`: what is not top-1 says so.

@@ -21,10 +21,11 @@ use crate::cohorts::{self, Cohort, Seat};
 use crate::log::EventLog;
 use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher, TeacherWeights};
 use crate::probes::ProbeSeat;
-use crate::progress::plural;
+use crate::recipe::vanilla;
 use crate::store::{self, CellEntry, PlanFile, Progress};
 use crate::sweep::Sweep;
 use crate::tasks::{Board, End, Task};
+use crate::words::{device_name, join_label, plural};
 use crate::worker::{self, Crew};
 
 /// What a run came to.
@@ -152,7 +153,7 @@ impl<'a> Runner<'a> {
     /// Sets libtorch's threads, and says what the surroundings are.
     fn surroundings(&mut self, plan: &Plan) -> Environment {
         tch::set_num_threads(plan.threads as i32);
-        let device = plan::device_name(plan.device);
+        let device = device_name(plan.device);
         let known = |environment: &&Environment| environment.device == device && environment.threads == plan.threads;
         if let Some(known) = self.environments.iter().find(known) {
             return known.clone();
@@ -221,14 +222,14 @@ impl<'a> Runner<'a> {
         };
         let environment = self.surroundings(plan);
         let lane = LaneConfig {
-            name: plan::join_label(&plan.label, &format!("teacher {}", teacher.name)),
+            name: join_label(&plan.label, &format!("teacher {}", teacher.name)),
             folder: folder.clone(),
             identity: recipe.clone(),
             student: Arc::clone(&teacher.config.model),
             precision: Precision::Float32,
             view: teacher.network.view.clone(),
             method_name: "teacher".to_owned(),
-            method: plan::vanilla(),
+            method: vanilla(),
         };
         let config = CohortConfig {
             data: &plan.data,
@@ -453,7 +454,7 @@ fn environment(device: Device, threads: usize) -> Environment {
         limbeck: env!("CARGO_PKG_VERSION").to_owned(),
         git: git_state(),
         libtorch: DeviceReport::gather().libtorch_version.unwrap_or_else(|| "unknown".to_owned()),
-        device: plan::device_name(device),
+        device: device_name(device),
         device_name: hardware(device),
         threads,
     }

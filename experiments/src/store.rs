@@ -36,7 +36,8 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::cohort;
 use limbeck::error::{Error, Result};
-use limbeck::record::{Outcome, ProbedNetwork, Summary};
+use limbeck::probe::PROBE;
+use limbeck::record::{Outcome, PROBE_FORMAT, ProbeRecord, ProbedNetwork, Summary};
 use limbeck::weights::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,24 @@ pub fn progress(folder: &Path) -> Progress {
 pub fn summary(folder: &Path) -> Result<Option<Summary>> {
     let path = folder.join(cohort::SUMMARY);
     if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+}
+
+/// The record in a probe's folder, if it has ended.
+///
+/// # Errors
+/// If the file is there and cannot be read, or is of another format.
+pub fn probe(folder: &Path) -> Result<Option<ProbeRecord>> {
+    let path = folder.join(PROBE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let record: ProbeRecord = read_json(&path)?;
+    match record.format {
+        PROBE_FORMAT => Ok(Some(record)),
+        other => {
+            Err(Error::data(&path, format!("format {other} is not known; this version reads format {PROBE_FORMAT}")))
+        }
+    }
 }
 
 /// Reads a JSON file.

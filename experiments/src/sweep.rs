@@ -10,11 +10,11 @@ use limbeck::error::{Error, Result};
 use serde::Serialize;
 
 use crate::cohorts::{self, Seat};
-use crate::plan::{Outline, Place, Plan, Pool, thousands};
+use crate::plan::{Outline, Place, Plan, Pool};
 use crate::probes::ProbeSeat;
-use crate::progress::plural;
 use crate::run::{is_open, is_unread};
 use crate::store::{self, PointEntry, SweepFile};
+use crate::words::{plural, thousands};
 
 /// The longest name of a point's folder, in bytes.
 const LONGEST: usize = 150;

@@ -6,9 +6,10 @@ use limbeck::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::cohorts::Cohort;
-use crate::plan::{Plan, PlannedTeacher, join_label};
+use crate::plan::{Plan, PlannedTeacher};
 use crate::probes::ProbeSeat;
 use crate::run::Finished;
+use crate::words::join_label;
 
 /// Something that one process does in one piece.
 #[derive(Clone, Debug)]

@@ -26,6 +26,7 @@ use crate::progress::Stderr;
 use crate::run::{Finished, Runner};
 use crate::sweep::Sweep;
 use crate::tasks::{Board, End, Task};
+use crate::words::full_message;
 
 /// Held by the workers of a sweep, together.
 const LOCK: &str = "workers";
@@ -138,7 +139,7 @@ pub(crate) fn serve(
     };
     let reply = match perform() {
         Ok(end) => Reply::Ended(end),
-        Err(error) => Reply::Failed { message: crate::cli::full_message(&error), usage: error.is_usage() },
+        Err(error) => Reply::Failed { message: full_message(&error), usage: error.is_usage() },
     };
     let text = serde_json::to_string(&reply).map_err(|e| Error::run(format!("the reply: {e}")))?;
     writeln!(io::stdout(), "{text}").map_err(Error::io("write", "the standard output stream"))

@@ -7,7 +7,7 @@ use std::path::Path;
 use limbeck::config::grid::Filter;
 use limbeck::config::{parse, parse_grid, place};
 use limbeck::error::Error;
-use limbeck_experiments as _;
+use limbeck_cli as _;
 
 const GOOD: &str = r#"format = 1
 name = "x"

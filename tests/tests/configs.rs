@@ -10,9 +10,9 @@ use limbeck::cohort::{Limit, Stop};
 use limbeck::config::grid::Filter;
 use limbeck::config::load_grid;
 use limbeck::registry::{self, Role};
-use limbeck_experiments::plan::{Plan, Pool};
-use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::{cohorts, run};
+use limbeck_cli::plan::{Plan, Pool};
+use limbeck_cli::sweep::{Options, Sweep};
+use limbeck_cli::{cohorts, run};
 use tempfile::TempDir;
 
 fn configs() -> Vec<PathBuf> {

@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use limbeck::conformance::{self, Outcome};
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
-use limbeck_tests as _;
+use limbeck_cli as _;
 use serde::{Deserialize, Serialize};
 
 /// Settings that fit the checks' forty samples; an initial stage need not last.

@@ -10,8 +10,8 @@ use limbeck::cohort::{Limit, Stop, Teacher};
 use limbeck::config;
 use limbeck::prelude::*;
 use limbeck::record::{Similarity, Summary};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{cohorts, report, run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{cohorts, report, run, store};
 use tempfile::TempDir;
 
 /// Two networks of different architecture that see different views, and what they say together. Three steps an epoch.

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use limbeck::prelude::*;
 use limbeck::weights;
-use limbeck_tests::models::Case;
-use limbeck_tests::{assert_close, assert_digest_named, digest, labels};
+use limbeck_cli as _; // The built-in plugins.
+use limbeck_golden::models::Case;
+use limbeck_golden::{assert_close, assert_digest_named, digest, labels};
 use tch::{Reduction, no_grad_guard};
 
 fn cases() -> Vec<Case> {
-    limbeck_tests::models::cases().unwrap()
+    limbeck_golden::models::cases().unwrap()
 }
 
 /// The network with the reference's parameters.

@@ -15,11 +15,11 @@ use limbeck::event::Observer;
 use limbeck::probe::Backbone;
 use limbeck::record::{Measure, ProbeRecord, ProbedNetwork, Summary};
 use limbeck::{config, weights};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::probes::ProbeSeat;
-use limbeck_experiments::progress::Progress;
-use limbeck_experiments::store::Progress as Stage;
-use limbeck_experiments::{report, run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::probes::ProbeSeat;
+use limbeck_cli::progress::Progress;
+use limbeck_cli::store::Progress as Stage;
+use limbeck_cli::{report, run, store};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -149,7 +149,7 @@ fn students(folder: &Path) -> Vec<(String, Vec<u8>, Summary)> {
 fn probes(folder: &Path) -> Vec<ProbeRecord> {
     let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
     let read = |entry: &store::ProbeEntry| {
-        let record = limbeck_experiments::probes::read(&folder.join(&entry.folder)).unwrap().unwrap();
+        let record = store::probe(&folder.join(&entry.folder)).unwrap().unwrap();
         ProbeRecord { seconds: 0.0, ..record }
     };
     plan.probes.iter().map(read).collect()
@@ -273,7 +273,7 @@ fn a_batch_without_any_class_is_no_reason_not_to_evaluate() {
     let file = weights.to_str().unwrap();
     let arguments = ["limbeck", "evaluate", "--model", "resnet8", "--weights", file, "--dataset", &dataset, "--view"];
     let more = ["depth", "--batch", "1", "--device", "cpu"];
-    let code = limbeck_experiments::cli::main(arguments.into_iter().chain(more).map(Into::into));
+    let code = limbeck_cli::cli::main(arguments.into_iter().chain(more).map(Into::into));
     assert_eq!(code, std::process::ExitCode::SUCCESS);
 }
 
@@ -435,7 +435,7 @@ fn a_probe_that_fails_says_why_in_its_log_and_in_the_report() {
     let failed = ["vanilla", "random backbone"].map(|name| format!("probe other, {name}, seed 0: {reason}"));
     assert_eq!((finished.failed, finished.stopped), (failed.to_vec(), false));
     let probes = ProbeSeat::all(&plan(TRANSFER, &few, out.path()).unwrap())
-        .map(|seat| limbeck_experiments::log::failure(&seat.subject.folder))
+        .map(|seat| limbeck_cli::log::failure(&seat.subject.folder))
         .collect::<Vec<_>>();
     assert_eq!(probes, [Some(reason.to_owned()), Some(reason.to_owned())]);
     let report = report::write(std::slice::from_ref(&finished.folder), &report::Options::default()).unwrap();

@@ -9,9 +9,9 @@ use std::process::{Command, ExitCode, Output};
 
 use limbeck::registry::Role;
 use limbeck::{config, conformance};
-use limbeck_experiments::cli;
-use limbeck_experiments::new::{self, New};
-use limbeck_experiments::plan::Plan;
+use limbeck_cli::cli;
+use limbeck_cli::new::{self, New};
+use limbeck_cli::plan::Plan;
 use tempfile::TempDir;
 
 // The scaffold's plugins as they stand: compiled and linted here, and registered in this program.
@@ -89,7 +89,7 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     New { role: Role::Dataset, name: "grey_squares", folder: &folder, limbeck: Some(url) }.write().unwrap();
     let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    for package in ["limbeck", "limbeck-experiments", "limbeck-datasets"] {
+    for package in ["limbeck", "limbeck-cli", "limbeck-datasets"] {
         assert_eq!(manifest["dependencies"][package]["git"].as_str(), Some(url));
     }
     let settings: toml::Table = read(".cargo/config.toml").parse().unwrap();
@@ -145,7 +145,7 @@ impl Made {
 
     fn cargo(&self, arguments: &[&str]) -> Output {
         // Outside the workspace its packages are others to cargo, and compiled once more: quickly, here.
-        let packages = ["limbeck", "limbeck-distillers", "limbeck-models", "limbeck-datasets", "limbeck-experiments"];
+        let packages = ["limbeck", "limbeck-distillers", "limbeck-models", "limbeck-datasets", "limbeck-cli"];
         let quick = packages.map(|package| format!("profile.dev.package.{package}.opt-level=0"));
         let (verb, arguments) = arguments.split_first().unwrap();
         Command::new(env!("CARGO"))

@@ -12,10 +12,10 @@ use std::time::Duration;
 use limbeck::cohort::{STUDENT, Stop};
 use limbeck::config::grid::{Filter, Grid};
 use limbeck::config::parse_grid;
-use limbeck_experiments::plan::Pool;
-use limbeck_experiments::store::{self, PlanFile, SweepFile};
-use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::{cohorts, run};
+use limbeck_cli::plan::Pool;
+use limbeck_cli::store::{self, PlanFile, SweepFile};
+use limbeck_cli::sweep::{Options, Sweep};
+use limbeck_cli::{cohorts, run};
 use tempfile::TempDir;
 
 /// Two pairs of networks; the axis of the temperature does not concern `vanilla`. The teachers are one recipe.
@@ -249,7 +249,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     assert!(again.open().is_empty() && again.chosen().len() == 7);
     let cell = &again.chosen()[6].cell.folder;
     let own = limbeck::config::load(&cell.join(store::CELL), &[]).unwrap();
-    let own = limbeck_experiments::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
+    let own = limbeck_cli::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
     assert_eq!(own.cells[0].identity, again.chosen()[6].cell.identity);
 
     // What reports read.
@@ -261,7 +261,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     let point = folder.join(&file.points[1].folder);
     let plan: PlanFile = store::read_json(&point.join(store::PLAN)).unwrap();
     assert!(point.join(&plan.cells[0].folder).join(STUDENT).exists());
-    assert!(limbeck_experiments::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
+    assert!(limbeck_cli::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn the_command_itself() {
     // Workers are started by the name that the command was called by: the script below.
     let program = std::env::current_dir().unwrap().join("limbeck");
     let arguments = std::iter::once(program.into()).chain(arguments.lines().map(Into::into));
-    let code = format!("{:?}", limbeck_experiments::cli::main(arguments));
+    let code = format!("{:?}", limbeck_cli::cli::main(arguments));
     std::process::exit(code.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap());
 }
 

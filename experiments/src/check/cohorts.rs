@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Bench, Finding, Verdict, largest, relative};
 use crate::plan::{self, Plan};
 use crate::run;
+use crate::words::device_name;
 
 /// Of a method's loss at the first step, where only the forward passes are compared.
 const FIRST_LOSS: f64 = 1e-3;
@@ -80,7 +81,7 @@ timing_steps = 0
 methods = {names:?}
 
 {methods}"#,
-        plan::device_name(device),
+        device_name(device),
         bench.threads,
     ))
 }
@@ -106,7 +107,7 @@ fn shorten(value: &mut toml::Value) {
 fn teacher(bench: &Bench<'_>) -> Result<PathBuf> {
     let path = bench.folder.join("teacher.safetensors");
     if !path.exists() {
-        let case = crate::golden::models::cases()?.into_iter().find(|case| case.model == "resnet14");
+        let case = limbeck_golden::models::cases()?.into_iter().find(|case| case.model == "resnet14");
         let mut case = case.ok_or_else(|| Error::run("no resnet14 among the reference numbers"))?;
         case.classes = 20;
         weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu)?.0), None)?;
@@ -163,7 +164,7 @@ fn train_with(
     let mut students = Students::default();
     let finished = run::execute(&plan, &Stop::new(limit), &mut students)?;
     if let Some(failed) = finished.failed.first() {
-        return Err(Error::run(format!("on {}: {failed}", plan::device_name(device))));
+        return Err(Error::run(format!("on {}: {failed}", device_name(device))));
     }
     if !finished.stopped {
         for cell in &plan.cells {

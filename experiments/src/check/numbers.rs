@@ -8,7 +8,7 @@ use limbeck::weights;
 use tch::{Device, Kind};
 
 use super::{Bench, Finding, Verdict, largest, relative};
-use crate::golden::{Deviation, losses, methods, models};
+use limbeck_golden::{Deviation, losses, methods, models};
 
 /// Of logits and taps in float64, relative to their norm: that of the tests.
 const NETWORKS: f64 = 1e-9;

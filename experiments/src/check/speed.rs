@@ -19,9 +19,10 @@ use limbeck::weights;
 use tch::{Device, Kind};
 
 use super::{Bench, Finding, Verdict};
-use crate::golden::models;
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
+use crate::words::device_name;
 use crate::{run, store};
+use limbeck_golden::models;
 
 /// What is measured, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +179,7 @@ timing_steps = {timing}
 [compare]
 methods = ["kd"]
 "#,
-        plan::device_name(bench.device),
+        device_name(bench.device),
         bench.threads,
         (load.steps() + 1) * batch,
     ))

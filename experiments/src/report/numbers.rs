@@ -32,19 +32,6 @@ pub fn probability(value: f64) -> String {
     if value < 0.001 { "< 0.001".to_owned() } else { format!("{value:.3}") }
 }
 
-/// `7 433 860`
-pub fn count(value: i64) -> String {
-    let digits = value.unsigned_abs().to_string();
-    let mut text = if value < 0 { "-".to_owned() } else { String::new() };
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `3.2 s`, `4 min 05 s`, `2 h 03 min`
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
@@ -70,9 +57,6 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!(count(7_433_860), "7 433 860");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(-1000), "-1 000");
         assert_eq!(duration(3.21), "3.2 s");
         assert_eq!(duration(59.97), "1 min 00 s");
         assert_eq!(duration(245.0), "4 min 05 s");

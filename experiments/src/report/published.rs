@@ -12,7 +12,7 @@ use limbeck::precision::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::study::Study;
-use crate::plan;
+use crate::recipe::decisive;
 
 /// The tables that come with the command.
 const FILES: [(&str, &str); 1] = [("published/cifar100.toml", include_str!("../../published/cifar100.toml"))];
@@ -118,7 +118,7 @@ impl Source {
 
 /// What of one training is not as in another and changes results, in words.
 fn differences(ours: &TrainConfig, theirs: &TrainConfig) -> Vec<String> {
-    let table = |train: &TrainConfig| match toml::Value::try_from(plan::decisive(train)) {
+    let table = |train: &TrainConfig| match toml::Value::try_from(decisive(train)) {
         Ok(toml::Value::Table(table)) => table,
         _ => toml::Table::new(),
     };

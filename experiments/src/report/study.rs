@@ -14,7 +14,6 @@ use limbeck::record::{
 use limbeck::{cohort, config, weights};
 use tch::{Kind, Tensor};
 
-use crate::probes;
 use crate::store::{self, CellEntry, PlanFile, PointEntry, ProbeEntry, SweepFile};
 
 use super::statistics::{Spread, differences};
@@ -214,7 +213,7 @@ impl Study {
         let experiment = config::load(&path, &[])?;
         let PlanFile { cells, probes, .. } = read_plan(dir)?;
         let methods = group(&experiment, cells, dir, point.is_some());
-        let record = |entry: &ProbeEntry| probes::read(&dir.join(&entry.folder)).ok().flatten();
+        let record = |entry: &ProbeEntry| store::probe(&dir.join(&entry.folder)).ok().flatten();
         let probes = probes.into_iter().map(|entry| ProbeRun { record: record(&entry), entry }).collect();
         let teachers = teachers(&experiment, &methods);
         let label = experiment.name.clone();

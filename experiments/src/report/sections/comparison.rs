@@ -3,13 +3,13 @@
 use indexmap::IndexMap;
 use limbeck::record::{Accuracy, Measure};
 
-use crate::progress::plural;
 use crate::report::document::Block;
 use crate::report::numbers::{signed, signed_spread, spread};
 use crate::report::statistics::{Spread, differences};
 use crate::report::study::{Method, Study};
 use crate::report::table::{Cell, Mark, NONE, Table};
 use crate::report::{ENOUGH_SEEDS, Survey};
+use crate::words::plural;
 
 /// Everything.
 pub fn blocks(survey: &Survey) -> Vec<Block> {

@@ -4,11 +4,12 @@ use limbeck::record::{Measure, Timing};
 
 use crate::report::Survey;
 use crate::report::document::{Block, Figure};
-use crate::report::numbers::{bytes, count, duration};
+use crate::report::numbers::{bytes, duration};
 use crate::report::picture::{self, Spot};
 use crate::report::statistics::Spread;
 use crate::report::study::{Method, Study};
 use crate::report::table::{Cell, NONE, Table};
+use crate::words::thousands;
 
 use super::{of_study, study_column};
 
@@ -60,7 +61,7 @@ fn table(survey: &Survey) -> Table {
             let milliseconds = |part: fn(&Timing) -> f64| {
                 or_none(timed(method, part).map(|seconds| 1e3 * seconds), &|value| format!("{value:.1}"))
             };
-            let number = |value: i64| Cell::number(count(value), Some(value as f64));
+            let number = |value: i64| Cell::number(thousands(value), Some(value as f64));
             let memory = method.finished().filter_map(|summary| summary.peak_memory).max();
             let seconds = Spread::of(method.finished().map(|summary| summary.seconds)).map(|seconds| seconds.mean);
             let pace = timed(method, Timing::total).map(|step| study.experiment.train.batch as f64 / step);
@@ -68,7 +69,10 @@ fn table(survey: &Survey) -> Table {
             row.extend([method.name.as_str().into(), number(first.student_parameters)]);
             row.push(number(first.student_parameters + first.method_parameters));
             let products = first.student_multiply_adds;
-            row.push(Cell::number(products.map_or_else(|| NONE.to_owned(), count), products.map(|count| count as f64)));
+            row.push(Cell::number(
+                products.map_or_else(|| NONE.to_owned(), thousands),
+                products.map(|count| count as f64),
+            ));
             row.extend([milliseconds(|t| t.data), milliseconds(|t| t.teacher), milliseconds(|t| t.student)]);
             row.extend([milliseconds(|t| t.loss), milliseconds(|t| t.optimizer), milliseconds(Timing::total)]);
             row.extend([or_none(pace, &|pace| format!("{pace:.0}")), or_none(seconds, &duration)]);

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 
-use crate::progress::plural;
 use crate::report::document::{Block, Figure};
 use crate::report::numbers::{probability, signed};
 use crate::report::picture;
@@ -12,6 +11,7 @@ use crate::report::statistics::{LEVEL, ROUNDING, Ranking, Spread, holm, median, 
 use crate::report::study::Study;
 use crate::report::table::{Cell, Mark, NONE, Table};
 use crate::report::{ENOUGH_PAIRS, ENOUGH_SEEDS, Survey};
+use crate::words::plural;
 
 use super::{distinct, of_study, study_column};
 

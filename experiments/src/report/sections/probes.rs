@@ -4,13 +4,13 @@ use indexmap::IndexMap;
 use limbeck::record::{Measure, ProbeRecord, ProbedNetwork};
 
 use crate::log;
-use crate::progress::plural;
 use crate::report::Survey;
 use crate::report::document::Block;
-use crate::report::numbers::{count, signed_spread, spread};
+use crate::report::numbers::{signed_spread, spread};
 use crate::report::statistics::{Spread, differences};
 use crate::report::study::{ProbeRun, Study};
 use crate::report::table::{Cell, NONE, Table};
+use crate::words::{plural, thousands};
 
 use super::comparison::difference;
 
@@ -86,7 +86,7 @@ fn failures(study: &Study, runs: &[&ProbeRun]) -> Vec<String> {
 
 /// What was done, in words.
 fn about(record: &ProbeRecord) -> String {
-    let [train, test] = record.samples.map(|samples| count(samples as i64));
+    let [train, test] = record.samples.map(|samples| thousands(samples as i64));
     format!(
         "Linear classifiers on the features of frozen networks (evaluation mode, BatchNorm included) at `{}`, {}, trained for \
          {} on {}: {train} training and {test} test samples without augmentation, {} classes. Shown: {} on the test part after \

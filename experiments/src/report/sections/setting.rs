@@ -5,12 +5,11 @@ use limbeck::model::TapRef;
 use limbeck::record::{Accuracy, Environment, Measure, Summary, TeacherRecord};
 use serde::Serialize;
 
-use crate::plan;
-use crate::progress::plural;
+use crate::recipe::twins;
 use crate::report::Survey;
 use crate::report::document::Block;
-use crate::report::numbers::count;
 use crate::report::study::Study;
+use crate::words::{plural, thousands};
 
 use super::distinct;
 
@@ -108,13 +107,13 @@ fn remarks(study: &Study) -> Vec<String> {
         };
         study.summaries().find_map(of_teacher).unwrap_or(false)
     };
-    let twins = plan::twins(&study.experiment, sees_the_same);
+    let twins = twins(&study.experiment, sees_the_same);
     remarks.extend(twins.into_iter().map(|twin| format!("Note that {}.", twin.message)));
     remarks
 }
 
 fn data_set(experiment: &Experiment, summary: &Summary) -> String {
-    let [train, validation, test] = summary.samples.map(|samples| count(samples as i64));
+    let [train, validation, test] = summary.samples.map(|samples| thousands(samples as i64));
     let held_out = if summary.samples[1] == 0 { "none".to_owned() } else { validation };
     let part = experiment.train_samples.map_or("", |_| " (a part of them, each class by its share)");
     format!(
@@ -138,7 +137,7 @@ fn describe_teacher(teacher: &TeacherRecord) -> String {
         "{} (view {}), {} parameters{}{}, {measured}",
         teacher.model,
         teacher.view,
-        count(teacher.parameters),
+        thousands(teacher.parameters),
         in_precision(teacher.precision),
         if teacher.folded { ", BatchNorm folded" } else { "" },
     )
@@ -149,7 +148,7 @@ fn describe_student(summary: &Summary) -> String {
         "{} (view {}), {} parameters{}{}",
         summary.student,
         summary.view,
-        count(summary.student_parameters),
+        thousands(summary.student_parameters),
         in_precision(summary.precision),
         if summary.averaged { "; what is evaluated is the moving average of its weights" } else { "" }
     )

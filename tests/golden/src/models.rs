@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 use super::{Deviation, Digest, deviations, fill, fill_parameter};
 
 /// The number file.
-const FILE: &str = include_str!("../../../tests/golden/models.json");
+const FILE: &str = include_str!("../models.json");
 
 #[derive(Deserialize)]
 struct File {

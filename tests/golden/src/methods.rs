@@ -13,9 +13,9 @@ use super::{Deviation, Digest, deviations, fill, fill_parameter, labels};
 
 /// The number files.
 const FILES: [(&str, &str); 3] = [
-    ("losses.json", include_str!("../../../tests/golden/losses.json")),
-    ("modern.json", include_str!("../../../tests/golden/modern.json")),
-    ("recent.json", include_str!("../../../tests/golden/recent.json")),
+    ("losses.json", include_str!("../losses.json")),
+    ("modern.json", include_str!("../modern.json")),
+    ("recent.json", include_str!("../recent.json")),
 ];
 
 /// The cases that are compared here, by their names in the files; those of [`losses`](super::losses) and of plugins are not.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Deviation, Digest, deviations, fill, fill_parameter, labels};
 
 /// The number file.
-const FILE: &str = include_str!("../../../tests/golden/losses.json");
+const FILE: &str = include_str!("../losses.json");
 
 /// The number file's content.
 #[derive(Clone, Debug, Deserialize)]
