@@ -22,7 +22,7 @@ use crate::listing;
 
 /// What to do with data sets.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum DataVerb {
     /// List data sets, and where those come from that are published.
     #[command(after_help = "\
 Examples:
@@ -95,16 +95,16 @@ pub struct DataArgs {
 ///
 /// # Errors
 /// If there is no such data set, or it is not what it should be.
-pub fn run(verb: &Verb) -> Result<String> {
+pub fn run(verb: &DataVerb) -> Result<String> {
     match verb {
-        Verb::List { json: true } => listing::json(&entries()),
-        Verb::List { json: false } => Ok(list(&entries())),
-        Verb::Fetch { kind, to } => get(source(kind)?, to),
-        Verb::Verify { data, json } => {
+        DataVerb::List { json: true } => listing::json(&entries()),
+        DataVerb::List { json: false } => Ok(list(&entries())),
+        DataVerb::Fetch { kind, to } => get(source(kind)?, to),
+        DataVerb::Verify { data, json } => {
             let verified = verify(data)?;
             if *json { listing::json(&verified) } else { Ok(verified.text()) }
         }
-        Verb::Stats { data, json } => {
+        DataVerb::Stats { data, json } => {
             let stats = stats(data)?;
             if *json { listing::json(&stats) } else { Ok(stats.text()) }
         }

@@ -15,12 +15,10 @@
 //! | module | holds |
 //! |---|---|
 //! | [`cli`] | verbs, options, exit codes |
-//! | [`plan`] | what would run, checked before the first batch |
-//! | [`sweep`] | all experiments of a file with a grid |
-//! | [`cohorts`] | who is trained side by side |
-//! | [`run`] | running what is planned, teachers first |
-//! | [`worker`] | the same, spread over processes |
+//! | [`plan`] | what would run, checked before the first batch; [`plan::sweep`] for a file with a grid |
+//! | [`run`] | running what is planned, teachers first, in this process or in others |
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
+//! | [`recipe`] | what of a recipe decides its result |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`report`] | the comparison of runs, as a page, Markdown, LaTeX and CSV |
 //! | [`tensorboard`] | event files for TensorBoard |
@@ -29,6 +27,7 @@
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`new`] | `limbeck new`: a crate with a plugin, ready to be built |
 //! | [`check`] | `limbeck check`: a device against the CPU and against reference numbers |
+//! | [`words`] | numbers, names and errors in words |
 
 // The built-in plugins: linked for their registration.
 use limbeck_datasets as _;
@@ -37,7 +36,6 @@ use limbeck_models as _;
 
 pub mod check;
 pub mod cli;
-pub mod cohorts;
 pub mod data;
 pub mod doctor;
 pub mod evaluate;
@@ -45,18 +43,14 @@ pub mod listing;
 pub mod log;
 pub mod new;
 pub mod plan;
-pub mod probes;
 pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod store;
-pub mod sweep;
-mod tasks;
 pub mod tensorboard;
 pub mod weights;
 pub mod words;
-pub mod worker;
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.
 ///

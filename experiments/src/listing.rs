@@ -7,7 +7,7 @@ use limbeck::model::{ModelConfig, ModelSpec, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
 use serde::Serialize;
 
-use crate::plan::Network;
+use crate::plan::network::Network;
 use crate::words::{shape, thousands};
 
 /// A line for each plugin, by role.

@@ -16,7 +16,7 @@ use limbeck::probe::Backbone;
 use limbeck::record::{Measure, ProbeRecord, ProbedNetwork, Summary};
 use limbeck::{config, weights};
 use limbeck_cli::plan::Plan;
-use limbeck_cli::probes::ProbeSeat;
+use limbeck_cli::plan::runs::PlannedProbeRun;
 use limbeck_cli::progress::Progress;
 use limbeck_cli::store::Progress as Stage;
 use limbeck_cli::{report, run, store};
@@ -434,8 +434,8 @@ fn a_probe_that_fails_says_why_in_its_log_and_in_the_report() {
     let reason = "the loss became non-finite in epoch 1: choose a smaller probe.other.train.learning_rate";
     let failed = ["vanilla", "random backbone"].map(|name| format!("probe other, {name}, seed 0: {reason}"));
     assert_eq!((finished.failed, finished.stopped), (failed.to_vec(), false));
-    let probes = ProbeSeat::all(&plan(TRANSFER, &few, out.path()).unwrap())
-        .map(|seat| limbeck_cli::log::failure(&seat.subject.folder))
+    let probes = PlannedProbeRun::all(&plan(TRANSFER, &few, out.path()).unwrap())
+        .map(|run| limbeck_cli::log::failure(&run.subject.folder))
         .collect::<Vec<_>>();
     assert_eq!(probes, [Some(reason.to_owned()), Some(reason.to_owned())]);
     let report = report::write(std::slice::from_ref(&finished.folder), &report::Options::default()).unwrap();
@@ -513,12 +513,12 @@ fn what_a_probe_lacks_is_said_while_planning() {
 fn a_probe_is_chosen_with_its_student() {
     let out = TempDir::new().unwrap();
     let planned = plan(TRANSFER, &["probe.other.seeds=[0, 1, 2, 3]"], out.path()).unwrap();
-    let seats: Vec<ProbeSeat<'_>> = ProbeSeat::all(&planned).collect();
-    assert_eq!(seats.len(), 4 + 4 + 4);
-    assert!(seats.iter().all(|seat| seat.progress() == Stage::New));
+    let runs: Vec<PlannedProbeRun<'_>> = PlannedProbeRun::all(&planned).collect();
+    assert_eq!(runs.len(), 4 + 4 + 4);
+    assert!(runs.iter().all(|run| run.progress() == Stage::New));
     let students: Vec<&str> =
-        seats.iter().filter(|seat| seat.subject.cell.is_some()).map(|seat| seat.subject.name.as_str()).collect();
+        runs.iter().filter(|run| run.subject.cell.is_some()).map(|run| run.subject.name.as_str()).collect();
     assert_eq!(students[..2], ["probe other, vanilla, seed 0", "probe other, vanilla, seed 1"]);
-    let folders: std::collections::HashSet<_> = seats.iter().map(|seat| &seat.subject.folder).collect();
-    assert_eq!(folders.len(), seats.len());
+    let folders: std::collections::HashSet<_> = runs.iter().map(|run| &run.subject.folder).collect();
+    assert_eq!(folders.len(), runs.len());
 }

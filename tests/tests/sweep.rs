@@ -12,10 +12,11 @@ use std::time::Duration;
 use limbeck::cohort::{STUDENT, Stop};
 use limbeck::config::grid::{Filter, Grid};
 use limbeck::config::parse_grid;
-use limbeck_cli::plan::Pool;
+use limbeck_cli::plan::data::DataCache;
 use limbeck_cli::store::{self, PlanFile, SweepFile};
-use limbeck_cli::sweep::{Options, Sweep};
-use limbeck_cli::{cohorts, run};
+use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::run;
 use tempfile::TempDir;
 
 /// Two pairs of networks; the axis of the temperature does not concern `vanilla`. The teachers are one recipe.
@@ -57,7 +58,7 @@ fn grid(text: &str, overrides: &[&str], only: &[&str]) -> limbeck::error::Result
 fn sweep(out: &Path, overrides: &[&str], only: &[&str], lanes: Option<usize>) -> Sweep {
     let options = Options { lanes, threads: Some(1), points: None };
     let grid = grid(SWEEP, overrides, only).unwrap();
-    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut Pool::default()).unwrap()
+    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut DataCache::default()).unwrap()
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn only_chooses_cells_and_leaves_the_rest_unread() {
     let names = |only: &[&str]| -> Vec<String> {
         let out = TempDir::new().unwrap();
         let sweep = sweep(out.path(), &[], only, None);
-        sweep.chosen().iter().map(|seat| seat.cell.name.clone()).collect()
+        sweep.chosen().iter().map(|run| run.cell.name.clone()).collect()
     };
     assert_eq!(
         names(&["pair=flat", "seed=1", "method=kd", "method=at"]),
@@ -281,7 +282,7 @@ fn what_fails_does_not_stop_the_rest() {
     said(&finished.failed[1], "sound, bad, seed 1: `", "non-finite");
     assert_eq!(finished.failed[2], "seed 0, 2 students of wild: not tried, for its teacher failed");
     let left: Vec<String> =
-        sweep(out.path(), &overrides, &[], None).open().iter().map(|seat| seat.cell.name.clone()).collect();
+        sweep(out.path(), &overrides, &[], None).open().iter().map(|run| run.cell.name.clone()).collect();
     let expected = ["sound, bad, seed 0", "sound, bad, seed 1", "wild, kd, seed 0", "wild, bad, seed 0"];
     assert_eq!(left, expected);
 }

@@ -14,8 +14,9 @@ use limbeck::weights;
 use limbeck::{checkpoint, config};
 use tch::{Device, Kind, Tensor};
 
-use super::{Bench, Finding, Verdict, largest, relative};
-use crate::plan::{self, Plan};
+use super::bench::{Bench, largest, relative};
+use super::finding::{Finding, Verdict};
+use crate::plan::Plan;
 use crate::run;
 use crate::words::device_name;
 

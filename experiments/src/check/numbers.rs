@@ -7,7 +7,8 @@ use limbeck::model::{Mode, Taps};
 use limbeck::weights;
 use tch::{Device, Kind};
 
-use super::{Bench, Finding, Verdict, largest, relative};
+use super::bench::{Bench, largest, relative};
+use super::finding::{Finding, Verdict};
 use limbeck_golden::{Deviation, losses, methods, models};
 
 /// Of logits and taps in float64, relative to their norm: that of the tests.

@@ -18,7 +18,8 @@ use limbeck::seed::Seed;
 use limbeck::weights;
 use tch::{Device, Kind};
 
-use super::{Bench, Finding, Verdict};
+use super::bench::Bench;
+use super::finding::{Finding, Verdict};
 use crate::plan::Plan;
 use crate::words::device_name;
 use crate::{run, store};
