@@ -2,15 +2,15 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`tasks`] | what there is to do, and what waits for what |
-//! | [`runner`] | doing a task in this process |
+//! | `tasks` | what there is to do, and what waits for what |
+//! | `runner` | doing a task in this process |
 //! | [`worker`] | handing tasks to other processes, and doing them there |
-//! | [`teachers`] | loading and measuring teachers |
-//! | [`environment`] | versions and hardware, as a run's summary has them |
+//! | `teachers` | loading and measuring teachers |
+//! | `environment` | versions and hardware, as a run's summary has them |
 
 pub(crate) mod environment;
 mod runner;
-pub mod tasks;
+mod tasks;
 mod teachers;
 pub mod worker;
 
@@ -29,8 +29,10 @@ use crate::store::{self, PlanFile, Progress};
 use crate::words::plural;
 
 use runner::Runner;
-use tasks::{Finished, TaskGraph};
+use tasks::TaskGraph;
 use worker::WorkerPool;
+
+pub use tasks::Finished;
 
 /// Trains what is not finished yet.
 ///
