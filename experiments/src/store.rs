@@ -36,9 +36,9 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::cohort;
 use limbeck::error::{Error, Result};
+use limbeck::files::write_atomically;
 use limbeck::probe::PROBE;
 use limbeck::record::{Outcome, PROBE_FORMAT, ProbeRecord, ProbedNetwork, Summary};
-use limbeck::weights::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

@@ -10,9 +10,9 @@ use limbeck::cohort::{Limit, Stop};
 use limbeck::config::grid::Filter;
 use limbeck::config::load_grid;
 use limbeck::registry::{self, Role};
-use limbeck_cli::plan::{Plan, cohorts};
 use limbeck_cli::plan::data::DataCache;
 use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::plan::{Plan, cohorts};
 use limbeck_cli::run;
 use tempfile::TempDir;
 

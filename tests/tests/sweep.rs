@@ -12,11 +12,11 @@ use std::time::Duration;
 use limbeck::cohort::{STUDENT, Stop};
 use limbeck::config::grid::{Filter, Grid};
 use limbeck::config::parse_grid;
-use limbeck_cli::plan::data::DataCache;
-use limbeck_cli::store::{self, PlanFile, SweepFile};
-use limbeck_cli::plan::sweep::{Options, Sweep};
 use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::data::DataCache;
+use limbeck_cli::plan::sweep::{Options, Sweep};
 use limbeck_cli::run;
+use limbeck_cli::store::{self, PlanFile, SweepFile};
 use tempfile::TempDir;
 
 /// Two pairs of networks; the axis of the temperature does not concern `vanilla`. The teachers are one recipe.

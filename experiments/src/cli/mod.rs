@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use limbeck::cohort;
-use limbeck::device::{DeviceError, DeviceSpec};
-use limbeck::error::{Error, Result};
+use limbeck::device::DeviceSpec;
+use limbeck::error::{DeviceError, Error, Result};
 use limbeck::registry;
 
 use crate::evaluate::{EvaluateArgs, evaluate};

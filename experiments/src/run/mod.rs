@@ -17,9 +17,10 @@ pub mod worker;
 use std::fs::{self, File};
 use std::path::Path;
 
-use limbeck::cohort::{self, Stop};
+use limbeck::cohort::Stop;
 use limbeck::error::{Error, Result};
 use limbeck::event::Observer;
+use limbeck::files::lock;
 use tracing::warn;
 
 use crate::plan::runs::{PlannedProbeRun, runs};
@@ -71,7 +72,7 @@ pub fn execute_sweep(
 /// Takes a folder for this process and its workers.
 fn begin(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let alone = cohort::lock(folder)?;
+    let alone = lock(folder)?;
     worker::wait_for_orphans(folder)?;
     Ok(alone)
 }
