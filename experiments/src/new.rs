@@ -37,7 +37,7 @@ impl New<'_> {
     /// If the name cannot be one or is taken, if there is no Limbeck where it should be, or if the folder has files in it.
     pub fn write(&self) -> Result<()> {
         self.check_name()?;
-        let source = Source::find(self.limbeck)?;
+        let source = Framework::find(self.limbeck)?;
         let occupied = fs::read_dir(self.folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied {
             let folder = self.folder.display();
@@ -71,7 +71,7 @@ impl New<'_> {
     }
 
     /// The files by their path in the crate.
-    fn files(&self, source: &Source) -> Result<Vec<(String, String)>> {
+    fn files(&self, source: &Framework) -> Result<Vec<(String, String)>> {
         let role = self.role.name();
         let (plugin, experiment) = match self.role {
             Role::Distiller => (include_str!("scaffold/distiller.rs"), include_str!("scaffold/distiller.toml")),
@@ -134,7 +134,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Where the framework comes from.
-struct Source {
+struct Framework {
     place: Place,
     /// The view of libtorch that the crate is compiled against.
     libtorch: PathBuf,
@@ -145,15 +145,17 @@ enum Place {
     Git(String),
 }
 
-impl Source {
+impl Framework {
     fn find(given: Option<&str>) -> Result<Self> {
         let built_with = PathBuf::from(LIBTORCH);
         match given {
-            Some(url) if url.contains("://") => Ok(Source { place: Place::Git(url.to_owned()), libtorch: built_with }),
+            Some(url) if url.contains("://") => {
+                Ok(Framework { place: Place::Git(url.to_owned()), libtorch: built_with })
+            }
             // Git's short form, which cargo does not take.
             Some(url) if url.starts_with("git@") && url.contains(':') => {
                 let url = format!("ssh://{}", url.replacen(':', "/", 1));
-                Ok(Source { place: Place::Git(url), libtorch: built_with })
+                Ok(Framework { place: Place::Git(url), libtorch: built_with })
             }
             Some(folder) => {
                 let folder = fs::canonicalize(folder).map_err(Error::io("read", folder))?;
@@ -170,7 +172,7 @@ impl Source {
                         "there is no libtorch in {folder} yet: run `make libtorch` there"
                     )));
                 }
-                Ok(Source { place: Place::Folder(folder), libtorch })
+                Ok(Framework { place: Place::Folder(folder), libtorch })
             }
             None => {
                 let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
@@ -180,7 +182,7 @@ impl Source {
                         "the checkout that built this command, {folder}, is gone: name another one, or a git URL, with --limbeck"
                     )));
                 }
-                Ok(Source { place: Place::Folder(folder), libtorch: built_with })
+                Ok(Framework { place: Place::Folder(folder), libtorch: built_with })
             }
         }
     }

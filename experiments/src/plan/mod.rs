@@ -85,7 +85,7 @@ pub struct Plan {
 
 /// Where an experiment has its files.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Folders<'a> {
     /// Weights in the file are relative to this folder.
     pub base: &'a Path,
     /// The experiment's name among the points of a grid; empty if it is none.
@@ -98,12 +98,12 @@ pub(crate) struct Place<'a> {
     pub teachers: PathBuf,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Folders<'a> {
     /// That of an experiment by itself. `file` is where it was read, `out` the folder of all runs.
     pub fn alone(name: &str, file: &'a Path, out: &Path) -> Self {
         let folder = out.join(name);
         let base = file.parent().unwrap_or(Path::new("."));
-        Place { base, label: "", cells: folder.join(store::CELLS), folder, teachers: out.join(store::TEACHERS) }
+        Folders { base, label: "", cells: folder.join(store::CELLS), folder, teachers: out.join(store::TEACHERS) }
     }
 }
 
@@ -113,8 +113,8 @@ impl Plan {
     /// # Errors
     /// If anything in the experiment cannot be run; the message names the key and the remedy.
     pub fn new(experiment: Experiment, file: &Path, out: &Path) -> Result<Self> {
-        let place = Place::alone(&experiment.name, file, out);
-        Plan::at(experiment, place, &mut DataCache::default(), |_, _| true)
+        let folders = Folders::alone(&experiment.name, file, out);
+        Plan::at(experiment, folders, &mut DataCache::default(), |_, _| true)
     }
 
     /// The networks that any of its students asks, itself or as parts of a combination.
@@ -137,14 +137,14 @@ impl Plan {
         combined.map_or_else(|| vec![teacher], |combined| combined.members().collect())
     }
 
-    /// Plans an experiment at a place, with the cells that `has` has, by method and seed.
+    /// Plans an experiment in these folders, with the cells that `has` has, by method and seed.
     pub(crate) fn at(
         mut experiment: Experiment,
-        place: Place<'_>,
+        folders: Folders<'_>,
         cache: &mut DataCache,
         has: impl Fn(&str, u64) -> bool,
     ) -> Result<Self> {
-        resolve(&mut experiment, place.base)?;
+        resolve(&mut experiment, folders.base)?;
         let device = experiment.device.resolve()?;
         let threads = experiment.threads.unwrap_or_else(cores);
         tch::set_num_threads(threads as i32);
@@ -152,7 +152,7 @@ impl Plan {
         let mut teachers = Vec::new();
         for (name, config) in &experiment.teacher {
             if let Some(config) = config.network() {
-                let teacher = plan_teacher(&experiment, name, config, &data, &place.teachers, device);
+                let teacher = plan_teacher(&experiment, name, config, &data, &folders.teachers, device);
                 teachers.push(teacher.map_err(|e| e.within(&format!("teacher.{name}")))?);
             }
         }
@@ -172,11 +172,11 @@ impl Plan {
             methods.push(plan_method(&experiment, name, &student, &teachers, &combined, &data)?);
         }
         let mut plan = Plan {
-            label: place.label.to_owned(),
-            folder: place.folder,
-            probe_folder: place.cells.with_file_name(store::PROBES),
-            cell_folder: place.cells,
-            teacher_folder: place.teachers,
+            label: folders.label.to_owned(),
+            folder: folders.folder,
+            probe_folder: folders.cells.with_file_name(store::PROBES),
+            cell_folder: folders.cells,
+            teacher_folder: folders.teachers,
             experiment,
             device,
             threads,

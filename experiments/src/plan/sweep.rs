@@ -13,7 +13,7 @@ use super::cohorts::{self, Cohort};
 use super::data::DataCache;
 use super::outline::Outline;
 use super::runs::{PlannedProbeRun, PlannedRun, runs};
-use super::{Place, Plan};
+use super::{Folders, Plan};
 use crate::store::{self, PointEntry, SweepFile};
 use crate::words::{plural, thousands};
 
@@ -75,13 +75,13 @@ impl Sweep {
             let mut experiment = point.experiment.clone();
             experiment.lanes = options.lanes.unwrap_or(experiment.lanes);
             experiment.threads = experiment.threads.or(options.threads);
-            let mut place = Place::alone(&name, file, out);
+            let mut folders = Folders::alone(&name, file, out);
             if let Some(sub) = point_folder(&point.label) {
                 experiment.name = format!("{name}-{sub}");
-                place.folder = folder.join(store::POINTS).join(sub);
-                place.label = &point.label;
+                folders.folder = folder.join(store::POINTS).join(sub);
+                folders.label = &point.label;
             }
-            let plan = Plan::at(experiment, place, cache, |method, seed| point.has(method, seed));
+            let plan = Plan::at(experiment, folders, cache, |method, seed| point.has(method, seed));
             let plan = plan.map_err(|e| if point.label.is_empty() { e } else { e.within(&point.label) })?;
             points.push(Point { at: point.at.clone(), plan });
         }
