@@ -130,7 +130,8 @@ pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
     let info = data.info();
     let view = info.view(arguments.view.as_deref())?;
     let spec = ModelSpec { input: view.shape, classes: info.classes() };
-    let mut network = Teacher::new("", &view.name, &*subject.model, &spec, arguments.precision, false, device)?;
+    let mut network =
+        Teacher::new("evaluated", &view.name, &*subject.model, &spec, arguments.precision, false, device)?;
     if let Some(state) = &state {
         network.adopt(state)?;
     }

@@ -127,7 +127,7 @@ fn new_crate(arguments: NewArgs) -> Result<(), Failure> {
 
 fn diagnose(json: bool) -> Result<ExitCode, Failure> {
     let diagnosis = doctor::examine();
-    print(&if json { listing::json(&diagnosis)? } else { diagnosis.text.clone() })?;
+    print(&if json { listing::json(&diagnosis)? } else { diagnosis.to_string() })?;
     for problem in &diagnosis.problems {
         complain(problem);
     }

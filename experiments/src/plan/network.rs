@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use limbeck::cohort::{Data, Teacher};
+use limbeck::cohort::{Data, Inspection, inspect};
 use limbeck::error::{Error, Result};
 use limbeck::model::{ModelConfig, ModelSpec, Signature};
-use limbeck::precision::Precision;
-use tch::Device;
 
 use crate::words::{shape, thousands};
 
@@ -31,13 +29,13 @@ impl Network {
     /// # Errors
     /// If it cannot be built.
     pub fn of(config: &dyn ModelConfig, view: &str, spec: &ModelSpec) -> Result<Self> {
-        let built = Teacher::new("", view, config, spec, Precision::Float32, false, Device::Cpu)?;
+        let Inspection { signature, parameters, multiply_adds } = inspect(config, spec)?;
         Ok(Network {
             kind: config.typetag_name().to_owned(),
             view: view.to_owned(),
-            signature: built.signature().clone(),
-            parameters: built.parameters(),
-            multiply_adds: built.model().multiply_adds(),
+            signature,
+            parameters,
+            multiply_adds,
         })
     }
 
