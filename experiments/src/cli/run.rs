@@ -30,7 +30,7 @@ fn plan(arguments: &ExperimentArgs, options: Options) -> Result<Sweep> {
     let grid = config::load_grid(&arguments.file, &overrides, &only)?;
     let options = Options { lanes: arguments.lanes, ..options };
     Sweep::new(grid, &arguments.file, &arguments.out, &options, &mut DataCache::default())
-        .map_err(|error| config::place(error, &arguments.file, &overrides))
+        .map_err(|error| config::locate(error, &arguments.file, &overrides))
 }
 
 /// Trains what an experiment compares, and writes the report.

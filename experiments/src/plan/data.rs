@@ -23,7 +23,7 @@ impl DataCache {
         if let Some(data) = self.0.get(&key) {
             return Ok(Rc::clone(data));
         }
-        let dataset = dataset.build(device).map_err(|e| e.within("dataset"))?;
+        let dataset = dataset.build(device).map_err(|e| e.at("dataset"))?;
         let data = Rc::new(Data::new(dataset, division)?);
         self.0.insert(key, Rc::clone(&data));
         Ok(data)

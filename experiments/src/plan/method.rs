@@ -89,7 +89,7 @@ pub(super) fn plan_method(
     let site = TermSite { teachers: &signatures, combined: &members, labels, measure, device: Device::Cpu, seed: 0 };
     let terms = build_terms(&config, &student.signature, &site)
         .and_then(|terms| check_main_stage(&config, &terms, experiment.train.epochs).map(|()| terms))
-        .map_err(|e| e.within(&format!("method.{name}")))?;
+        .map_err(|e| e.at(["method", name]))?;
     let terms = terms.iter().map(PlannedTerm::from).collect();
     Ok(PlannedMethod { name: name.to_owned(), config, terms })
 }

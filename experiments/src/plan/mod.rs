@@ -153,20 +153,20 @@ impl Plan {
         for (name, config) in &experiment.teacher {
             if let Some(config) = config.network() {
                 let teacher = plan_teacher(&experiment, name, config, &data, &folders.teachers, device);
-                teachers.push(teacher.map_err(|e| e.within(&format!("teacher.{name}")))?);
+                teachers.push(teacher.map_err(|e| e.at(["teacher", name]))?);
             }
         }
         let mut combined = Vec::new();
         for (name, config) in &experiment.teacher {
             if let Some(combination) = config.combination() {
                 let teacher = plan_combination(name, combination, &teachers, &data);
-                combined.push(teacher.map_err(|e| e.within(&format!("teacher.{name}")))?);
+                combined.push(teacher.map_err(|e| e.at(["teacher", name]))?);
             }
         }
         let student = Network::of_data(&*experiment.student.model, experiment.student.view.as_deref(), &data)
-            .map_err(|e| e.within("student"))?;
-        experiment.train.check_rates(&student.signature).map_err(|e| e.within("train"))?;
-        experiment.student.precision.check(device).map_err(|e| e.within("student"))?;
+            .map_err(|e| e.at("student"))?;
+        experiment.train.check_rates(&student.signature).map_err(|e| e.at("train"))?;
+        experiment.student.precision.check(device).map_err(|e| e.at("student"))?;
         let mut methods = Vec::new();
         for name in &experiment.compare.methods {
             methods.push(plan_method(&experiment, name, &student, &teachers, &combined, &data)?);
@@ -209,7 +209,7 @@ impl Plan {
                 Some(dataset) => cache.data(&**dataset, Division::default(), self.device),
             };
             let probe = data.and_then(|data| PlannedProbe::new(&probed, name, config, data));
-            probes.push(probe.map_err(|e| e.within(&format!("probe.{name}")))?);
+            probes.push(probe.map_err(|e| e.at(["probe", name]))?);
         }
         Ok(probes)
     }

@@ -178,7 +178,7 @@ impl PlannedProbe {
         let (candidates, notes) = probed.candidates(config)?;
         let mut samples = [0; 2];
         for (count, split) in samples.iter_mut().zip([Split::Train, Split::Test]) {
-            *count = data.labelled(split).map_err(|e| e.within("dataset"))?.len();
+            *count = data.labelled(split).map_err(|e| e.at("dataset"))?.len();
         }
         let (name, config) = (name.to_owned(), config.clone());
         let mut probe = PlannedProbe { name, config, data, samples, subjects: Vec::new(), notes };

@@ -98,11 +98,11 @@ pub(super) fn plan_teacher(
     let weights = config.weights.as_deref().or(config.model.file());
     let (weights, identity) = match (weights, &config.train) {
         (Some(path), _) => {
-            trial.load(path).map_err(|e| e.within("weights"))?;
+            trial.load(path).map_err(|e| e.at("weights"))?;
             (TeacherWeights::File(path.to_owned()), file_digest(path)?)
         }
         (None, Some(train)) => {
-            train.check_rates(&network.signature).map_err(|e| e.within("train"))?;
+            train.check_rates(&network.signature).map_err(|e| e.at("train"))?;
             let identity = store::digest(&RunIdentity {
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,
