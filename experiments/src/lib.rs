@@ -58,8 +58,3 @@ pub mod words;
 pub fn main() -> std::process::ExitCode {
     cli::main(std::env::args_os())
 }
-
-/// The repository's front page, for its code.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct FrontPage;

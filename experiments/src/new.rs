@@ -111,7 +111,7 @@ impl New<'_> {
         let mut files: Vec<(String, String)> =
             templates.into_iter().map(|(path, text)| (path.to_owned(), fill(text))).collect();
         // The versions that Limbeck was tested with.
-        files.push(("Cargo.lock".to_owned(), include_str!("../../Cargo.lock").to_owned()));
+        files.push(("Cargo.lock".to_owned(), include_str!(concat!(env!("OUT_DIR"), "/Cargo.lock")).to_owned()));
         Ok(files)
     }
 }
