@@ -186,26 +186,35 @@ fn read_weights(arguments: &EvaluateArgs, model: &dyn ModelConfig) -> Result<(Pa
 fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> Result<(Accuracy, Option<f64>, f64)> {
     let info = data.info();
     let rows: Vec<i64> = (0..info.labels(split).len() as i64).collect();
-    let views: Views = [network.view.as_str()].into_iter().collect();
-    let device = network.device();
-    let pass = |rows: &[i64]| {
-        let (mut accuracy, mut calibration) = (SplitMeter::new(info.measure, device), CalibrationMeter::new(device));
-        for chunk in rows.chunks(batch as usize) {
-            let batch = data.batch(split, &Rows::new(chunk.to_vec(), device), &views, None)?;
-            let logits = network.forward(batch.view(&network.view)?, &Taps::none())?.logits;
-            accuracy.add(&logits, &batch)?;
-            calibration.add(&logits, &batch.labels);
-        }
-        synchronize(device);
-        Ok::<_, Error>((accuracy, calibration))
-    };
-    // What its few samples are worth need not be defined.
-    pass(&rows[..rows.len().min(batch as usize)])?;
+    // A batch to warm up. What its few samples are worth need not be defined.
+    pass(network, data, split, &rows[..rows.len().min(batch as usize)], batch)?;
     let start = Instant::now();
-    let (accuracy, calibration) = pass(&rows)?;
+    let (accuracy, calibration) = pass(network, data, split, &rows, batch)?;
     let seconds = start.elapsed().as_secs_f64();
     let calibration = (info.measure == Measure::Top1).then(|| calibration.read()).transpose()?;
     Ok((accuracy.read()?, calibration, seconds))
+}
+
+/// Evaluates these rows, and waits for the device.
+fn pass(
+    network: &Teacher,
+    data: &dyn Dataset,
+    split: Split,
+    rows: &[i64],
+    batch: u32,
+) -> Result<(SplitMeter, CalibrationMeter)> {
+    let device = network.device();
+    let views: Views = [network.view.as_str()].into_iter().collect();
+    let mut accuracy = SplitMeter::new(data.info().measure, device);
+    let mut calibration = CalibrationMeter::new(device);
+    for chunk in rows.chunks(batch as usize) {
+        let batch = data.batch(split, &Rows::new(chunk.to_vec(), device), &views, None)?;
+        let logits = network.forward(batch.view(&network.view)?, &Taps::none())?.logits;
+        accuracy.add(&logits, &batch)?;
+        calibration.add(&logits, &batch.labels);
+    }
+    synchronize(device);
+    Ok((accuracy, calibration))
 }
 
 impl fmt::Display for Evaluation {

@@ -78,8 +78,13 @@ impl BuiltFor {
         }
         if let Some(plugin) = found.iter().find(|plugin| plugin.role == Role::Model) {
             let from_file = model(plugin)?.is_some_and(|config| config.file().is_some());
-            let message = || format!("--input and --classes: the network of `{}` is what its file has", plugin.name);
-            return if from_file { Err(Error::plan(message())) } else { Ok(()) };
+            if from_file {
+                let name = plugin.name;
+                return Err(Error::plan(format!(
+                    "--input and --classes: the network of `{name}` is what its file has"
+                )));
+            }
+            return Ok(());
         }
         let roles: Vec<&str> = found.iter().map(|plugin| plugin.role.name()).collect();
         let name = found.first().map_or("", |plugin| plugin.name);
@@ -117,16 +122,17 @@ pub fn show(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result<Stri
 pub fn show_json(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result<String> {
     let found = find(name, role)?;
     built_for.check(&found)?;
-    let all = |plugin: &'static Plugin| {
+    let mut all = Vec::new();
+    for plugin in found {
         let mut fields = fields(plugin);
         if let Some(Network { parameters, multiply_adds, signature, .. }) = network(plugin, built_for)? {
             fields["parameters"] = parameters.into();
             fields["multiply_adds"] = multiply_adds.into();
             fields["signature"] = serde_json::to_value(signature).map_err(|e| Error::run(e.to_string()))?;
         }
-        Ok(fields)
-    };
-    json(&found.into_iter().map(all).collect::<Result<Vec<_>>>()?)
+        all.push(fields);
+    }
+    json(&all)
 }
 
 /// A model's network; nothing for other plugins and where a file is missing.

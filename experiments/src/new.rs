@@ -107,9 +107,14 @@ impl New<'_> {
             ("NO_LIBTORCH_FOLDER".to_owned(), quoted(NO_LIBTORCH.unwrap_or_default())),
             ("LIBTORCH_FOLDER".to_owned(), quoted(&source.libtorch.display().to_string())),
         ];
-        let fill = |text: &str| words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, value));
-        let mut files: Vec<(String, String)> =
-            templates.into_iter().map(|(path, text)| (path.to_owned(), fill(text))).collect();
+        let mut files = Vec::new();
+        for (path, text) in templates {
+            let mut text = text.to_owned();
+            for (word, value) in &words {
+                text = text.replace(word, value);
+            }
+            files.push((path.to_owned(), text));
+        }
         // The versions that Limbeck was tested with.
         files.push(("Cargo.lock".to_owned(), include_str!(concat!(env!("OUT_DIR"), "/Cargo.lock")).to_owned()));
         Ok(files)
@@ -125,8 +130,8 @@ const RESERVED: [&str; 39] = [
 
 /// `two_words` → `TwoWords`
 fn camel_case(name: &str) -> String {
-    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
-    name.split('_').filter(|word| !word.is_empty()).map(capital).collect()
+    let words = name.split('_').filter(|word| !word.is_empty());
+    words.map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }
 
 fn quoted(text: &str) -> String {
@@ -204,13 +209,16 @@ impl Framework {
         if role == Role::Dataset {
             packages.push(("limbeck-datasets", "datasets"));
         }
-        let line = |(package, folder): (&str, &str)| match &self.place {
-            Place::Folder(checkout) => {
-                format!("{package} = {{ path = {} }}", quoted(&checkout.join(folder).display().to_string()))
-            }
-            Place::Git(url) => format!("{package} = {{ git = {} }}", quoted(url)),
-        };
-        packages.into_iter().map(line).collect::<Vec<_>>().join("\n")
+        let mut lines = Vec::new();
+        for (package, folder) in packages {
+            lines.push(match &self.place {
+                Place::Folder(checkout) => {
+                    format!("{package} = {{ path = {} }}", quoted(&checkout.join(folder).display().to_string()))
+                }
+                Place::Git(url) => format!("{package} = {{ git = {} }}", quoted(url)),
+            });
+        }
+        lines.join("\n")
     }
 }
 

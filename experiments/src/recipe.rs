@@ -35,30 +35,35 @@ pub struct Twin {
 /// same seed. `sees_the_same` tells whether a teacher and the student have one view.
 pub fn twins(experiment: &Experiment, sees_the_same: impl Fn(&str) -> bool) -> Vec<Twin> {
     let student = &experiment.student;
-    let recipe = |model: &dyn ModelConfig, train: &TrainConfig| {
-        // How often it is evaluated changes nothing of the network.
-        let train = TrainConfig { evaluate_epochs: 1, ..decisive(train) };
-        store::digest(&(model, train)).ok()
-    };
+    if student.precision != Precision::Float32 {
+        return Vec::new();
+    }
     let alone = store::digest(&vanilla()).ok();
-    let is_alone = |name: &&String| experiment.method(name).is_ok_and(|method| store::digest(&method).ok() == alone);
-    let method = experiment.compare.methods.iter().find(is_alone);
-    let Some(method) = method.filter(|_| student.precision == Precision::Float32) else { return Vec::new() };
-    let own = recipe(&*student.model, &experiment.train);
-    let is_twin = |teacher: &NetworkConfig| {
-        teacher.weights.is_none()
-            && teacher.train.as_ref().is_some_and(|train| recipe(&*teacher.model, train) == own)
-            && experiment.compare.seeds.contains(&teacher.seed)
-    };
-    let networks = experiment.teacher.iter().filter_map(|(name, teacher)| Some((name, teacher.network()?)));
-    let twins = networks.filter(|(name, teacher)| is_twin(teacher) && sees_the_same(name));
-    let twin = |(name, teacher): (&String, &NetworkConfig)| Twin {
-        teacher: name.clone(),
-        message: format!(
-            "the teacher `{name}` and the student of `{method}` with seed {} are the same network with the same weights: one \
-             recipe, one seed. Another `seed` under [teacher.{name}] makes it a teacher apart from the students",
-            teacher.seed
-        ),
-    };
-    twins.map(twin).collect()
+    let mut methods = experiment.compare.methods.iter();
+    let method = methods.find(|name| experiment.method(name).is_ok_and(|method| store::digest(&method).ok() == alone));
+    let Some(method) = method else { return Vec::new() };
+    let own = digest(&*student.model, &experiment.train);
+    let mut twins = Vec::new();
+    for (name, teacher) in &experiment.teacher {
+        let Some(NetworkConfig { model, weights: None, train: Some(train), seed, .. }) = teacher.network() else {
+            continue;
+        };
+        if digest(&**model, train) == own && experiment.compare.seeds.contains(seed) && sees_the_same(name) {
+            twins.push(Twin {
+                teacher: name.clone(),
+                message: format!(
+                    "the teacher `{name}` and the student of `{method}` with seed {seed} are the same network with the same \
+                     weights: one recipe, one seed. Another `seed` under [teacher.{name}] makes it a teacher apart from the \
+                     students"
+                ),
+            });
+        }
+    }
+    twins
+}
+
+/// A digest of a network and of how it is trained, but for how often it is evaluated, which changes nothing of it.
+fn digest(model: &dyn ModelConfig, train: &TrainConfig) -> Option<String> {
+    let train = TrainConfig { evaluate_epochs: 1, ..decisive(train) };
+    store::digest(&(model, train)).ok()
 }

@@ -227,11 +227,12 @@ pub fn folder_name(name: &str) -> String {
 
 /// A path as seen from a folder, both absolute or both relative to the same place.
 pub fn relative(path: &Path, folder: &Path) -> PathBuf {
-    let below = |(up, above): (usize, &Path)| {
-        let rest = path.strip_prefix(above).ok()?;
-        Some(std::iter::repeat_n(Path::new(".."), up).chain([rest]).collect())
-    };
-    folder.ancestors().enumerate().find_map(below).unwrap_or_else(|| path.to_owned())
+    for (up, above) in folder.ancestors().enumerate() {
+        if let Ok(rest) = path.strip_prefix(above) {
+            return std::iter::repeat_n(Path::new(".."), up).chain([rest]).collect();
+        }
+    }
+    path.to_owned()
 }
 
 #[cfg(test)]

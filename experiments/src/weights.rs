@@ -314,8 +314,10 @@ fn show(state: &StateDict) -> String {
 }
 
 fn outline(state: &StateDict) -> serde_json::Value {
-    let tensor = |(name, tensor): (&String, &Tensor)| serde_json::json!({ "name": name, "kind": kind_name(tensor.kind()), "shape": tensor.size() });
-    serde_json::json!({
-        "format": state.format, "key": state.key, "tensors": state.tensors.iter().map(tensor).collect::<Vec<_>>(),
-    })
+    let mut tensors = Vec::new();
+    for (name, tensor) in &state.tensors {
+        let (kind, shape) = (kind_name(tensor.kind()), tensor.size());
+        tensors.push(serde_json::json!({ "name": name, "kind": kind, "shape": shape }));
+    }
+    serde_json::json!({ "format": state.format, "key": state.key, "tensors": tensors })
 }

@@ -53,8 +53,11 @@ pub fn run(spec: DeviceSpec, tell: &mut dyn FnMut(&Finding)) -> Result<Report> {
         findings: Vec::new(),
     };
     for (part, work) in parts {
-        let failed = |error: Error| vec![Finding::new(part, Verdict::Failed, error.to_string())];
-        for finding in cohort::catch(|| work(&bench)).unwrap_or_else(failed) {
+        let findings = match cohort::catch(|| work(&bench)) {
+            Ok(findings) => findings,
+            Err(error) => vec![Finding::new(part, Verdict::Failed, error.to_string())],
+        };
+        for finding in findings {
             tell(&finding);
             report.findings.push(finding);
         }

@@ -16,6 +16,7 @@ use limbeck::error::{Error, Result};
 use limbeck::experiment::Division;
 use limbeck::seed::Seed;
 use limbeck::weights;
+use limbeck_golden::models;
 use tch::{Device, Kind};
 
 use super::bench::Bench;
@@ -23,7 +24,6 @@ use super::finding::{Finding, Verdict};
 use crate::plan::Plan;
 use crate::words::device_name;
 use crate::{run, store};
-use limbeck_golden::models;
 
 /// What is measured, and for how long.
 #[derive(Clone, Copy, Debug)]

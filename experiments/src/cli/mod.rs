@@ -44,14 +44,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     anstream::ColorChoice::from(cli.log.color).write_global();
-    let result = start_log(&cli.log).and_then(|()| registry::check()).map_err(Failure::from);
+    match begin(cli, &arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            print_error(&failure.error);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn begin(cli: Cli, arguments: &[OsString]) -> Result<ExitCode, Failure> {
+    start_log(&cli.log)?;
+    registry::check()?;
     // Outside a lane, which ends by its own, a panic is an error of the whole command.
-    let work = || cohort::catch(|| Ok(execute(cli.verb, &cli.log, &arguments)))?;
-    let result = result.and_then(|()| work());
-    result.unwrap_or_else(|failure| {
-        print_error(&failure.error);
-        ExitCode::from(failure.code)
-    })
+    cohort::catch(|| Ok(execute(cli.verb, &cli.log, arguments)))?
 }
 
 fn code(code: i32) -> ExitCode {

@@ -202,13 +202,16 @@ fn going_on(arguments: &[OsString]) -> Vec<OsString> {
 
 /// The arguments as one types them for a shell.
 fn command_line(arguments: &[OsString]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_+=./:,@%".contains(c);
-    let quoted = |text: &str| match text {
-        "" => "''".to_owned(),
-        text if text.chars().all(plain) => text.to_owned(),
-        text => format!("'{}'", text.replace('\'', "'\\''")),
-    };
     arguments.iter().map(|text| quoted(&text.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(text: &str) -> String {
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_+=./:,@%".contains(c));
+    match text {
+        "" => "''".to_owned(),
+        text if is_plain => text.to_owned(),
+        text => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 #[cfg(test)]

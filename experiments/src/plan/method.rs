@@ -25,6 +25,13 @@ pub struct PlannedMethod {
     pub terms: Vec<PlannedTerm>,
 }
 
+impl PlannedMethod {
+    /// Whether one of its terms asks this teacher, itself and not as a part of a combination.
+    pub(super) fn asks(&self, teacher: &str) -> bool {
+        self.terms.iter().any(|term| term.teacher == teacher)
+    }
+}
+
 /// A term as planned.
 #[derive(Debug)]
 pub struct PlannedTerm {

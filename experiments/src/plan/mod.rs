@@ -232,9 +232,6 @@ impl Plan {
     }
 
     fn cell(&self, method: &PlannedMethod, seed: u64) -> Result<Cell> {
-        let asked = |name: &str| method.terms.iter().any(|term| term.teacher == name);
-        let needed =
-            |name: &str| asked(name) || method.terms.iter().any(|term| self.networks_of(&term.teacher).contains(&name));
         let networks = self.teachers.iter().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()));
         let combined = self.combined.iter().map(|teacher| (teacher.name.as_str(), teacher.identity.as_str()));
         let identity = store::digest(&RunIdentity {
@@ -243,7 +240,7 @@ impl Plan {
             validation: self.experiment.validation,
             part: self.data.part.as_deref(),
             // A combination has its members' identities in its own.
-            teachers: networks.chain(combined).filter(|(name, _)| asked(name)).collect(),
+            teachers: networks.chain(combined).filter(|(name, _)| method.asks(name)).collect(),
             view: &self.student.view,
             student: &*self.experiment.student.model,
             precision: self.experiment.student.precision,
@@ -256,7 +253,10 @@ impl Plan {
         let mut resolved = self.experiment.clone();
         resolved.probe.clear();
         resolved.threads = Some(self.threads);
-        resolved.teacher.retain(|name, _| needed(name));
+        resolved.teacher.retain(|name, _| {
+            method.asks(name)
+                || method.terms.iter().any(|term| self.networks_of(&term.teacher).contains(&name.as_str()))
+        });
         resolved.method = IndexMap::from([(method.name.clone(), method.config.clone())]);
         resolved.compare =
             CompareConfig { methods: vec![method.name.clone()], seeds: vec![seed], baseline: None, ..resolved.compare };

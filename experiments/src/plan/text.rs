@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use limbeck::model::{Signature, TapInfo};
+use limbeck::model::Signature;
 use limbeck::record::Measure;
 
 use super::Plan;
@@ -12,8 +12,8 @@ use crate::words::{device_name, plural, shape, thousands};
 
 /// The taps of a network with their shapes, in a line.
 fn taps(signature: &Signature) -> String {
-    let tap = |tap: &TapInfo| format!("{} {}", tap.name, shape(&tap.shape));
-    format!("taps {}", signature.taps.iter().map(tap).collect::<Vec<_>>().join(", "))
+    let taps: Vec<String> = signature.taps.iter().map(|tap| format!("{} {}", tap.name, shape(&tap.shape))).collect();
+    format!("taps {}", taps.join(", "))
 }
 
 impl Plan {

@@ -24,27 +24,32 @@ pub(super) fn gather(device: Device, threads: usize) -> Environment {
 /// The name of the processor or the GPU, as the system gives it.
 pub(crate) fn hardware(device: Device) -> String {
     let name = match device {
-        Device::Cuda(index) => Command::new("nvidia-smi")
-            .args(["--query-gpu=name", "--format=csv,noheader", &format!("--id={index}")])
-            .output()
-            .ok()
-            .filter(|output| output.status.success())
-            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        _ => fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        }),
+        Device::Cuda(index) => {
+            said_by("nvidia-smi", &["--query-gpu=name", "--format=csv,noheader", &format!("--id={index}")])
+        }
+        _ => processor(),
     };
     name.unwrap_or_else(|| "unknown".to_owned())
 }
 
+fn processor() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
 /// The commit that is checked out where the run was started.
 fn git_state() -> Option<String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changed = git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty());
-    Some(if changed { format!("{commit}+changes") } else { commit })
+    let commit = said_by("git", &["rev-parse", "HEAD"])?;
+    let changes = said_by("git", &["status", "--porcelain"]).unwrap_or_default();
+    Some(if changes.is_empty() { commit } else { format!("{commit}+changes") })
+}
+
+/// What a program prints, if it succeeds.
+fn said_by(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    if !output.status.success() {
+        return None;
+    }
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -248,8 +248,9 @@ impl WorkerPool {
         // Pools that spin while they wait stall each other.
         command.env("OMP_WAIT_POLICY", "PASSIVE");
         let mut child = command.spawn().map_err(Error::io("start", &self.program))?;
-        let lost = || Error::run(format!("{}: a worker has no standard streams", task.name()));
-        let mut stdin = child.stdin.take().ok_or_else(lost)?;
+        let Some(mut stdin) = child.stdin.take() else {
+            return Err(Error::run(format!("{}: a worker has no standard streams", task.name())));
+        };
         let order = serde_json::to_string(&Order::new(task, self.threads));
         let order = order.map_err(|e| Error::run(format!("{}: the order of a worker: {e}", task.name())))?;
         // A worker that is gone already is noticed by its missing reply.
