@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::relative_to;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list, list_images};
 use crate::image_set::{IMAGE, ImageSet};
-use crate::index::Kind;
+use crate::index::{Kind, Trust};
 use crate::views::{Modality, ViewConfigs};
 
 limbeck::plugin! {
@@ -99,12 +99,16 @@ impl Default for ImageFolder {
 #[typetag::serde(name = "image_folder")]
 impl DatasetConfig for ImageFolder {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
-        Ok(Box::new(self.load(device)?))
+        Ok(Box::new(self.load(device, Trust::Known)?))
+    }
+
+    fn build_afresh(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(self.load(device, Trust::Nothing)?))
     }
 }
 
 impl ImageFolder {
-    fn load(&self, device: Device) -> Result<ImageSet> {
+    fn load(&self, device: Device, trust: Trust) -> Result<ImageSet> {
         for part in [&self.train, &self.test] {
             if !self.path.join(part).is_dir() {
                 let (path, from) = (self.path.display(), relative_to(&self.path));
@@ -137,6 +141,7 @@ impl ImageFolder {
             flip: self.flip,
             broken: self.broken,
             views: &self.views,
+            trust,
         }
         .build(device)
     }

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::relative_to;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list_images};
 use crate::image_set::ImageSet;
-use crate::index::Kind as FileKind;
+use crate::index::{Kind as FileKind, Trust};
 use crate::picture::Picture;
 use crate::views::{Modality, ViewConfigs};
 
@@ -173,12 +173,16 @@ impl Default for PairedFolders {
 #[typetag::serde(name = "paired_folders")]
 impl DatasetConfig for PairedFolders {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
-        Ok(Box::new(self.load(device)?))
+        Ok(Box::new(self.load(device, Trust::Known)?))
+    }
+
+    fn build_afresh(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(self.load(device, Trust::Nothing)?))
     }
 }
 
 impl PairedFolders {
-    fn load(&self, device: Device) -> Result<ImageSet> {
+    fn load(&self, device: Device, trust: Trust) -> Result<ImageSet> {
         let modalities = self.check()?;
         let samples = self.samples()?;
         let (mut train, mut test) = (Vec::new(), Vec::new());
@@ -212,6 +216,7 @@ impl PairedFolders {
             flip: self.flip,
             broken: self.broken,
             views: &self.views,
+            trust,
         }
         .build(device)
         .map(|set| notes.into_iter().fold(set, ImageSet::with_note))

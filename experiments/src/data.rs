@@ -14,7 +14,6 @@ use limbeck::error::{Error, Result};
 use limbeck::registry::{self, Role};
 use limbeck::tch::{Device, Kind, Tensor, no_grad_guard};
 use limbeck_datasets::fetch::{self, Download, Source};
-use limbeck_datasets::index::reading_all;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -228,7 +227,7 @@ fn verify(data: &DataArgs) -> Result<Verified> {
     if let (Some(archive), Ok(source)) = (&archive, source(&data.kind)) {
         fetch::verify(archive, source.md5)?;
     }
-    let dataset = reading_all(|| build(settings))?;
+    let dataset = read_settings(settings)?.build_afresh(Device::Cpu)?;
     let DatasetInfo { name, identity, notes, train_labels, test_labels, .. } = dataset.info();
     Ok(Verified {
         name: name.clone(),
@@ -312,7 +311,7 @@ fn decimals(values: &[f64]) -> String {
 pub fn stats(data: &DataArgs) -> Result<Stats> {
     let mut settings = settings(data)?;
     without_normalisation(&mut settings);
-    let dataset = build(settings)?;
+    let dataset = read_settings(settings)?.build(Device::Cpu)?;
     let info = dataset.info();
     let mut counts: IndexMap<String, usize> = info.class_names.iter().map(|name| (name.clone(), 0)).collect();
     let mut unlabelled = 0;
@@ -395,10 +394,8 @@ fn without_normalisation(table: &mut Table) {
     }
 }
 
-fn build(settings: Table) -> Result<Box<dyn Dataset>> {
-    let config: Box<dyn DatasetConfig> =
-        Value::Table(settings).try_into().map_err(|e: toml::de::Error| Error::plan(e.message().to_owned()))?;
-    config.build(Device::Cpu)
+fn read_settings(settings: Table) -> Result<Box<dyn DatasetConfig>> {
+    Value::Table(settings).try_into().map_err(|e: toml::de::Error| Error::plan(e.message().to_owned()))
 }
 
 #[cfg(test)]
