@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn load(path: &Path) -> Result<ImageSet> {
-        TinyImageNet { path: path.into(), ..TinyImageNet::default() }.load(Device::Cpu)
+        TinyImageNet { path: path.into(), ..TinyImageNet::default() }.load(Device::Cpu, Trust::Known)
     }
 
     #[test]

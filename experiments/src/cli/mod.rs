@@ -30,6 +30,7 @@ use crate::{check, data, doctor, listing, weights};
 
 use arguments::{Cli, LogOptions, NewArgs, PluginVerb, Verb};
 use failure::Failure;
+use log::start_log;
 use output::{complain, print, print_error, print_plan, write_report};
 
 /// Does what the arguments say; the first is the program's name.

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::diagnostic::{Diagnostic, Origin};
-use super::key::{KeyPath, Segment, get, get_path, normal, segments};
+use super::key::{KeyPath, Segment, get_path, normal, segments};
 use super::source::Source;
 use crate::error::{Error, Place, Result};
 use crate::experiment::Experiment;
@@ -62,7 +62,7 @@ impl<'a> Draft<'a> {
         let mut known = KeyPath::default();
         for key in place.keys() {
             let longer = known.join(key);
-            if !self.has_path(longer.segments()) {
+            if !self.has(longer.segments()) {
                 break;
             }
             known = longer;
@@ -70,13 +70,9 @@ impl<'a> Draft<'a> {
         if known.is_empty() { None } else { Some(known) }
     }
 
-    fn has_path(&self, path: &[Segment]) -> bool {
-        self.source.spans.contains_key(&normal(path)) || get_path(&self.table, path).is_some()
-    }
-
     /// Whether the file has that key, with what was replaced in it.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.source.spans.contains_key(key) || get(&self.table, key).is_some()
+    fn has(&self, path: &[Segment]) -> bool {
+        self.source.spans.contains_key(&normal(path)) || get_path(&self.table, path).is_some()
     }
 
     /// An error at a key.
