@@ -59,9 +59,9 @@ impl Default for Fsp {
 #[typetag::serde(name = "fsp")]
 impl DistillerConfig for Fsp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        let taps = consecutive("fsp", only_maps("fsp", site.maps(Form::Output)?)?)?;
+        let taps = consecutive("fsp", only_maps("fsp", site.layers(Form::Output)?)?)?;
         for pair in &taps.pairs {
-            let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
+            let (s, t) = (pair.student_shape.channels(), pair.teacher_shape.channels());
             if s != t {
                 return Err(Error::plan(format!(
                     "fsp needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: choose \

@@ -69,7 +69,7 @@ impl DistillerConfig for KdSvd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         let taps = consecutive("kdsvd", only_maps("kdsvd", site.stages(Form::Output)?)?)?;
         for pair in &taps.pairs {
-            let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
+            let (s, t) = (pair.student_shape.channels(), pair.teacher_shape.channels());
             if s != t {
                 return Err(Error::plan(format!(
                     "kdsvd needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: \
@@ -82,7 +82,7 @@ impl DistillerConfig for KdSvd {
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        let rank = |shape: &[i64]| shape[0].min(shape[1..].iter().product());
+        let rank = |shape: &TapShape| shape.channels().min(shape.positions());
         let taps = self.taps(site)?;
         let most = taps.pairs.iter().map(|pair| rank(&pair.teacher_shape).min(rank(&pair.student_shape))).min();
         match most {

@@ -29,9 +29,11 @@ pub(crate) fn only_maps(method: &str, taps: TapPairs) -> Result<TapPairs> {
         for (side, tap, shape) in
             [("student", &pair.student, &pair.student_shape), ("teacher", &pair.teacher, &pair.teacher_shape)]
         {
-            if shape.len() != 3 {
+            if !shape.is_map() {
+                let remedy = if shape.is_vector() { "choose a stage" } else { "choose a map, or take another method" };
                 return Err(Error::plan(format!(
-                    "{method} compares maps, but the {side}'s tap `{tap}` is a vector: choose a stage"
+                    "{method} compares maps, but the {side}'s tap `{tap}` is {}: {remedy}",
+                    shape.name()
                 )));
             }
         }

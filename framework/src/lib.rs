@@ -2,7 +2,6 @@
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod config;
-pub mod conformance;
 mod contracts;
 pub mod device;
 mod division;
@@ -39,8 +38,8 @@ pub mod prelude {
     pub use crate::distiller::{Distiller, DistillerConfig, InitialStage, Site, Step, TapPair, TapPairs, Terms};
     pub use crate::error::{Error, Result};
     pub use crate::model::{
-        Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs, Recorder, Signature, TapInfo,
-        TapRef, Taps,
+        BatchNormInfo, ClassifierInfo, Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs,
+        Recorder, Signature, TapInfo, TapRef, TapShape, Taps,
     };
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};

@@ -131,7 +131,10 @@ impl Plugin {
     }
 
     /// Proves that name, type and default settings belong together.
-    pub(crate) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(&self) -> Result<()> {
         let written = self.default_table()?;
         let read = self
             .role
@@ -206,7 +209,10 @@ pub fn check() -> Result<()> {
 }
 
 /// Checks that no name is taken twice in one role.
-pub(crate) fn check_names() -> Result<()> {
+///
+/// # Errors
+/// If one is: both crates are named.
+pub fn check_names() -> Result<()> {
     for pair in plugins().windows(2) {
         if let [a, b] = pair
             && (a.role, a.name) == (b.role, b.name)

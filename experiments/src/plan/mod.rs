@@ -165,7 +165,7 @@ impl Plan {
         }
         let student = Network::of_data(&*experiment.student.model, experiment.student.view.as_deref(), &data)
             .map_err(|e| e.at("student"))?;
-        experiment.train.check_rates(&student.signature).map_err(|e| e.at("train"))?;
+        experiment.train.check_groups(&student.signature).map_err(|e| e.at("train"))?;
         experiment.student.precision.check(device).map_err(|e| e.at("student"))?;
         let mut methods = Vec::new();
         for name in &experiment.compare.methods {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use limbeck::combination::Combination;
 use limbeck::distiller::TapPair;
 use limbeck::experiment::TermSchedule;
-use limbeck::model::Signature;
+use limbeck::model::{Signature, TapShape};
 use limbeck::record::{Measure, ProbedNetwork};
 use serde::Serialize;
 
@@ -102,9 +102,9 @@ struct TermOutline {
 #[derive(Debug, Serialize)]
 struct PairOutline {
     student: String,
-    student_shape: Vec<i64>,
+    student_shape: TapShape,
     teacher: String,
-    teacher_shape: Vec<i64>,
+    teacher_shape: TapShape,
 }
 
 #[derive(Debug, Serialize)]
@@ -239,9 +239,9 @@ impl From<&TapPair> for PairOutline {
     fn from(pair: &TapPair) -> Self {
         PairOutline {
             student: pair.student.to_string(),
-            student_shape: pair.student_shape.clone(),
+            student_shape: pair.student_shape,
             teacher: pair.teacher.to_string(),
-            teacher_shape: pair.teacher_shape.clone(),
+            teacher_shape: pair.teacher_shape,
         }
     }
 }

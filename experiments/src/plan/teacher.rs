@@ -102,7 +102,7 @@ pub(super) fn plan_teacher(
             (TeacherWeights::File(path.to_owned()), file_digest(path)?)
         }
         (None, Some(train)) => {
-            train.check_rates(&network.signature).map_err(|e| e.at("train"))?;
+            train.check_groups(&network.signature).map_err(|e| e.at("train"))?;
             let identity = store::digest(&RunIdentity {
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,

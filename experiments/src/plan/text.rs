@@ -2,17 +2,18 @@
 
 use std::fmt;
 
+use limbeck::distiller::TapPair;
 use limbeck::model::Signature;
 use limbeck::record::Measure;
 
 use super::Plan;
 use super::combination::PlannedCombination;
 use super::teacher::{TeacherWeights, arithmetic};
-use crate::words::{device_name, plural, shape, thousands};
+use crate::words::{device_name, plural, thousands};
 
 /// The taps of a network with their shapes, in a line.
 fn taps(signature: &Signature) -> String {
-    let taps: Vec<String> = signature.taps.iter().map(|tap| format!("{} {}", tap.name, shape(&tap.shape))).collect();
+    let taps: Vec<String> = signature.taps.iter().map(|tap| format!("{} {}", tap.name, tap.shape)).collect();
     format!("taps {}", taps.join(", "))
 }
 
@@ -113,8 +114,8 @@ impl fmt::Display for Plan {
                     writeln!(f, "      logits {0} — logits {0}", self.student.signature.classes)?;
                 }
                 for pair in &term.taps.pairs {
-                    let (student, teacher) = (shape(&pair.student_shape), shape(&pair.teacher_shape));
-                    writeln!(f, "      student {} {student} — teacher {} {teacher}", pair.student, pair.teacher)?;
+                    let TapPair { student, teacher, student_shape, teacher_shape } = pair;
+                    writeln!(f, "      student {student} {student_shape} — teacher {teacher} {teacher_shape}")?;
                 }
                 if !term.taps.dropped.is_empty() {
                     writeln!(f, "      warning: without a partner, hence unused: {}", term.taps.dropped.join(", "))?;

@@ -53,8 +53,7 @@ impl DistillerConfig for MyDistiller {
         }
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let width = |shape: &[i64]| shape.iter().product();
-        let (from, to) = (width(&pair.student_shape), width(&pair.teacher_shape));
+        let (from, to) = (pair.student_shape.elements(), pair.teacher_shape.elements());
         let head = nn::linear(params / "head", from, to, Default::default());
         Ok(Box::new(Live { margin: self.margin, head }))
     }
