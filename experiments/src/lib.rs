@@ -18,7 +18,6 @@
 //! | [`plan`] | what would run, checked before the first batch; [`plan::sweep`] for a file with a grid |
 //! | [`run`] | running what is planned, teachers first, in this process or in others |
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
-//! | [`recipe`] | what of a recipe decides its result |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`report`] | the comparison of runs, as a page, Markdown, LaTeX and CSV |
 //! | [`tensorboard`] | event files for TensorBoard |
@@ -27,7 +26,7 @@
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`new`] | `limbeck new`: a crate with a plugin, ready to be built |
 //! | [`check`] | `limbeck check`: a device against the CPU and against reference numbers |
-//! | [`words`] | numbers, names and errors in words |
+//! | [`words`] | shapes, names and errors in words |
 
 // The built-in plugins: linked for their registration.
 use limbeck_datasets as _;
@@ -40,17 +39,14 @@ pub mod data;
 pub mod doctor;
 pub mod evaluate;
 pub mod listing;
-pub mod log;
 pub mod new;
 pub mod plan;
 pub mod progress;
-pub mod recipe;
-pub mod report;
 pub mod run;
-pub mod store;
-pub mod tensorboard;
 pub mod weights;
 pub mod words;
+
+pub use limbeck_report::{self as report, log, store, tensorboard};
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.
 ///

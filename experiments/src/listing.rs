@@ -8,7 +8,8 @@ use limbeck::registry::{self, Plugin, Role};
 use serde::Serialize;
 
 use crate::plan::network::Network;
-use crate::words::{shape, thousands};
+use crate::words::shape;
+use limbeck_report::words::thousands;
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {

@@ -9,8 +9,9 @@ use indexmap::IndexMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::record::{Accuracy, EpochRecord, Measure, Outcome};
+use limbeck_report::words::plural;
 
-use crate::words::plural;
+use limbeck_report::words::plural;
 
 /// All bars of the process: whoever writes to the standard error stream has to ask them to step aside.
 static BARS: LazyLock<MultiProgress> =

@@ -11,7 +11,8 @@ use super::combination::PlannedCombination;
 use super::runs::PlannedRun;
 use super::teacher::PlannedTeacher;
 use crate::store;
-use crate::words::{device_name, plural};
+use crate::words::device_name;
+use limbeck_report::words::plural;
 
 /// Students that are trained side by side, on the same batches.
 #[derive(Clone, Debug)]

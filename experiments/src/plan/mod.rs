@@ -35,9 +35,9 @@ use limbeck::error::{Error, Result};
 use limbeck::experiment::{CompareConfig, Division, Experiment, TeacherConfig};
 use tch::Device;
 
-use crate::recipe::{Twin, decisive, twins};
 use crate::store::{self, CellEntry, PlanFile};
 use crate::words::join_label;
+use limbeck_report::twins::{Twin, twins};
 
 use cell::Cell;
 use combination::{PlannedCombination, plan_combination};
@@ -244,7 +244,7 @@ impl Plan {
             view: &self.student.view,
             student: &*self.experiment.student.model,
             precision: self.experiment.student.precision,
-            train: decisive(&self.experiment.train),
+            train: store::decisive(&self.experiment.train),
             method: &method.config,
             seed,
         })?;

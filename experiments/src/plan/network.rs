@@ -6,7 +6,8 @@ use limbeck::cohort::{Data, Inspection, inspect};
 use limbeck::error::{Error, Result};
 use limbeck::model::{ModelConfig, ModelSpec, Signature};
 
-use crate::words::{shape, thousands};
+use crate::words::shape;
+use limbeck_report::words::thousands;
 
 /// A network as planned.
 #[derive(Debug)]

@@ -21,7 +21,8 @@ use super::cell::Cell;
 use super::network::Network;
 use super::teacher::PlannedTeacher;
 use crate::store::{self, ProbeEntry};
-use crate::words::{join_label, shape, thousands};
+use crate::words::{join_label, shape};
+use limbeck_report::words::thousands;
 
 /// A probe of an experiment.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::outline::Outline;
 use super::runs::{PlannedProbeRun, PlannedRun, runs};
 use super::{Folders, Plan};
 use crate::store::{self, PointEntry, SweepFile};
-use crate::words::{plural, thousands};
+use limbeck_report::words::{plural, thousands};
 
 /// The longest name of a point's folder, in bytes.
 const LONGEST: usize = 150;

@@ -14,8 +14,8 @@ use tch::{Device, Kind, nn};
 
 use super::identity::{RunIdentity, file_digest};
 use super::network::Network;
-use crate::recipe::{decisive, vanilla};
 use crate::store::{self, Progress};
+use limbeck_report::twins::vanilla;
 
 /// A teacher as planned.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ pub(super) fn plan_teacher(
                 view: &network.view,
                 student: &*config.model,
                 precision: Precision::Float32,
-                train: decisive(train),
+                train: store::decisive(train),
                 method: &vanilla(),
                 seed: config.seed,
             })?;

@@ -9,7 +9,8 @@ use limbeck::record::Measure;
 use super::Plan;
 use super::combination::PlannedCombination;
 use super::teacher::{TeacherWeights, arithmetic};
-use crate::words::{device_name, plural, thousands};
+use crate::words::device_name;
+use limbeck_report::words::{plural, thousands};
 
 /// The taps of a network with their shapes, in a line.
 fn taps(signature: &Signature) -> String {

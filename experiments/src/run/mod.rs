@@ -27,7 +27,7 @@ use crate::plan::runs::{PlannedProbeRun, runs};
 use crate::plan::sweep::Sweep;
 use crate::plan::{Plan, cohorts};
 use crate::store::{self, PlanFile, Progress};
-use crate::words::plural;
+use limbeck_report::words::plural;
 
 use runner::Runner;
 use tasks::TaskGraph;

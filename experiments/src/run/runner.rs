@@ -19,9 +19,9 @@ use crate::plan::Plan;
 use crate::plan::cohorts::Cohort;
 use crate::plan::runs::{PlannedProbeRun, PlannedRun};
 use crate::plan::teacher::{PlannedTeacher, TeacherWeights};
-use crate::recipe::vanilla;
 use crate::store::{self, Progress};
 use crate::words::{device_name, join_label};
+use limbeck_report::twins::vanilla;
 
 /// The folder of features, in that of the probes.
 const FEATURES: &str = "features";
