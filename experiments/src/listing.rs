@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use limbeck::error::{Error, Result};
 use limbeck::model::{ModelConfig, ModelSpec, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
+use limbeck_report::words::thousands;
 use serde::Serialize;
 
 use crate::plan::network::Network;
 use crate::words::shape;
-use limbeck_report::words::thousands;
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {

@@ -11,8 +11,6 @@ use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::record::{Accuracy, EpochRecord, Measure, Outcome};
 use limbeck_report::words::plural;
 
-use limbeck_report::words::plural;
-
 /// All bars of the process: whoever writes to the standard error stream has to ask them to step aside.
 static BARS: LazyLock<MultiProgress> =
     LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5)));

@@ -17,13 +17,14 @@ use limbeck::experiment::Division;
 use limbeck::seed::Seed;
 use limbeck::weights;
 use limbeck_golden::models;
+use limbeck_report::store;
 use tch::{Device, Kind};
 
 use super::bench::Bench;
 use super::finding::{Finding, Verdict};
 use crate::plan::Plan;
+use crate::run;
 use crate::words::device_name;
-use crate::{run, store};
 
 /// What is measured, and for how long.
 #[derive(Clone, Copy, Debug)]

@@ -9,10 +9,11 @@ use limbeck::cohort::Limit;
 use limbeck::device::DeviceSpec;
 use limbeck::experiment::AccuracyChoice;
 use limbeck::registry::Role;
+use limbeck_report as report;
 
 use crate::evaluate::EvaluateArgs;
 use crate::weights::WeightsVerb;
-use crate::{data, new, report};
+use crate::{data, new};
 
 /// Knowledge distillation: train students by several methods from one experiment file, and compare them.
 #[derive(Debug, Parser)]

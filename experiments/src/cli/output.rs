@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::styling::AnsiColor;
 use limbeck::error::{Error, Result};
+use limbeck_report as report;
 
+use crate::listing;
 use crate::plan::sweep::Sweep;
 use crate::words::full_message;
-use crate::{listing, report};
 
 /// Prints to the standard output stream. A reader that has seen enough (`| head`) is no error.
 pub(super) fn print(text: &str) -> Result<()> {

@@ -11,6 +11,8 @@ use limbeck::cohort::{Limit, Stop};
 use limbeck::config::{self, grid::Filter};
 use limbeck::device::DeviceSpec;
 use limbeck::error::{Error, Result};
+use limbeck_report as report;
+use limbeck_report::tensorboard::EventFiles;
 
 use super::arguments::{ExperimentArgs, LogOptions, WorkerArgs};
 use super::failure::Failure;
@@ -19,9 +21,8 @@ use crate::plan::cores;
 use crate::plan::data::DataCache;
 use crate::plan::sweep::{Options, Sweep};
 use crate::progress::{Progress, Stderr};
+use crate::run;
 use crate::run::worker::{self, WorkerPool};
-use crate::tensorboard::EventFiles;
-use crate::{report, run};
 
 fn plan(arguments: &ExperimentArgs, options: Options) -> Result<Sweep> {
     let device = arguments.device.iter().map(|device| format!("device={device}"));

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use limbeck::experiment::Experiment;
-
-use crate::store::{self, Progress};
+use limbeck_report::store::{self, Progress};
 
 /// One student to be trained.
 #[derive(Clone, Debug)]

@@ -5,14 +5,14 @@ use std::path::Path;
 use indexmap::IndexMap;
 use limbeck::error::Result;
 use limbeck::experiment::TrainConfig;
+use limbeck_report::store;
+use limbeck_report::words::plural;
 
 use super::Plan;
 use super::combination::PlannedCombination;
 use super::runs::PlannedRun;
 use super::teacher::PlannedTeacher;
-use crate::store;
 use crate::words::device_name;
-use limbeck_report::words::plural;
 
 /// Students that are trained side by side, on the same batches.
 #[derive(Clone, Debug)]

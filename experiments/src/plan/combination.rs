@@ -4,9 +4,9 @@ use limbeck::cohort::Data;
 use limbeck::combination::{Combination, Combining};
 use limbeck::error::{Error, Result};
 use limbeck::record::Measure;
+use limbeck_report::store;
 
 use super::teacher::PlannedTeacher;
-use crate::store;
 
 /// A teacher that combines others, as planned.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use limbeck::cohort::Data;
 use limbeck::dataset::DatasetConfig;
 use limbeck::error::Result;
 use limbeck::experiment::Division;
+use limbeck_report::store;
 use tch::Device;
 
-use crate::store;
 use crate::words::device_name;
 
 /// Data sets that were read already.

@@ -33,11 +33,11 @@ use indexmap::IndexMap;
 use limbeck::cohort::Data;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{CompareConfig, Division, Experiment, TeacherConfig};
+use limbeck_report::store::{self, CellEntry, PlanFile};
+use limbeck_report::twins::{Twin, twins};
 use tch::Device;
 
-use crate::store::{self, CellEntry, PlanFile};
 use crate::words::join_label;
-use limbeck_report::twins::{Twin, twins};
 
 use cell::Cell;
 use combination::{PlannedCombination, plan_combination};

@@ -5,9 +5,9 @@ use std::fmt;
 use limbeck::cohort::{Data, Inspection, inspect};
 use limbeck::error::{Error, Result};
 use limbeck::model::{ModelConfig, ModelSpec, Signature};
+use limbeck_report::words::thousands;
 
 use crate::words::shape;
-use limbeck_report::words::thousands;
 
 /// A network as planned.
 #[derive(Debug)]

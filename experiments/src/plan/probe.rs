@@ -15,14 +15,14 @@ use limbeck::error::{Error, Result};
 use limbeck::experiment::{Experiment, ProbeConfig, ProbeTrainConfig};
 use limbeck::model::Signature;
 use limbeck::record::{PROBE_FORMAT, ProbedNetwork};
+use limbeck_report::store::{self, ProbeEntry};
+use limbeck_report::words::thousands;
 use serde::Serialize;
 
 use super::cell::Cell;
 use super::network::Network;
 use super::teacher::PlannedTeacher;
-use crate::store::{self, ProbeEntry};
 use crate::words::{join_label, shape};
-use limbeck_report::words::thousands;
 
 /// A probe of an experiment.
 #[derive(Debug)]

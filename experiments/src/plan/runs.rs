@@ -6,13 +6,13 @@ use limbeck::cohort::STUDENT;
 use limbeck::event::LaneInfo;
 use limbeck::probe::ProbeWeights;
 use limbeck::record::{ProbeRecord, ProbedNetwork};
+use limbeck_report::store::{self, Progress};
 
 use super::Plan;
 use super::cell::Cell;
 use super::identity::file_digest;
 use super::probe::{PlannedProbe, ProbedSubject};
 use super::teacher::PlannedTeacher;
-use crate::store::{self, Progress};
 
 /// A cell with the plan that it is of; a cell of several plans stands under the first.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::config::grid::{Coordinates, Filter, Grid};
 use limbeck::error::{Error, Result};
+use limbeck_report::store::{self, PointEntry, SweepFile};
+use limbeck_report::words::{plural, thousands};
 use serde::Serialize;
 
 use super::cohorts::{self, Cohort};
@@ -14,8 +16,6 @@ use super::data::DataCache;
 use super::outline::Outline;
 use super::runs::{PlannedProbeRun, PlannedRun, runs};
 use super::{Folders, Plan};
-use crate::store::{self, PointEntry, SweepFile};
-use limbeck_report::words::{plural, thousands};
 
 /// The longest name of a point's folder, in bytes.
 const LONGEST: usize = 150;

@@ -10,12 +10,12 @@ use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs};
 use limbeck::precision::Precision;
 use limbeck::record::Measure;
 use limbeck::seed::Seed;
+use limbeck_report::store::{self, Progress};
+use limbeck_report::twins::vanilla;
 use tch::{Device, Kind, nn};
 
 use super::identity::{RunIdentity, file_digest};
 use super::network::Network;
-use crate::store::{self, Progress};
-use limbeck_report::twins::vanilla;
 
 /// A teacher as planned.
 #[derive(Debug)]

@@ -5,12 +5,12 @@ use std::fmt;
 use limbeck::distiller::TapPair;
 use limbeck::model::Signature;
 use limbeck::record::Measure;
+use limbeck_report::words::{plural, thousands};
 
 use super::Plan;
 use super::combination::PlannedCombination;
 use super::teacher::{TeacherWeights, arithmetic};
 use crate::words::device_name;
-use limbeck_report::words::{plural, thousands};
 
 /// The taps of a network with their shapes, in a line.
 fn taps(signature: &Signature) -> String {

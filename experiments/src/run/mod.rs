@@ -21,13 +21,13 @@ use limbeck::cohort::Stop;
 use limbeck::error::{Error, Result};
 use limbeck::event::Observer;
 use limbeck::files::lock;
+use limbeck_report::store::{self, PlanFile, Progress};
+use limbeck_report::words::plural;
 use tracing::warn;
 
 use crate::plan::runs::{PlannedProbeRun, runs};
 use crate::plan::sweep::Sweep;
 use crate::plan::{Plan, cohorts};
-use crate::store::{self, PlanFile, Progress};
-use limbeck_report::words::plural;
 
 use runner::Runner;
 use tasks::TaskGraph;

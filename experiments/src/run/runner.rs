@@ -10,18 +10,18 @@ use limbeck::model::ModelConfig;
 use limbeck::precision::Precision;
 use limbeck::probe::Probe;
 use limbeck::record::{Environment, Outcome};
+use limbeck_report::log::EventLog;
+use limbeck_report::store::{self, Progress};
+use limbeck_report::twins::vanilla;
 
 use super::environment;
 use super::tasks::{End, Task};
 use super::teachers::{combine, ensemble, load_teacher};
-use crate::log::EventLog;
 use crate::plan::Plan;
 use crate::plan::cohorts::Cohort;
 use crate::plan::runs::{PlannedProbeRun, PlannedRun};
 use crate::plan::teacher::{PlannedTeacher, TeacherWeights};
-use crate::store::{self, Progress};
 use crate::words::{device_name, join_label};
-use limbeck_report::twins::vanilla;
 
 /// The folder of features, in that of the probes.
 const FEATURES: &str = "features";

@@ -10,13 +10,13 @@ use limbeck::error::{Error, Result};
 use limbeck::model::Taps;
 use limbeck::precision::Precision;
 use limbeck::record::{Accuracy, Ensemble, Measure, TeacherRecord};
+use limbeck_report::store;
 use tracing::warn;
 
 use crate::plan::Plan;
 use crate::plan::combination::PlannedCombination;
 use crate::plan::identity::file_digest;
 use crate::plan::teacher::{PlannedTeacher, arithmetic};
-use crate::store;
 
 /// Loads a teacher and measures it on the test split, once for each file, network, view, precision and data set.
 pub(super) fn load_teacher(plan: &Plan, planned: &PlannedTeacher, stop: &Stop) -> Result<(Teacher, TeacherRecord)> {
