@@ -3,7 +3,6 @@
 use limbeck::cohort::Data;
 use limbeck::combination::{Combination, Combining};
 use limbeck::error::{Error, Result};
-use limbeck::record::Measure;
 use limbeck_report::store;
 
 use super::teacher::PlannedTeacher;
@@ -33,11 +32,12 @@ pub(super) fn plan_combination(
     teachers: &[PlannedTeacher],
     data: &Data,
 ) -> Result<PlannedCombination> {
-    if combination.kind != Combining::MeanLogits && data.dataset.info().measure != Measure::Top1 {
+    let task = data.dataset.info().task;
+    if combination.kind != Combining::MeanLogits && !task.one_class() {
         return Err(Error::plan(format!(
-            "{} takes one distribution over all classes, and the targets of these data are sets of classes: \
-             combine by mean_logits",
-            combination.kind.name()
+            "{} takes one distribution over all classes, and the targets of these data are {}: combine by mean_logits",
+            combination.kind.name(),
+            task.targets()
         )));
     }
     let mut members = Vec::new();

@@ -92,8 +92,8 @@ pub(super) fn plan_method(
         members.insert(teacher.name.clone(), teacher.combination.teachers.clone());
     }
     let labels: &Arc<[i64]> = &data.labels;
-    let measure = data.dataset.info().measure;
-    let site = TermSite { teachers: &signatures, combined: &members, labels, measure, device: Device::Cpu, seed: 0 };
+    let task = data.dataset.info().task;
+    let site = TermSite { teachers: &signatures, combined: &members, labels, task, device: Device::Cpu, seed: 0 };
     let terms = build_terms(&config, &student.signature, &site)
         .and_then(|terms| check_main_stage(&config, &terms, experiment.train.epochs).map(|()| terms))
         .map_err(|e| e.at(["method", name]))?;

@@ -6,7 +6,7 @@ use limbeck::combination::Combination;
 use limbeck::distiller::TapPair;
 use limbeck::experiment::TermSchedule;
 use limbeck::model::{Signature, TapShape};
-use limbeck::record::{Measure, ProbedNetwork};
+use limbeck::record::ProbedNetwork;
 use serde::Serialize;
 
 use super::Plan;
@@ -31,9 +31,9 @@ pub struct Outline {
     /// Samples of the training part, whether they are trained on, held out or neither.
     available: usize,
     steps_per_epoch: u64,
-    /// Said only where it is not top-1.
+    /// The key of the score, where it is not the usual one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    measure: Option<Measure>,
+    measure: Option<&'static str>,
     student: NetworkOutline,
     teachers: Vec<TeacherOutline>,
     /// Teachers that combine others.
@@ -120,7 +120,7 @@ struct CellOutline {
 struct ProbeOutline {
     name: String,
     dataset: String,
-    measure: Measure,
+    measure: &'static str,
     tap: String,
     /// Samples to train on and to test on.
     samples: [usize; 2],
@@ -152,7 +152,7 @@ impl Plan {
             samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
             available: info.train_labels.len(),
             steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
-            measure: Some(info.measure).filter(|measure| *measure != Measure::Top1),
+            measure: if info.task.is_usual() { None } else { Some(info.task.score().key) },
             student: (&self.student).into(),
             teachers: self.teachers.iter().map(|teacher| self.outline_teacher(teacher)).collect(),
             combined: self.combined.iter().map(CombinationOutline::from).collect(),
@@ -194,7 +194,7 @@ impl Plan {
         ProbeOutline {
             name: probe.name.clone(),
             dataset: info.name.clone(),
-            measure: info.measure,
+            measure: info.task.score().key,
             tap: probe.config.tap.to_string(),
             samples: probe.samples,
             classes: info.classes(),

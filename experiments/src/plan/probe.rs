@@ -173,9 +173,16 @@ impl PlannedProbe {
     /// Plans a probe: every network is checked against its data.
     ///
     /// # Errors
-    /// If no sample of a part has a label, or a network lacks the tap or takes another shape than the view has; the message
-    /// has the key and the remedy.
+    /// If its targets are not of whole samples, no sample of a part has a label, or a network lacks the tap or takes another
+    /// shape than the view has; the message has the key and the remedy.
     pub(super) fn new(probed: &Probed<'_>, name: &str, config: &ProbeConfig, data: Rc<Data>) -> Result<Self> {
+        let task = data.dataset.info().task;
+        if !task.of_whole_samples() {
+            return Err(Error::plan(format!(
+                "a linear probe tells whole samples apart, and the targets of its data are {}: give it another `dataset`",
+                task.targets()
+            )));
+        }
         let (candidates, notes) = probed.candidates(config)?;
         let mut samples = [0; 2];
         for (count, split) in samples.iter_mut().zip([Split::Train, Split::Test]) {
@@ -267,7 +274,7 @@ impl fmt::Display for PlannedProbe {
             thousands(train as i64),
             thousands(test as i64),
             info.classes(),
-            info.measure.short()
+            info.task.score().short
         )?;
         writeln!(
             f,

@@ -8,7 +8,6 @@ use limbeck::error::{Error, Result};
 use limbeck::experiment::{Experiment, NetworkConfig};
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs};
 use limbeck::precision::Precision;
-use limbeck::record::Measure;
 use limbeck::seed::Seed;
 use limbeck_report::store::{self, Progress};
 use limbeck_report::twins::vanilla;
@@ -139,13 +138,11 @@ fn check_outputs(outputs: &Outputs, info: &DatasetInfo) -> Result<String> {
         )));
     }
     let text = "its outputs are of images without augmentation: it and the student see different crops";
-    Ok(match info.measure {
-        Measure::Top1 => {
-            let right = outputs.agreement(&info.train_labels);
-            format!("{text}; they name the right class of {right:.2} % of the training samples")
-        }
-        Measure::MeanAveragePrecision => text.to_owned(),
-    })
+    if !info.task.one_class() {
+        return Ok(text.to_owned());
+    }
+    let right = outputs.agreement(&info.train_labels);
+    Ok(format!("{text}; they name the right class of {right:.2} % of the training samples"))
 }
 
 /// Folds a network's BatchNorm and says how far that goes.

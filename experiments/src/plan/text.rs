@@ -4,7 +4,7 @@ use std::fmt;
 
 use limbeck::distiller::TapPair;
 use limbeck::model::Signature;
-use limbeck::record::Measure;
+use limbeck::task::Task;
 use limbeck_report::words::{plural, thousands};
 
 use super::Plan;
@@ -26,6 +26,12 @@ impl Plan {
     }
 }
 
+/// What a plan says of a task that is not the usual one.
+fn unusual(task: &dyn Task) -> String {
+    let (loss, score, usual) = (task.split_loss().name, task.score().full(), <&dyn Task>::default().score().short);
+    format!("targets are {}: trained by {loss}, measured by {score}, not by {usual}", task.targets())
+}
+
 /// Data, networks and training of a plan.
 struct Setting<'a>(&'a Plan);
 
@@ -43,13 +49,8 @@ impl fmt::Display for Setting<'_> {
             info.test_labels.len(),
             info.classes()
         )?;
-        if info.measure == Measure::MeanAveragePrecision {
-            writeln!(
-                f,
-                "           targets are sets of classes: trained by {}, measured by mean average precision (mAP), not by \
-                 top-1",
-                info.measure.loss_in_words()
-            )?;
+        if !info.task.is_usual() {
+            writeln!(f, "           {}", unusual(info.task))?;
         }
         info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
         for teacher in &plan.teachers {
@@ -94,7 +95,7 @@ impl fmt::Display for Plan {
         writeln!(f, "experiment {}, in {}", self.experiment.name, self.folder.display())?;
         write!(f, "{}", Setting(self))?;
         for method in &self.methods {
-            let loss = self.data.dataset.info().measure.loss_in_words();
+            let loss = self.data.dataset.info().task.split_loss().name;
             writeln!(f, "\nmethod {}: {} × {loss}", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;
