@@ -3,5 +3,5 @@
 fn main() -> std::process::ExitCode {
     // By this name it tells its user what to type.
     let arguments = std::env::args_os().skip(1);
-    limbeck_experiments::cli::main(std::iter::once("limbeck".into()).chain(arguments))
+    limbeck_cli::cli::main(std::iter::once("limbeck".into()).chain(arguments))
 }

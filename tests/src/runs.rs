@@ -8,9 +8,9 @@ use limbeck::config;
 use limbeck::error::Result;
 use limbeck::event::Observer;
 use limbeck::record::{EpochRecord, Summary};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::run::{self, Finished};
-use limbeck_experiments::store;
+use limbeck_cli::plan::Plan;
+use limbeck_cli::run::{self, Finished};
+use limbeck_cli::store;
 
 use crate::experiment::overrides;
 

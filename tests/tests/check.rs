@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use limbeck::device::{DeviceSpec, cuda_devices};
 use limbeck::registry::{Role, plugins_of};
-use limbeck_experiments::check::{self, Finding, Verdict};
+use limbeck_cli::check::{self, Finding, Verdict};
 use limbeck_tests::command::{run, stderr};
 
 /// The findings of a part whose text has these words.
@@ -74,6 +74,6 @@ fn without_a_gpu_it_says_so_and_ends_with_1() {
 
 #[test]
 fn an_unknown_device_is_wrong_use() {
-    let code = limbeck_experiments::cli::main(["limbeck", "check", "--device", "gpu"].map(Into::into));
+    let code = limbeck_cli::cli::main(["limbeck", "check", "--device", "gpu"].map(Into::into));
     assert_eq!(code, ExitCode::from(2));
 }

@@ -10,9 +10,9 @@ use limbeck::cohort::Limit;
 use limbeck::config::grid::Filter;
 use limbeck::config::load_grid;
 use limbeck::registry::{self, Role};
-use limbeck_experiments::cohorts;
-use limbeck_experiments::plan::{Plan, Pool};
-use limbeck_experiments::sweep::{Options, Sweep};
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::plan::{Plan, data::DataCache};
 use limbeck_tests::experiment::overrides;
 use limbeck_tests::files::{checkout, entries, png};
 use limbeck_tests::runs::stops;
@@ -31,7 +31,7 @@ fn sweep(path: &Path, data: &Path, only: &[&str]) -> Sweep {
     let values =
         ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.display().to_string())];
     let grid = load_grid(path, &values, &Filter::new(only.iter().copied()).unwrap()).unwrap();
-    Sweep::new(grid, path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap()
+    Sweep::new(grid, path, Path::new("runs"), &Options::default(), &mut DataCache::default()).unwrap()
 }
 
 /// The binary version of CIFAR-100 as its page describes it, with every label and black images.
@@ -157,7 +157,7 @@ fn pairs(path: &Path) -> Option<Vec<String>> {
 
 #[test]
 fn every_ready_experiment_is_planned() {
-    let (data, mut pool) = (cifar100(), Pool::default());
+    let (data, mut pool) = (cifar100(), DataCache::default());
     image_folder(&data.path().join("tiny-imagenet-32"));
     let images = imagenet();
     std::os::unix::fs::symlink(images.path(), data.path().join("imagenet")).unwrap();

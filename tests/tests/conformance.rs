@@ -13,6 +13,7 @@ use indexmap::IndexMap;
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
 use limbeck::task::{Better, ClassScore, Example, MetricInfo, Unit};
+use limbeck_cli as _;
 use limbeck_conformance::Outcome;
 use limbeck_tests::files::png;
 use serde::{Deserialize, Serialize};

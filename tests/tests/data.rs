@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use limbeck::cohort::STUDENT;
-use limbeck_experiments::cli;
-use limbeck_experiments::data::{DataArgs, stats};
+use limbeck_cli::cli;
+use limbeck_cli::data::{DataArgs, stats};
 use limbeck_tests::files::{entries, png};
 
 const HEIGHT: usize = 20;

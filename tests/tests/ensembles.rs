@@ -10,8 +10,10 @@ use limbeck::cohort::{Limit, Teacher};
 use limbeck::config;
 use limbeck::prelude::*;
 use limbeck::record::{Similarity, TeacherRecord};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{cohorts, report, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::runs::runs;
+use limbeck_cli::{report, store};
 use limbeck_tests::experiment::overrides;
 use limbeck_tests::files::fixture;
 use limbeck_tests::runs::{cell, execute, plan, stops, student, summary};
@@ -122,8 +124,8 @@ fn a_plan_says_who_is_asked() {
     }
     // Each network runs once a step, whoever asks it: 3 steps, 2 epochs, 2 networks. One by one: kd, all, weighed, sure and
     // mixed ask both.
-    let seats = cohorts::seats([&plan], |_, _| true);
-    assert_eq!(cohorts::form(&seats).unwrap()[0].passes(), (12, 60));
+    let runs = runs([&plan], |_, _| true);
+    assert_eq!(cohorts::form(&runs).unwrap()[0].passes(), (12, 60));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use limbeck::prelude::*;
 use limbeck::record::{EpochRecord, Outcome};
 use limbeck::registry::{Role, plugins_of};
 use limbeck::weights;
-use limbeck_experiments::run;
+use limbeck_cli::run;
 use limbeck_tests::experiment::{compare, set, small};
 use limbeck_tests::runs::{execute, plan, student};
 use serde::{Deserialize, Serialize};

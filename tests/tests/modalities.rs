@@ -14,11 +14,11 @@ use limbeck::dataset::{Rows, Split};
 use limbeck::probe::Backbone;
 use limbeck::record::{ProbeRecord, ProbedNetwork};
 use limbeck::weights;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::probes::ProbeSeat;
-use limbeck_experiments::progress::Progress;
-use limbeck_experiments::store::Progress as Stage;
-use limbeck_experiments::{report, run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::plan::runs::PlannedProbeRun;
+use limbeck_cli::progress::Progress;
+use limbeck_cli::store::Progress as Stage;
+use limbeck_cli::{report, run, store};
 use limbeck_tests::command;
 use limbeck_tests::files::{entries, named, png};
 use limbeck_tests::runs::{execute, plan, stops, students};
@@ -394,7 +394,7 @@ fn a_probe_that_fails_says_why_in_its_log_and_in_the_report() {
     let failed = ["vanilla", "random backbone"].map(|name| format!("probe other, {name}, seed 0: {reason}"));
     assert_eq!((finished.failed, finished.stopped), (failed.to_vec(), false));
     let probes =
-        ProbeSeat::all(&plan).map(|seat| limbeck_experiments::log::failure(&seat.subject.folder)).collect::<Vec<_>>();
+        PlannedProbeRun::all(&plan).map(|run| limbeck_cli::log::failure(&run.subject.folder)).collect::<Vec<_>>();
     assert_eq!(probes, [Some(reason.to_owned()), Some(reason.to_owned())]);
     let report = report::write(std::slice::from_ref(&plan.folder), &report::Options::default()).unwrap();
     let markdown = fs::read_to_string(report.folder.join("report.md")).unwrap();
@@ -475,12 +475,12 @@ fn what_a_probe_lacks_is_said_while_planning() {
 fn a_probe_is_chosen_with_its_student() {
     let folder = TempDir::new().unwrap();
     let planned = plan(folder.path(), TRANSFER, &["probe.other.seeds=[0, 1, 2, 3]"]).unwrap();
-    let seats: Vec<ProbeSeat<'_>> = ProbeSeat::all(&planned).collect();
-    assert_eq!(seats.len(), 4 + 4 + 4);
-    assert!(seats.iter().all(|seat| seat.progress() == Stage::New));
+    let runs: Vec<PlannedProbeRun<'_>> = PlannedProbeRun::all(&planned).collect();
+    assert_eq!(runs.len(), 4 + 4 + 4);
+    assert!(runs.iter().all(|run| run.progress() == Stage::New));
     let students: Vec<&str> =
-        seats.iter().filter(|seat| seat.subject.cell.is_some()).map(|seat| seat.subject.name.as_str()).collect();
+        runs.iter().filter(|run| run.subject.cell.is_some()).map(|run| run.subject.name.as_str()).collect();
     assert_eq!(students[..2], ["probe other, vanilla, seed 0", "probe other, vanilla, seed 1"]);
-    let folders: std::collections::HashSet<_> = seats.iter().map(|seat| &seat.subject.folder).collect();
-    assert_eq!(folders.len(), seats.len());
+    let folders: std::collections::HashSet<_> = runs.iter().map(|run| &run.subject.folder).collect();
+    assert_eq!(folders.len(), runs.len());
 }

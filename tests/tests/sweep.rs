@@ -11,10 +11,11 @@ use std::sync::OnceLock;
 use limbeck::cohort::{STUDENT, Stop};
 use limbeck::config::grid::{Filter, Grid};
 use limbeck::config::parse_grid;
-use limbeck_experiments::plan::Pool;
-use limbeck_experiments::store::{self, PlanFile, SweepFile};
-use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::{cohorts, run};
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::data::DataCache;
+use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::run;
+use limbeck_cli::store::{self, PlanFile, SweepFile};
 use limbeck_tests::command::{self, limbeck, signal, stderr, stdout, succeeds, until};
 use limbeck_tests::experiment::overrides;
 use limbeck_tests::files::{entries, named};
@@ -58,7 +59,7 @@ fn grid(text: &str, values: &[&str], only: &[&str]) -> limbeck::error::Result<Gr
 fn sweep(out: &Path, values: &[&str], only: &[&str], lanes: Option<usize>) -> Sweep {
     let options = Options { lanes, threads: Some(1), points: None };
     let grid = grid(SWEEP, values, only).unwrap();
-    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut Pool::default()).unwrap()
+    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut DataCache::default()).unwrap()
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn only_chooses_cells_and_leaves_the_rest_unread() {
     let names = |only: &[&str]| -> Vec<String> {
         let out = TempDir::new().unwrap();
         let sweep = sweep(out.path(), &[], only, None);
-        sweep.chosen().iter().map(|seat| seat.cell.name.clone()).collect()
+        sweep.chosen().iter().map(|run| run.cell.name.clone()).collect()
     };
     assert_eq!(
         names(&["pair=flat", "seed=1", "method=kd", "method=at"]),
@@ -250,7 +251,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     assert!(again.open().is_empty() && again.chosen().len() == 7);
     let cell = &again.chosen()[6].cell.folder;
     let own = limbeck::config::load(&cell.join(store::CELL), &[]).unwrap();
-    let own = limbeck_experiments::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
+    let own = limbeck_cli::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
     assert_eq!(own.cells[0].identity, again.chosen()[6].cell.identity);
 
     // What reports read.
@@ -262,7 +263,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     let point = folder.join(&file.points[1].folder);
     let plan: PlanFile = store::read_json(&point.join(store::PLAN)).unwrap();
     assert!(point.join(&plan.cells[0].folder).join(STUDENT).exists());
-    assert!(limbeck_experiments::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
+    assert!(limbeck_cli::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
 }
 
 #[test]
@@ -286,7 +287,7 @@ fn what_fails_does_not_stop_the_rest() {
     }
     assert_eq!(finished.failed[2], "seed 0, 2 students of wild: not tried, for its teacher failed");
     let left: Vec<String> =
-        sweep(out.path(), &overrides, &[], None).open().iter().map(|seat| seat.cell.name.clone()).collect();
+        sweep(out.path(), &overrides, &[], None).open().iter().map(|run| run.cell.name.clone()).collect();
     let expected = ["sound, bad, seed 0", "sound, bad, seed 1", "wild, kd, seed 0", "wild, bad, seed 0"];
     assert_eq!(left, expected);
 }

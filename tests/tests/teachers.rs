@@ -13,8 +13,8 @@ use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::experiment::Precision;
 use limbeck::prelude::*;
 use limbeck::weights;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{report, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{report, store};
 use limbeck_tests::experiment::{compare, set, small};
 use limbeck_tests::files::fixture;
 use limbeck_tests::runs::{self, plan};
@@ -326,7 +326,7 @@ fn every_family_teaches_in_sixteen_bits() {
     tch::set_num_threads(1);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("teacher.safetensors");
-    let cases = limbeck_tests::models::cases().unwrap();
+    let cases = limbeck_golden::models::cases().unwrap();
     for case in cases.iter().filter(|case| FAMILIES.contains(&case.model.as_str())) {
         weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu).unwrap().0), None).unwrap();
         let forward = |precision, fold| {

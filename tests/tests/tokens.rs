@@ -8,7 +8,7 @@ use limbeck::probe::Backbone;
 use limbeck::record::Similarity;
 use limbeck::registry::Role;
 use limbeck::similarity::{Alignment, Kernels};
-use limbeck_experiments::store;
+use limbeck_cli::store;
 use limbeck_tests::experiment::{compare, set, small};
 use limbeck_tests::runs::{execute, plan};
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use limbeck::cohort::STUDENT;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::tch::{Kind, Tensor};
-use limbeck_experiments::store;
+use limbeck_cli::store;
 use limbeck_tests::experiment::{compare, small};
 use limbeck_tests::runs::{execute, plan};
 use tempfile::TempDir;
