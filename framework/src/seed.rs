@@ -88,6 +88,11 @@ pub struct Rng {
 }
 
 impl Rng {
+    /// The generator that a name alone gives: SplitMix64 from the name's FNV-1a hash on.
+    pub fn named(name: &str) -> Self {
+        Rng { state: fnv1a(name) }
+    }
+
     /// 64 uniform bits.
     #[inline]
     pub fn next_u64(&mut self) -> u64 {
@@ -144,6 +149,12 @@ mod tests {
             }
         }
         assert_eq!(root.stream("a").at(3), Seed::new(1).stream("a").at(3));
+    }
+
+    #[test]
+    fn the_hash_and_the_generator_are_as_published() {
+        assert_eq!(fnv1a("a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(Rng { state: 0 }.next_u64(), 0xE220_A839_7B1D_CDAF);
     }
 
     #[test]

@@ -39,14 +39,14 @@ const SETTING: [(i64, usize); 3] = [(240, 4), (480, 8), (960, 4)];
 struct ThreeGroups;
 
 impl ThreeGroups {
-    fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<Unit>> {
+    fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<GroupUnit>> {
         let mut draft = Draft::new(spec, 3)?;
         let first = Conv { start: Start::Torch, ..Conv::new(FIRST, 1) };
         let conv = draft.conv_bn(path / "conv1", path / "bn1", first);
         let stem = Stage::new(&mut draft, STEM, &["conv1", "bn1"], None, vec![conv]);
         let stages = SETTING.into_iter().enumerate().map(|(i, (channels, units))| {
             let layer = format!("layer{}", i + 1);
-            let units = (0..units).map(|j| Unit::new(&(path / &layer / j), &mut draft, channels, j == 0)).collect();
+            let units = (0..units).map(|j| GroupUnit::new(&(path / &layer / j), &mut draft, channels, j == 0)).collect();
             Stage::new(&mut draft, STAGES[i], &[&layer], None, units)
         });
         let stages = stages.collect();
@@ -56,7 +56,7 @@ impl ThreeGroups {
 }
 
 #[derive(Debug)]
-struct Unit {
+struct GroupUnit {
     layers: [ConvBn; 3],
     /// Of the first convolution and of the shuffle behind it.
     groups: i64,
@@ -64,7 +64,7 @@ struct Unit {
     halve: Option<Window>,
 }
 
-impl Unit {
+impl GroupUnit {
     fn new(path: &nn::Path<'_>, draft: &mut Draft, channels: i64, halves: bool) -> Self {
         let [from, ..] = draft.shape;
         let add = if halves { channels - from } else { channels };
@@ -79,11 +79,11 @@ impl Unit {
         let layers =
             [1, 2, 3].map(|i| draft.conv_bn(path / format!("conv{i}"), path / format!("bn{i}"), convolutions[i - 1]));
         draft.shape[0] = channels;
-        Unit { layers, groups, halve: halves.then_some(Window { kernel: 3, stride: 2, padding: 1 }) }
+        GroupUnit { layers, groups, halve: halves.then_some(Window { kernel: 3, stride: 2, padding: 1 }) }
     }
 }
 
-impl Block for Unit {
+impl Block for GroupUnit {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let [first, each, last] = &self.layers;
         let inner = shuffle(&relu(first.forward(x, train), false), self.groups);

@@ -37,15 +37,15 @@ const SETTING: [(i64, usize); 3] = [(116, 4), (232, 8), (464, 4)];
 struct Full;
 
 impl Full {
-    fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<Unit>> {
+    fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<SplitUnit>> {
         let mut draft = Draft::new(spec, 3)?;
         let conv = draft.conv_bn(path / "conv1", path / "bn1", conv(24, 1));
         let stem = Stage::new(&mut draft, STEM, &["conv1", "bn1"], None, vec![conv]);
         let stages = SETTING.into_iter().enumerate().map(|(i, (channels, units))| {
             let layer = format!("layer{}", i + 1);
-            let mut blocks = vec![Unit::halving(&(path / &layer / 0), &mut draft, channels)];
+            let mut blocks = vec![SplitUnit::halving(&(path / &layer / 0), &mut draft, channels)];
             for j in 1..units {
-                blocks.push(Unit::keeping(&(path / &layer / j), &mut draft));
+                blocks.push(SplitUnit::keeping(&(path / &layer / j), &mut draft));
             }
             Stage::new(&mut draft, STAGES[i], &[&layer], None, blocks)
         });
@@ -67,20 +67,20 @@ fn each(channels: i64, stride: i64) -> Conv {
 }
 
 #[derive(Debug)]
-struct Unit {
+struct SplitUnit {
     /// The left branch of a unit that halves the resolution; without one, half of the channels are passed on.
     left: Option<[ConvBn; 2]>,
     right: [ConvBn; 3],
 }
 
-impl Unit {
+impl SplitUnit {
     fn keeping(path: &nn::Path<'_>, draft: &mut Draft) -> Self {
         let whole = draft.shape;
         let half = whole[0] / 2;
         draft.shape[0] = half;
         let right = branch(path, draft, 1, [conv(half, 1), each(half, 1), conv(half, 1)]);
         draft.shape = whole;
-        Unit { left: None, right }
+        SplitUnit { left: None, right }
     }
 
     fn halving(path: &nn::Path<'_>, draft: &mut Draft, channels: i64) -> Self {
@@ -90,7 +90,7 @@ impl Unit {
         draft.shape = from;
         let right = branch(path, draft, 3, [conv(half, 1), each(half, 2), conv(half, 1)]);
         draft.shape[0] = channels;
-        Unit { left: Some(left), right }
+        SplitUnit { left: Some(left), right }
     }
 }
 
@@ -103,7 +103,7 @@ fn branch<const N: usize>(path: &nn::Path<'_>, draft: &mut Draft, first: usize, 
     })
 }
 
-impl Block for Unit {
+impl Block for SplitUnit {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let (left, x) = match &self.left {
             Some([each, last]) => (last.forward(&each.forward(x, train), train), x.shallow_clone()),

@@ -79,7 +79,7 @@ impl Wrn {
             let blocks = (0..blocks)
                 .map(|j| {
                     let stride = if i > 0 && j == 0 { 2 } else { 1 };
-                    Block::new(&(path / &block / "layer" / j), &mut draft, (16 << i) * self.width, stride)
+                    WideBlock::new(&(path / &block / "layer" / j), &mut draft, (16 << i) * self.width, stride)
                 })
                 .collect();
             draft.tap(STAGES[i], None);
@@ -101,7 +101,7 @@ struct Network {
     signature: Signature,
     multiply_adds: i64,
     stem: nn::Conv2D,
-    stages: Vec<Vec<Block>>,
+    stages: Vec<Vec<WideBlock>>,
     last: nn::BatchNorm,
     classifier: nn::Linear,
 }
@@ -159,14 +159,14 @@ impl Model for Network {
 
 /// BatchNorm and ReLU, then a convolution with BatchNorm and ReLU behind it, then another convolution.
 #[derive(Debug)]
-struct Block {
+struct WideBlock {
     bn: nn::BatchNorm,
     first: ConvBn,
     second: nn::Conv2D,
     shortcut: Option<nn::Conv2D>,
 }
 
-impl Block {
+impl WideBlock {
     fn new(path: &nn::Path<'_>, draft: &mut Draft, to: i64, stride: i64) -> Self {
         let from = draft.shape;
         let bn = draft.batch_norm(path / "bn1");
@@ -175,7 +175,7 @@ impl Block {
         let second = draft.conv(path / "conv2", conv);
         let project = Conv { stride, ..Conv::new(to, 1) };
         let shortcut = (from[0] != to).then(|| draft.beside(from, |draft| draft.conv(path / "convShortcut", project)));
-        Block { bn, first, second, shortcut }
+        WideBlock { bn, first, second, shortcut }
     }
 
     /// `active` is the activated `x`. A new tensor.

@@ -17,7 +17,8 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Loss, LossKind, products};
+use super::scores::products;
+use super::{Loss, LossKind};
 use crate::tensor::positive;
 
 limbeck::plugin! {

@@ -18,7 +18,7 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{negatives_per_anchor, products, with_bound};
+use super::scores::{negatives_per_anchor, products, with_bound};
 use crate::tensor::positive;
 
 limbeck::plugin! {

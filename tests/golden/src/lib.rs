@@ -21,27 +21,14 @@ pub mod methods;
 pub mod models;
 
 use limbeck::error::{Error, Result};
+use limbeck::seed::Rng;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
-/// The `k`th number of the stream that starts at `seed`, uniform in [0, 1): SplitMix64, upper 53 bits.
-fn unit(seed: u64, k: u64) -> f64 {
-    let mut z = seed.wrapping_add((k + 1).wrapping_mul(GOLDEN));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    (z >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
-}
-
+/// Numbers uniform in [`lo`, `hi`), a function of `name` and position alone.
 fn values(name: &str, count: usize, lo: f64, hi: f64) -> impl Iterator<Item = f64> + use<> {
-    let seed = fnv1a(name);
-    (0..count as u64).map(move |k| lo + (hi - lo) * unit(seed, k))
+    let mut rng = Rng::named(name);
+    (0..count).map(move |_| rng.range(lo, hi))
 }
 
 /// A float64 tensor of that shape on the CPU, uniform in [`lo`, `hi`), a function of `name` and position alone.
@@ -229,13 +216,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_is_fnv_and_splitmix() {
-        // FNV-1a of "a" and SplitMix64's first output from state 0, as published.
-        assert_eq!(fnv1a("a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(unit(0, 0), (0xE220_A839_7B1D_CDAF_u64 >> 11) as f64 / (1_u64 << 53) as f64);
+    fn values_are_a_function_of_name_and_position() {
         let x = fill("a.x", &[2, 3], -1.8, 1.8);
         assert_eq!((x.size(), x.kind()), (vec![2, 3], Kind::Double));
-        assert_eq!(x.double_value(&[1, 0]), -1.8 + 3.6 * unit(fnv1a("a.x"), 3));
+        let mut rng = Rng::named("a.x");
+        let fourth = [(); 4].map(|()| rng.unit())[3];
+        assert_eq!(x.double_value(&[1, 0]), -1.8 + 3.6 * fourth);
     }
 
     #[test]
