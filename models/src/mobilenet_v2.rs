@@ -38,6 +38,10 @@ const SETTING: [(i64, i64, usize, i64); 7] =
 /// The groups of inverted residuals between two taps.
 const SPANS: [std::ops::Range<usize>; 4] = [0..2, 2..3, 3..5, 5..7];
 
+fn conv_bn(draft: &mut Draft, path: &nn::Path<'_>, conv: Conv) -> ConvBn {
+    draft.conv_bn(path / 0, path / 1, conv)
+}
+
 /// The network of half width.
 #[derive(Clone, Copy, Debug)]
 struct Half;
@@ -45,8 +49,7 @@ struct Half;
 impl Half {
     fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<InvertedResidual>> {
         let mut draft = Draft::new(spec, 4)?;
-        let conv_bn = |draft: &mut Draft, path: nn::Path<'_>, conv| draft.conv_bn(&path / 0, &path / 1, conv);
-        let conv = conv_bn(&mut draft, path / "conv1", Conv { stride: 2, ..Conv::new(32 / 2, 3) });
+        let conv = conv_bn(&mut draft, &(path / "conv1"), Conv { stride: 2, ..Conv::new(32 / 2, 3) });
         let stem = Stage::new(&mut draft, STEM, &["conv1"], None, vec![conv]);
         let stages = STAGES.into_iter().zip(SPANS).map(|(name, span)| {
             let prefixes: Vec<String> = span.clone().map(|group| format!("blocks.{group}")).collect();
@@ -63,7 +66,7 @@ impl Half {
             Stage::new(&mut draft, name, &prefixes, None, blocks)
         });
         let stages = stages.collect();
-        let head = conv_bn(&mut draft, path / "conv2", Conv::new(1280, 1));
+        let head = conv_bn(&mut draft, &(path / "conv2"), Conv::new(1280, 1));
         let linear = path / "classifier" / 0;
         let classifier = draft.classifier(linear, Start::Small, Start::Zero, &["conv2", "classifier"]);
         Ok(Staged::new(draft, stem, stages, Some(head), classifier))

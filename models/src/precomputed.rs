@@ -62,20 +62,9 @@ impl PrecomputedConfig {
         let mut tensors = weights::read(&self.path)?.tensors;
         let names: Vec<String> = tensors.keys().cloned().collect();
         let mut take = |name: &str| {
-            let fault = |message| Err(Error::data(&self.path, message));
-            match tensors.swap_remove(name) {
-                None => fault(format!("there is no `{name}`; it has {}", names.join(", "))),
-                Some(t) if t.dim() < 2 => {
-                    fault(format!("`{name}` has the shape {:?}: it must be [samples, …]", t.size()))
-                }
-                Some(t) if !t.is_floating_point() => fault(format!("`{name}` is {:?}, not floating", t.kind())),
-                Some(t) => match first_bad_row(&t) {
-                    None => Ok(t),
-                    Some(row) => {
-                        fault(format!("`{name}` is not finite in row {row}, counted from 0: compute it again"))
-                    }
-                },
-            }
+            let tensor = tensors.swap_remove(name);
+            let tensor = tensor.ok_or_else(|| format!("there is no `{name}`; it has {}", names.join(", ")));
+            tensor.and_then(|tensor| sound(name, tensor)).map_err(|message| Error::data(&self.path, message))
         };
         let logits = take(LOGITS)?;
         let taps = taps(self.taps.iter().map(String::as_str))?
@@ -84,6 +73,20 @@ impl PrecomputedConfig {
             .collect::<Result<Vec<_>>>()?;
         let signature = signature(spec, &logits, &taps)?;
         Ok(Precomputed { signature, outputs: Outputs::new(logits, taps.into_iter().collect())? })
+    }
+}
+
+/// Passes outputs on, or says what is wrong with them.
+fn sound(name: &str, tensor: Tensor) -> Result<Tensor, String> {
+    if tensor.dim() < 2 {
+        return Err(format!("`{name}` has the shape {:?}: it must be [samples, …]", tensor.size()));
+    }
+    if !tensor.is_floating_point() {
+        return Err(format!("`{name}` is {:?}, not floating", tensor.kind()));
+    }
+    match first_bad_row(&tensor) {
+        None => Ok(tensor),
+        Some(row) => Err(format!("`{name}` is not finite in row {row}, counted from 0: compute it again")),
     }
 }
 

@@ -46,7 +46,8 @@ impl ThreeGroups {
         let stem = Stage::new(&mut draft, STEM, &["conv1", "bn1"], None, vec![conv]);
         let stages = SETTING.into_iter().enumerate().map(|(i, (channels, units))| {
             let layer = format!("layer{}", i + 1);
-            let units = (0..units).map(|j| GroupUnit::new(&(path / &layer / j), &mut draft, channels, j == 0)).collect();
+            let units =
+                (0..units).map(|j| GroupUnit::new(&(path / &layer / j), &mut draft, channels, j == 0)).collect();
             Stage::new(&mut draft, STAGES[i], &[&layer], None, units)
         });
         let stages = stages.collect();

@@ -16,9 +16,12 @@ const FAMILIES: [&str; 7] = ["resnet14", "resnet18", "wrn_16_2", "vgg11", "Mobil
 /// Every network that is built here, with its recipe; the parameterised ones as their pages show them.
 fn networks() -> Vec<(&'static str, Box<dyn ModelConfig>)> {
     check().unwrap();
-    let config = |plugin: &Plugin| -> Box<dyn ModelConfig> { plugin.default_table().unwrap().try_into().unwrap() };
-    let all = plugins_of(Role::Model).into_iter().map(|plugin| (plugin.name, config(plugin)));
-    all.filter(|(_, config)| config.file().is_none()).collect()
+    let mut networks: Vec<(&str, Box<dyn ModelConfig>)> = Vec::new();
+    for plugin in plugins_of(Role::Model) {
+        networks.push((plugin.name, plugin.default_table().unwrap().try_into().unwrap()));
+    }
+    networks.retain(|(_, config)| config.file().is_none());
+    networks
 }
 
 fn config(value: Value) -> Box<dyn ModelConfig> {
@@ -189,12 +192,12 @@ fn taps_change_neither_logits_nor_gradients() {
         let input = batch([3, 32, 32]);
         let (vs, model) = build(named(kind).as_ref(), [3, 32, 32], 10);
         let parameters = vs.trainable_variables();
-        let run = |want: Taps| {
+        let [all, none] = [Taps::all(model.signature()), Taps::none()].map(|want| {
             let logits = model.forward(&input, &want, Mode::Train).unwrap().logits;
             let gradients = Tensor::run_backward(&[logits.square().mean(Kind::Float)], &parameters, false, false);
             (logits.detach(), gradients)
-        };
-        assert!(run(Taps::all(model.signature())) == run(Taps::none()), "{kind}");
+        });
+        assert!(all == none, "{kind}");
     }
 }
 
@@ -375,10 +378,10 @@ fn an_identity_shortcut_takes_every_second_pixel_and_pads_channels_on_both_sides
 
 #[test]
 fn vgg_halves_inputs_of_64_pixels_once_more() {
-    let stage4 = |input| build(named("vgg8").as_ref(), input, 10).1.signature().tap("stage4").unwrap().shape.sizes();
-    assert_eq!(stage4([3, 32, 32]), [512, 4, 4]);
-    assert_eq!(stage4([3, 64, 64]), [512, 4, 4]);
-    assert_eq!(stage4([3, 96, 96]), [512, 12, 12]);
+    for (side, expected) in [(32, [512, 4, 4]), (64, [512, 4, 4]), (96, [512, 12, 12])] {
+        let (_vs, model) = build(named("vgg8").as_ref(), [3, side, side], 10);
+        assert_eq!(model.signature().tap("stage4").unwrap().shape.sizes(), expected);
+    }
     let narrow = refusal(named("vgg8").as_ref(), [3, 64, 15], 10);
     assert!(narrow.starts_with("vgg8: the network halves its input 4 times and needs"), "{narrow}");
     let (_vs, model) = build(named("vgg8").as_ref(), [3, 64, 64], 10);
@@ -431,10 +434,10 @@ fn impossible_sizes_and_settings_are_refused_with_the_numbers() {
     let resnet20 = named("resnet20");
     let small =
         "resnet20: the network halves its input twice and needs at least 1 channel and 4×4 pixels; the view has ";
-    let refuses = |input, classes| refusal(resnet20.as_ref(), input, classes);
-    assert_eq!(refuses([3, 32, 3], 10), format!("{small}3 channels and 32×3 pixels"));
-    assert_eq!(refuses([0, 32, 32], 10), format!("{small}0 channels and 32×32 pixels"));
-    assert_eq!(refuses([3, 32, 32], 0), "resnet20: the network needs at least 1 class, not 0");
+    assert_eq!(refusal(resnet20.as_ref(), [3, 32, 3], 10), format!("{small}3 channels and 32×3 pixels"));
+    assert_eq!(refusal(resnet20.as_ref(), [0, 32, 32], 10), format!("{small}0 channels and 32×32 pixels"));
+    let message = refusal(resnet20.as_ref(), [3, 32, 32], 0);
+    assert_eq!(message, "resnet20: the network needs at least 1 class, not 0");
     for (kind, halvings, least) in [
         ("wrn_16_1", "twice", 4),
         ("vgg8", "3 times", 8),

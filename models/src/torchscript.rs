@@ -85,8 +85,8 @@ impl TorchScript {
             return Err(Error::plan("`outputs` must have `logits` once"));
         }
         std::fs::metadata(path).map_err(Error::io("read", path))?;
-        let unreadable = |e| Error::data(path, format!("not a TorchScript file: {}", first_line(&e)));
-        let mut module = CModule::load_on_device(path, device).map_err(unreadable)?;
+        let mut module = CModule::load_on_device(path, device)
+            .map_err(|error| Error::data(path, format!("not a TorchScript file: {}", first_line(&error))))?;
         module.f_set_eval()?;
         let parameters = module.named_parameters()?;
         if let Some((name, t)) = parameters.iter().find(|(_, t)| t.kind() != Kind::Float) {

@@ -53,21 +53,22 @@ const LARGE: i64 = 64;
 struct Vgg([usize; 5]);
 
 impl Vgg {
+    fn block(&self, path: &nn::Path<'_>, draft: &mut Draft, i: usize) -> Vec<ConvBn> {
+        let path = path / format!("block{i}");
+        let conv = Conv { bias: Some(Start::Zero), ..Conv::new(WIDTHS[i], 3) };
+        // Convolution, BatchNorm and ReLU are numbered through; the ReLU has no parameters.
+        (0..self.0[i]).map(|j| draft.conv_bn(&path / (3 * j), &path / (3 * j + 1), conv)).collect()
+    }
+
     fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<ConvBn>> {
         let large = spec.input[1] == LARGE;
         let mut draft = Draft::new(spec, if large { 4 } else { 3 })?;
-        let block = |draft: &mut Draft, i: usize| -> Vec<ConvBn> {
-            let path = path / format!("block{i}");
-            let conv = Conv { bias: Some(Start::Zero), ..Conv::new(WIDTHS[i], 3) };
-            // Convolution, BatchNorm and ReLU are numbered through; the ReLU has no parameters.
-            (0..self.0[i]).map(|j| draft.conv_bn(&path / (3 * j), &path / (3 * j + 1), conv)).collect()
-        };
-        let blocks = block(&mut draft, 0);
+        let blocks = self.block(path, &mut draft, 0);
         let stem = Stage::new(&mut draft, STEM, &["block0"], None, blocks);
         let stages = (1..5).map(|i| {
             let pools = i < 4 || large;
             let pool = pools.then(|| draft.pool(Window { kernel: 2, stride: 2, padding: 0 }));
-            let blocks = block(&mut draft, i);
+            let blocks = self.block(path, &mut draft, i);
             Stage::new(&mut draft, STAGES[i - 1], &[&format!("block{i}")], pool, blocks)
         });
         let stages = stages.collect();

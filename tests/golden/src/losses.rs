@@ -192,9 +192,10 @@ impl NegativeSamplerConfig for Prescribed {
 
 impl NegativeSampler for Prescribed {
     fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
-        let arange = |n| Tensor::arange(n, (Kind::Int64, draw.device));
-        let anchors = arange(draw.rows.len() as i64).unsqueeze(1) * 5;
-        let rows = (anchors + arange(self.count) * 11 + (3 * self.step + 1)).remainder(self.samples);
+        let [anchors, negatives] =
+            [draw.rows.len() as i64, self.count].map(|n| Tensor::arange(n, (Kind::Int64, draw.device)));
+        let rows = anchors.unsqueeze(1) * 5 + negatives * 11 + (3 * self.step + 1);
+        let rows = rows.remainder(self.samples);
         self.step += 1;
         Ok(Negatives::Rows(rows))
     }
@@ -291,10 +292,10 @@ impl CrdSequence {
         loss.backward();
         crd.after_step(&step)?;
 
-        let what = |part: &str| format!("{kind:?}, step {}, {part}", golden.step);
-        let mut all = vec![scalar(what("loss"), &loss, golden.loss)];
+        let what = format!("{kind:?}, step {}", golden.step);
+        let mut all = vec![scalar(format!("{what}, loss"), &loss, golden.loss)];
         for (name, z) in [("z_v1", golden.z_v1), ("z_v2", golden.z_v2)] {
-            all.push(scalar(what(name), variable(variables, name)?, z));
+            all.push(scalar(format!("{what}, {name}"), variable(variables, name)?, z));
         }
         let name = format!("{}.step{}.s", self.tag, golden.step);
         all.extend(deviations(&name, &name, &input.grad(), &golden.grad_s, 0.0)?);

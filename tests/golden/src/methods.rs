@@ -91,25 +91,26 @@ pub struct Compared {
 /// # Errors
 /// If one is damaged.
 pub fn settings() -> Result<Vec<MethodSetting>> {
-    let read = |(name, text): (&str, &str)| {
+    let mut settings = Vec::new();
+    for (name, text) in FILES {
         let file: MethodFile = serde_json::from_str(text).map_err(|e| Error::run(format!("golden/{name}: {e}")))?;
-        Ok(file.losses)
-    };
-    Ok(FILES.into_iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        settings.extend(file.losses);
+    }
+    Ok(settings)
 }
 
 /// A network whose taps have these shapes: the stem first, the pooled vector last.
 fn signature(shapes: &[Vec<i64>], classes: i64) -> Result<Signature> {
-    let tap = |(i, shape): (usize, &Vec<i64>)| {
+    let mut taps = Vec::new();
+    for (i, shape) in shapes.iter().enumerate() {
         let name = match i {
             0 => "stem".to_owned(),
             i if i + 1 == shapes.len() => "pooled".to_owned(),
             i => format!("stage{i}"),
         };
         let shape = TapShape::of(shape).ok_or_else(|| Error::run(format!("{name}: no tap is {shape:?}")))?;
-        Ok(TapInfo { pre_activation: shape.is_map(), ..TapInfo::new(&name, shape) })
-    };
-    let taps = shapes.iter().enumerate().map(tap).collect::<Result<Vec<_>>>()?;
+        taps.push(TapInfo { pre_activation: shape.is_map(), ..TapInfo::new(&name, shape) });
+    }
     Ok(Signature::new(&ModelSpec { input: [3, 32, 32], classes }, taps, Vec::new()))
 }
 
