@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::compare::{AccuracyChoice, CompareConfig};
 use super::fault::Fault;
-use super::method::TermConfig;
 use super::probe::{ProbeConfig, ProbeTrainConfig};
 use super::teacher::{NetworkConfig, TeacherConfig};
 use super::train::TrainConfig;
@@ -18,31 +17,32 @@ impl Experiment {
     /// # Errors
     /// With the key at fault and the remedy.
     pub fn check(&self) -> Result<(), Fault> {
-        let fault = |key: &str, message: String| Err(Fault::new(key.to_owned(), message));
         if self.format != FORMAT {
             let message =
                 format!("format {} is not known to this version of Limbeck, which reads format {FORMAT}", self.format);
-            return fault("format", message);
+            return Fault::refuse("", "format", message);
         }
         if self.name.is_empty() || self.name.contains(['/', '\\', '\0']) || self.name.starts_with('.') {
-            return fault("name", "the name must be usable as the name of a folder".to_owned());
+            return Fault::refuse("", "name", "the name must be usable as the name of a folder".to_owned());
         }
         if self.name == "teachers" {
-            return fault(
+            return Fault::refuse(
+                "",
                 "name",
                 "the folder `teachers` is where trained teachers are kept: choose another name".to_owned(),
             );
         }
         if let Some(threads) = self.threads.filter(|threads| !(1..=1024).contains(threads)) {
-            return fault("threads", format!("threads must be between 1 and 1024, not {threads}"));
+            return Fault::refuse("", "threads", format!("threads must be between 1 and 1024, not {threads}"));
         }
         if !(1..=1024).contains(&self.lanes) {
-            return fault("lanes", format!("lanes must be between 1 and 1024, not {}", self.lanes));
+            return Fault::refuse("", "lanes", format!("lanes must be between 1 and 1024, not {}", self.lanes));
         }
         self.train.check("train")?;
         if self.student.model.file().is_some() {
             let kind = self.student.model.typetag_name();
-            return fault(
+            return Fault::refuse(
+                "",
                 "student.model",
                 format!("a network of kind `{kind}` is frozen and only teaches: choose another"),
             );
@@ -59,7 +59,7 @@ impl Experiment {
         for (name, probe) in &self.probe {
             let key = format!("probe.{name}");
             if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
-                return fault(&key, "the name must be usable as that of a folder".to_owned());
+                return Fault::refuse("", &key, "the name must be usable as that of a folder".to_owned());
             }
             probe.check(&key)?;
         }
@@ -68,30 +68,37 @@ impl Experiment {
 
     fn check_compare(&self) -> Result<(), Fault> {
         let CompareConfig { methods, seeds, baseline, accuracy } = &self.compare;
-        let fault = |key: &str, message: String| Err(Fault::new(format!("compare.{key}"), message));
         if methods.is_empty() {
-            return fault("methods", "there is no method to compare: methods = [\"NAME\", …]".to_owned());
+            return Fault::refuse(
+                "compare",
+                "methods",
+                "there is no method to compare: methods = [\"NAME\", …]".to_owned(),
+            );
         }
         if seeds.is_empty() {
-            return fault("seeds", "there is no seed: give at least one".to_owned());
+            return Fault::refuse("compare", "seeds", "there is no seed: give at least one".to_owned());
         }
         for (key, twice) in [("methods", repeated(methods)), ("seeds", repeated(seeds))] {
             if let Some((i, value)) = twice {
-                return fault(&format!("{key}[{i}]"), format!("{value} is named twice"));
+                return Fault::refuse("compare", &format!("{key}[{i}]"), format!("{value} is named twice"));
             }
         }
         for (i, name) in methods.iter().enumerate() {
             if let Err(error) = self.method(name) {
-                return fault(&format!("methods[{i}]"), error.to_string());
+                return Fault::refuse("compare", &format!("methods[{i}]"), error.to_string());
             }
             self.check_method(name)?;
         }
         if let Some(baseline) = baseline.as_ref().filter(|baseline| !methods.contains(baseline)) {
-            return fault("baseline", format!("the baseline `{baseline}` is not among compare.methods"));
+            return Fault::refuse(
+                "compare",
+                "baseline",
+                format!("the baseline `{baseline}` is not among compare.methods"),
+            );
         }
         if *accuracy == AccuracyChoice::BestOnValidation && self.validation == 0 {
             let message = "\"best_on_validation\" needs `validation`, the number of samples to hold out".to_owned();
-            return fault("accuracy", message);
+            return Fault::refuse("compare", "accuracy", message);
         }
         Ok(())
     }
@@ -100,12 +107,15 @@ impl Experiment {
     fn check_combination(&self, name: &str, combination: &Combination) -> Result<(), Fault> {
         let Combination { kind, teachers, weights } = combination;
         let key = format!("teacher.{name}.combine");
-        let fault = |key: String, message: String| Err(Fault::new(key, message));
         if teachers.is_empty() {
-            return fault(format!("{key}.teachers"), "there is nothing to combine: name the teachers".to_owned());
+            return Fault::refuse(&key, "teachers", "there is nothing to combine: name the teachers".to_owned());
         }
         if let Some((i, member)) = repeated(teachers) {
-            return fault(format!("{key}.teachers[{i}]"), format!("{member} is named twice: give it a larger weight"));
+            return Fault::refuse(
+                &key,
+                &format!("teachers[{i}]"),
+                format!("{member} is named twice: give it a larger weight"),
+            );
         }
         for (i, member) in teachers.iter().enumerate() {
             let message = match self.teacher.get(member) {
@@ -117,24 +127,25 @@ impl Experiment {
                 }
                 None => self.no_teacher(member),
             };
-            return fault(format!("{key}.teachers[{i}]"), message);
+            return Fault::refuse(&key, &format!("teachers[{i}]"), message);
         }
         let Some(weights) = weights else { return Ok(()) };
         if *kind == Combining::Confidence {
             let message = "the weights are the members' own confidence, sample by sample: remove `weights`".to_owned();
-            return fault(format!("{key}.weights"), message);
+            return Fault::refuse(&key, "weights", message);
         }
         if weights.len() != teachers.len() {
             let (given, wanted) = (weights.len(), teachers.len());
-            return fault(
-                format!("{key}.weights"),
+            return Fault::refuse(
+                &key,
+                "weights",
                 format!("there must be a weight for each teacher, {wanted}, not {given}"),
             );
         }
         match weights.iter().enumerate().find(|(_, weight)| !(**weight > 0.0 && weight.is_finite())) {
             None => Ok(()),
             Some((i, weight)) => {
-                fault(format!("{key}.weights[{i}]"), format!("a weight must be positive, not {weight}"))
+                Fault::refuse(&key, &format!("weights[{i}]"), format!("a weight must be positive, not {weight}"))
             }
         }
     }
@@ -146,17 +157,20 @@ impl Experiment {
 
     fn check_method(&self, name: &str) -> Result<(), Fault> {
         let table = format!("method.{name}");
-        let fault = |key: &str, message: String| Err(Fault::new(format!("{table}.{key}"), message));
         let method = self.method(name).map_err(|e| Fault::new(table.clone(), e.to_string()))?;
         if !(method.cross_entropy >= 0.0 && method.cross_entropy.is_finite()) {
-            return fault("cross_entropy", format!("cross_entropy must not be negative, not {}", method.cross_entropy));
+            return Fault::refuse(
+                &table,
+                "cross_entropy",
+                format!("cross_entropy must not be negative, not {}", method.cross_entropy),
+            );
         }
         if method.cross_entropy == 0.0 && method.terms.is_empty() {
             let message = format!("method `{name}` has nothing to minimise: no cross_entropy and no terms");
             return Err(Fault::new(table, message));
         }
-        let end = |term: &TermConfig| term.schedule.as_ref().and_then(|schedule| schedule.to);
-        let ends: Option<Vec<u64>> = method.terms.iter().map(end).collect();
+        let ends = method.terms.iter().map(|term| term.schedule.as_ref().and_then(|schedule| schedule.to));
+        let ends: Option<Vec<u64>> = ends.collect();
         if let Some(last) = ends.and_then(|ends| ends.into_iter().max()).filter(|last| *last < self.train.epochs)
             && method.cross_entropy == 0.0
         {
@@ -164,29 +178,37 @@ impl Experiment {
             return Err(Fault::new(table, message));
         }
         for (i, term) in method.terms.iter().enumerate() {
-            let key = |name: &str| format!("terms[{i}]{name}");
+            let key = format!("terms[{i}]");
             if !term.weight.is_finite() {
-                return fault(&key(".weight"), format!("the weight must be finite, not {}", term.weight));
+                return Fault::refuse(
+                    &table,
+                    &format!("{key}.weight"),
+                    format!("the weight must be finite, not {}", term.weight),
+                );
             }
             if let Some(schedule) = &term.schedule {
-                schedule.check(&format!("{table}.{}", key(".schedule")), self.train.epochs)?;
+                schedule.check(&format!("{table}.{key}.schedule"), self.train.epochs)?;
             }
             if self.teacher.is_empty() {
                 let message =
                     format!("method `{name}` needs a teacher, and the experiment has none: add a table [teacher.NAME]");
-                return fault(&key(""), message);
+                return Fault::refuse(&table, &key, message);
             }
             for (j, teacher) in term.teachers.iter().flatten().enumerate() {
                 if !self.teacher.contains_key(teacher) {
-                    return fault(&key(&format!(".teachers[{j}]")), self.no_teacher(teacher));
+                    return Fault::refuse(&table, &format!("{key}.teachers[{j}]"), self.no_teacher(teacher));
                 }
             }
             if let Some((j, twice)) = term.teachers.as_deref().and_then(repeated) {
                 let message = format!("{twice} is named twice: give the term a larger weight");
-                return fault(&key(&format!(".teachers[{j}]")), message);
+                return Fault::refuse(&table, &format!("{key}.teachers[{j}]"), message);
             }
             if term.teachers.as_ref().is_some_and(Vec::is_empty) {
-                return fault(&key(".teachers"), "the list is empty: leave it out to use every teacher".to_owned());
+                return Fault::refuse(
+                    &table,
+                    &format!("{key}.teachers"),
+                    "the list is empty: leave it out to use every teacher".to_owned(),
+                );
             }
         }
         Ok(())

@@ -13,4 +13,10 @@ impl Fault {
     pub(crate) fn new(key: String, message: String) -> Self {
         Fault { key, message }
     }
+
+    /// The refusal of the value `name` in a table; the whole file is the table of no name.
+    pub(super) fn refuse<T>(table: &str, name: &str, message: String) -> Result<T, Fault> {
+        let key = if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };
+        Err(Fault::new(key, message))
+    }
 }

@@ -51,15 +51,21 @@ impl TermSchedule {
 
     /// Checks the epochs against the length of training; `key` is the table that this is.
     pub(super) fn check(&self, key: &str, epochs: u64) -> Result<(), Fault> {
-        let fault = |name: &str, message: String| Err(Fault::new(format!("{key}.{name}"), message));
         if !(1..=epochs).contains(&self.from) {
-            return fault("from", format!("from must be between 1 and epochs ({epochs}), not {}", self.from));
+            return Fault::refuse(
+                key,
+                "from",
+                format!("from must be between 1 and epochs ({epochs}), not {}", self.from),
+            );
         }
         match self.to {
-            Some(to) if !(self.from..=epochs).contains(&to) => {
-                fault("to", format!("to must be between from ({}) and epochs ({epochs}), not {to}", self.from))
-            }
-            None if self.cooldown_epochs > epochs => fault(
+            Some(to) if !(self.from..=epochs).contains(&to) => Fault::refuse(
+                key,
+                "to",
+                format!("to must be between from ({}) and epochs ({epochs}), not {to}", self.from),
+            ),
+            None if self.cooldown_epochs > epochs => Fault::refuse(
+                key,
                 "cooldown_epochs",
                 format!("cooldown_epochs must be at most epochs ({epochs}), not {}", self.cooldown_epochs),
             ),

@@ -83,7 +83,6 @@ impl TrainConfig {
     /// # Errors
     /// With the key and its range.
     pub fn check(&self, key: &str) -> Result<(), Fault> {
-        let fault = |name: &str, message: String| Err(Fault::new(format!("{key}.{name}"), message));
         let counts = [
             ("epochs", self.epochs, 1, 1_000_000),
             ("batch", self.batch as u64, 1, 1 << 20),
@@ -97,37 +96,45 @@ impl TrainConfig {
         {
             let range =
                 if *most == u64::MAX { format!("at least {least}") } else { format!("between {least} and {most}") };
-            return fault(name, format!("{name} must be {range}, not {value}"));
+            return Fault::refuse(key, name, format!("{name} must be {range}, not {value}"));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return fault("learning_rate", format!("learning_rate must be positive, not {}", self.learning_rate));
+            return Fault::refuse(
+                key,
+                "learning_rate",
+                format!("learning_rate must be positive, not {}", self.learning_rate),
+            );
         }
         if !(self.warmup_epochs >= 0.0 && self.warmup_epochs <= self.epochs as f64) {
             let message =
                 format!("warmup_epochs must be between 0 and epochs ({}), not {}", self.epochs, self.warmup_epochs);
-            return fault("warmup_epochs", message);
+            return Fault::refuse(key, "warmup_epochs", message);
         }
         if let Some((group, factor)) = self.rates.iter().find(|(_, factor)| !(**factor >= 0.0 && factor.is_finite())) {
-            return fault(&format!("rates.{group}"), format!("a factor must not be negative, not {factor}"));
+            return Fault::refuse(
+                key,
+                &format!("rates.{group}"),
+                format!("a factor must not be negative, not {factor}"),
+            );
         }
         if let Some(norm) = self.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
-            return fault("clip_norm", format!("clip_norm must be positive, not {norm}"));
+            return Fault::refuse(key, "clip_norm", format!("clip_norm must be positive, not {norm}"));
         }
         if let Some(Err(error)) = self.average.map(|average| average.check()) {
-            return fault("average.decay", error.to_string());
+            return Fault::refuse(key, "average.decay", error.to_string());
         }
         if let Err(error) = self.schedule.check(self.epochs) {
-            return fault("schedule", error.to_string());
+            return Fault::refuse(key, "schedule", error.to_string());
         }
         let parameters = tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu));
         let mut optimizer = match self.optimizer.build(&parameters) {
-            Err(error) => return fault("optimizer", error.to_string()),
+            Err(error) => return Fault::refuse(key, "optimizer", error.to_string()),
             Ok(optimizer) => optimizer,
         };
         if self.no_decay
             && let Err(error) = optimizer.decay_only(&parameters)
         {
-            return fault("no_decay", error.to_string());
+            return Fault::refuse(key, "no_decay", error.to_string());
         }
         Ok(())
     }
