@@ -45,8 +45,10 @@ fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (Teacher, Te
 /// The combined teachers whose members can all be asked.
 fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (CombinedTeacher, TeacherRecord)> {
     let networks: Vec<&str> = asked(config).map(|(teacher, _)| teacher.name.as_str()).collect();
-    let is_asked = move |name: &String| networks.contains(&name.as_str());
-    config.combined.iter().filter(move |(teacher, _)| teacher.combination.teachers.iter().all(&is_asked))
+    config
+        .combined
+        .iter()
+        .filter(move |(teacher, _)| teacher.combination.teachers.iter().all(|name| networks.contains(&name.as_str())))
 }
 
 /// A teacher's logits of the whole test split.
@@ -93,16 +95,21 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     let mut taught: Vec<Taught<'_>> =
         networks.map(|((_, record), logits)| Taught { record, logits: logits.all() }).collect();
     for (teacher, record) in together(config) {
-        let of_member = |name: &str| taught.iter().find(|taught| taught.record.name == name);
-        let logits = teacher.logits(|name| of_member(name).map(|taught| &taught.logits))?;
+        let logits = teacher.logits(|name| {
+            let member = taught.iter().find(|taught| taught.record.name == name)?;
+            Some(&member.logits)
+        })?;
         taught.push(Taught { record, logits });
     }
     let truth = match info.measure {
         Measure::Top1 => Truth::Labels(Tensor::from_slice(&info.test_labels)),
         Measure::MeanAveragePrecision => Truth::Sets(targets.all()),
     };
-    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught, &truth));
-    Ok(students.iter().zip(seen).map(findings).collect())
+    let mut findings = Vec::new();
+    for (student, seen) in students.iter().zip(seen) {
+        findings.push(catch(|| seen?.findings(config, student, &taught, &truth)));
+    }
+    Ok(findings)
 }
 
 /// What is right on the test split.
@@ -234,22 +241,28 @@ fn classes(names: &[String], truth: &Truth, logits: &Tensor) -> Result<Vec<Class
         Truth::Sets(targets) => return precisions(names, targets, logits),
     };
     let guesses: Vec<i64> = Vec::try_from(logits.argmax(1, false))?;
-    let class = |(label, name): (i64, &String)| {
-        let of_class = labels.iter().zip(&guesses).filter(|(known, _)| **known == label);
-        let (samples, right) =
-            of_class.fold((0, 0), |(samples, right), (_, guess)| (samples + 1, right + usize::from(*guess == label)));
-        ClassAccuracy { name: name.clone(), samples, right: Some(right), average_precision: None }
-    };
-    Ok((0..).zip(names).map(class).collect())
+    let mut classes = Vec::new();
+    for (label, name) in (0..).zip(names) {
+        let (mut samples, mut right) = (0, 0);
+        for (_, guess) in labels.iter().zip(&guesses).filter(|(known, _)| **known == label) {
+            samples += 1;
+            right += usize::from(*guess == label);
+        }
+        classes.push(ClassAccuracy { name: name.clone(), samples, right: Some(right), average_precision: None });
+    }
+    Ok(classes)
 }
 
 fn precisions(names: &[String], targets: &Tensor, logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
     let samples: Vec<f64> = Vec::try_from(targets.sum_dim_intlist([0_i64].as_slice(), false, Kind::Double))?;
-    let class = |((name, samples), found): ((&String, f64), Option<f64>)| ClassAccuracy {
-        name: name.clone(),
-        samples: samples as usize,
-        right: None,
-        average_precision: found.map(|share| 100.0 * share),
-    };
-    Ok(names.iter().zip(samples).zip(average_precisions(logits, targets)?).map(class).collect())
+    let mut classes = Vec::new();
+    for ((name, samples), found) in names.iter().zip(samples).zip(average_precisions(logits, targets)?) {
+        classes.push(ClassAccuracy {
+            name: name.clone(),
+            samples: samples as usize,
+            right: None,
+            average_precision: found.map(|share| 100.0 * share),
+        });
+    }
+    Ok(classes)
 }
