@@ -85,7 +85,7 @@ def kill_and_resume(program, file, out):
 
 def run(program, folder, quickstart):
     program = str(Path(program).resolve())
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     images(folder / "images")
     runs = folder / "runs"
     files = [HERE / f"{name}.toml" for name in EXPERIMENTS]
