@@ -20,7 +20,7 @@ const VALUES: usize = 1 << 20;
 const RANK: usize = 64;
 
 /// What is wrong with a pickle, as a fragment of a message.
-pub(super) type Fault = String;
+pub(super) type Reason = String;
 
 /// A value: small, and a number where it is anything with content.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,7 +135,7 @@ impl<'a> Pickle<'a> {
 ///
 /// # Errors
 /// If it is cut off, malformed or too large, or asks for anything that is neither a tensor nor a plain value.
-pub(super) fn read(bytes: &[u8], start: usize) -> Result<Pickle<'_>, Fault> {
+pub(super) fn read(bytes: &[u8], start: usize) -> Result<Pickle<'_>, Reason> {
     let mut machine = Machine { bytes, at: start, ..Machine::default() };
     loop {
         let at = machine.at;
@@ -165,7 +165,7 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Carries out one instruction; the last one gives the result.
-    fn step(&mut self) -> Result<Option<Value<'a>>, Fault> {
+    fn step(&mut self) -> Result<Option<Value<'a>>, Reason> {
         let [instruction] = self.array()?;
         match instruction {
             b'.' => return self.pop().map(Some),
@@ -293,12 +293,12 @@ impl<'a> Machine<'a> {
     }
 
     /// Accounts for `count` more values.
-    fn charge(&mut self, count: usize) -> Result<(), Fault> {
+    fn charge(&mut self, count: usize) -> Result<(), Reason> {
         self.spent = self.spent.saturating_add(count);
         if self.spent > VALUES { Err(too_large()) } else { Ok(()) }
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Reason> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let Some(taken) = rest.get(..length) else {
             return Err(format!("it ends there: {length} bytes are wanted and {} are left", rest.len()));
@@ -307,21 +307,21 @@ impl<'a> Machine<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Reason> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
     }
 
     /// A length of `N` bytes.
-    fn length<const N: usize>(&mut self) -> Result<usize, Fault> {
+    fn length<const N: usize>(&mut self) -> Result<usize, Reason> {
         let mut array = [0; 8];
         array[..N].copy_from_slice(self.take(N)?);
         usize::try_from(u64::from_le_bytes(array)).map_err(|_| "a length is beyond all memory".to_owned())
     }
 
     /// The rest of the line, without its end.
-    fn line(&mut self) -> Result<&'a str, Fault> {
+    fn line(&mut self) -> Result<&'a str, Reason> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
             return Err("it ends within a name".to_owned());
@@ -331,33 +331,33 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(line).map_err(|_| "a name is not UTF-8".to_owned())
     }
 
-    fn protocol(&mut self) -> Result<(), Fault> {
+    fn protocol(&mut self) -> Result<(), Reason> {
         match self.array()? {
             [0..=5] => Ok(()),
             [other] => Err(format!("protocol {other} is not known; this reads 1 to 5")),
         }
     }
 
-    fn push(&mut self, value: Value<'a>) -> Result<(), Fault> {
+    fn push(&mut self, value: Value<'a>) -> Result<(), Reason> {
         self.charge(1)?;
         self.stack.push(value);
         Ok(())
     }
 
-    fn push_node(&mut self, node: Node<'a>) -> Result<(), Fault> {
+    fn push_node(&mut self, node: Node<'a>) -> Result<(), Reason> {
         self.push(Value::Node(self.nodes.len()))?;
         self.nodes.push(node);
         Ok(())
     }
 
-    fn text<const N: usize>(&mut self) -> Result<(), Fault> {
+    fn text<const N: usize>(&mut self) -> Result<(), Reason> {
         let length = self.length::<N>()?;
         let text = std::str::from_utf8(self.take(length)?).map_err(|_| "a text is not UTF-8")?;
         self.push(Value::Text(text))
     }
 
     /// Bytes; the texts of Python 2 come as bytes too.
-    fn byte_string<const N: usize>(&mut self) -> Result<(), Fault> {
+    fn byte_string<const N: usize>(&mut self) -> Result<(), Reason> {
         let length = self.length::<N>()?;
         let bytes = self.take(length)?;
         self.push(std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text))
@@ -368,18 +368,18 @@ impl<'a> Machine<'a> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn top(&self) -> Result<Value<'a>, Fault> {
+    fn top(&self) -> Result<Value<'a>, Reason> {
         self.stack[self.floor()..].last().copied().ok_or_else(underflow)
     }
 
-    fn pop(&mut self) -> Result<Value<'a>, Fault> {
+    fn pop(&mut self) -> Result<Value<'a>, Reason> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
     }
 
     /// Takes the last `count` values.
-    fn last(&mut self, count: usize) -> Result<Vec<Value<'a>>, Fault> {
+    fn last(&mut self, count: usize) -> Result<Vec<Value<'a>>, Reason> {
         if self.stack.len() - self.floor() < count {
             return Err(underflow());
         }
@@ -387,32 +387,32 @@ impl<'a> Machine<'a> {
     }
 
     /// Takes the values above the last mark, and the mark.
-    fn group(&mut self) -> Result<Vec<Value<'a>>, Fault> {
+    fn group(&mut self) -> Result<Vec<Value<'a>>, Reason> {
         let mark = self.marks.pop().ok_or_else(|| "a group ends that has not begun".to_owned())?;
         // Not `split_off`, which may hand over the stack's whole capacity.
         Ok(self.stack.drain(mark..).collect())
     }
 
-    fn remember(&mut self, key: u32) -> Result<(), Fault> {
+    fn remember(&mut self, key: u32) -> Result<(), Reason> {
         self.charge(1)?;
         let top = self.top()?;
         self.memo.insert(key, top);
         Ok(())
     }
 
-    fn recall(&mut self, key: u32) -> Result<(), Fault> {
+    fn recall(&mut self, key: u32) -> Result<(), Reason> {
         let value = *self.memo.get(&key).ok_or_else(|| format!("it recalls value {key}, which it never had"))?;
         self.push(value)
     }
 
-    fn top_node(&mut self) -> Result<&mut Node<'a>, Fault> {
+    fn top_node(&mut self) -> Result<&mut Node<'a>, Reason> {
         match self.top()? {
             Value::Node(index) => self.nodes.get_mut(index).ok_or_else(underflow),
             _ => Err("it puts something into a value that is no container".to_owned()),
         }
     }
 
-    fn extend(&mut self, items: Vec<Value<'a>>) -> Result<(), Fault> {
+    fn extend(&mut self, items: Vec<Value<'a>>) -> Result<(), Reason> {
         match self.top_node()? {
             Node::List(list) => list.extend(items),
             _ => return Err("it appends to what is no list".to_owned()),
@@ -420,7 +420,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn insert(&mut self, items: &[Value<'a>]) -> Result<(), Fault> {
+    fn insert(&mut self, items: &[Value<'a>]) -> Result<(), Reason> {
         let items = pairs(items)?;
         match self.top_node()? {
             Node::Dict(dict) => dict.extend(items),
@@ -429,7 +429,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn global(&mut self, module: &str, name: &str) -> Result<(), Fault> {
+    fn global(&mut self, module: &str, name: &str) -> Result<(), Reason> {
         let known = Known::find(module, name).ok_or_else(|| refusal(module, name))?;
         self.push(Value::Known(known))
     }
@@ -446,7 +446,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Calls one of the known names: a plain value is built.
-    fn call(&mut self) -> Result<(), Fault> {
+    fn call(&mut self) -> Result<(), Reason> {
         let [called, arguments] = self.last(2)?[..] else { return Err(underflow()) };
         let Value::Known(known) = called else { return Err("it calls what is no function".to_owned()) };
         let Some(arguments) = self.tuple(arguments) else { return Err("it calls without arguments".to_owned()) };
@@ -485,7 +485,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Python 2 gives an ordered dictionary its items as a list of lists of two.
-    fn ordered_dict(&mut self, items: Value<'a>) -> Result<(), Fault> {
+    fn ordered_dict(&mut self, items: Value<'a>) -> Result<(), Reason> {
         let list = |value: &Value<'a>| match value {
             Value::Node(index) => match self.nodes.get(*index) {
                 Some(Node::List(items) | Node::Tuple(items)) => Some(items),
@@ -504,7 +504,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Attributes: those of a state dict are versions of modules, which nothing here reads.
-    fn set_attributes(&mut self) -> Result<(), Fault> {
+    fn set_attributes(&mut self) -> Result<(), Reason> {
         self.pop()?;
         match self.top_node()? {
             Node::Dict(_) => Ok(()),
@@ -513,7 +513,7 @@ impl<'a> Machine<'a> {
     }
 
     /// `("storage", class, key, location, elements[, view])`: where it was does not matter, it is read into memory.
-    fn storage(&mut self) -> Result<(), Fault> {
+    fn storage(&mut self) -> Result<(), Reason> {
         let id = self.pop()?;
         let fields = self.tuple(id).unwrap_or_default();
         let &[Value::Text("storage"), Value::Known(Known::Storage(kind)), key, _, Value::Int(len), ref view @ ..] =
@@ -544,14 +544,14 @@ impl<'a> Machine<'a> {
         offset: Value<'a>,
         size: Value<'a>,
         stride: Value<'a>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Reason> {
         let view = self.view(storage, offset, size, stride)?;
         self.charge(2 * view.size.len())?;
         self.push_node(Node::Tensor(view))
     }
 
     /// A tensor's place in its storage.
-    fn view(&self, storage: Value<'a>, offset: Value<'a>, size: Value<'a>, stride: Value<'a>) -> Result<View, Fault> {
+    fn view(&self, storage: Value<'a>, offset: Value<'a>, size: Value<'a>, stride: Value<'a>) -> Result<View, Reason> {
         let Some(Node::Storage(storage)) = (match storage {
             Value::Node(index) => self.nodes.get(index),
             _ => None,
@@ -618,7 +618,7 @@ fn integer(bytes: &[u8]) -> Value<'_> {
     Value::Int(i64::from_le_bytes(wide))
 }
 
-fn pairs<'a>(items: &[Value<'a>]) -> Result<Vec<(Value<'a>, Value<'a>)>, Fault> {
+fn pairs<'a>(items: &[Value<'a>]) -> Result<Vec<(Value<'a>, Value<'a>)>, Reason> {
     let (pairs, rest) = items.as_chunks::<2>();
     if rest.is_empty() {
         Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
@@ -627,7 +627,7 @@ fn pairs<'a>(items: &[Value<'a>]) -> Result<Vec<(Value<'a>, Value<'a>)>, Fault> 
     }
 }
 
-fn refusal(module: &str, name: &str) -> Fault {
+fn refusal(module: &str, name: &str) -> Reason {
     let full: String = format!("{module}.{name}").chars().take(100).collect();
     format!(
         "it asks for `{full}`, and nothing but tensors and plain containers is taken from a pickle, since it could run \
@@ -636,10 +636,10 @@ fn refusal(module: &str, name: &str) -> Fault {
     )
 }
 
-fn underflow() -> Fault {
+fn underflow() -> Reason {
     "it takes a value where there is none".to_owned()
 }
 
-fn too_large() -> Fault {
+fn too_large() -> Reason {
     format!("it holds more than {VALUES} values, where a state dict has some thirty for each tensor; save that alone")
 }

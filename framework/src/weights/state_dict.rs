@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::copy::copy_into;
 use super::format::Format;
-use super::pickle::Fault;
+use super::pickle::Reason;
 use super::safetensors::{from_bytes, save};
 use super::torch::{self, Checkpoint};
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ impl StateDict {
     /// # Errors
     /// As for [`StateDict::read`], without those of reading.
     pub fn parse(bytes: &[u8], path: &Path, key: Option<&str>) -> Result<Self> {
-        let fault = |fault: Fault| Error::data(path, printable(&fault));
+        let fault = |fault: Reason| Error::data(path, printable(&fault));
         let checkpoint = Checkpoint::open(bytes).map_err(fault)?;
         if checkpoint.is_none()
             && let Some(what) = foreign(bytes)

@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use tch::{Kind, Tensor};
 
 use super::format::Format;
-use super::pickle::{self, Fault, Node, Pickle, STORAGES, Storage, Value, View};
+use super::pickle::{self, Node, Pickle, Reason, STORAGES, Storage, Value, View};
 use super::safetensors::bytes_of;
 use super::zip::{self, Archive};
 
@@ -54,7 +54,7 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     /// If it is damaged, or holds what is refused.
-    pub fn open(bytes: &'a [u8]) -> Result<Option<Self>, Fault> {
+    pub fn open(bytes: &'a [u8]) -> Result<Option<Self>, Reason> {
         let (format, (pickle, elements)) = if Archive::is_one(bytes) {
             (Format::TorchZip, read_zip(bytes)?)
         } else if is_legacy(bytes) {
@@ -70,7 +70,7 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     /// If there is none, or more than one; the message has what there is.
-    pub fn state_dict(&self, key: Option<&str>) -> Result<(Option<String>, IndexMap<String, Tensor>), Fault> {
+    pub fn state_dict(&self, key: Option<&str>) -> Result<(Option<String>, IndexMap<String, Tensor>), Reason> {
         let (key, entries) = match key {
             Some(key) => {
                 let entries = self.entries(self.descend(key)?);
@@ -81,7 +81,7 @@ impl<'a> Checkpoint<'a> {
         Ok((key, self.tensors(&entries)?))
     }
 
-    fn only_state_dict(&self) -> Result<(Option<String>, Entries<'_, 'a>), Fault> {
+    fn only_state_dict(&self) -> Result<(Option<String>, Entries<'_, 'a>), Reason> {
         if let Ok(entries) = self.entries(self.pickle.root) {
             return Ok((None, entries));
         }
@@ -130,7 +130,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// The value under a dotted key; names may have dots of their own.
-    fn descend(&self, key: &str) -> Result<Value<'a>, Fault> {
+    fn descend(&self, key: &str) -> Result<Value<'a>, Reason> {
         let (mut value, mut rest) = (self.pickle.root, key);
         loop {
             let Some(Node::Dict(dict)) = self.pickle.node(value) else {
@@ -161,7 +161,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// The entries of such a dictionary.
-    fn entries(&self, value: Value<'a>) -> Result<Entries<'_, 'a>, Fault> {
+    fn entries(&self, value: Value<'a>) -> Result<Entries<'_, 'a>, Reason> {
         let Some(Node::Dict(dict)) = self.pickle.node(value) else {
             return Err(format!("it is {}", self.describe(value)));
         };
@@ -179,7 +179,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// The tensors, as views of their storages: what is shared in the file is shared here.
-    fn tensors(&self, entries: &Entries<'_, 'a>) -> Result<IndexMap<String, Tensor>, Fault> {
+    fn tensors(&self, entries: &Entries<'_, 'a>) -> Result<IndexMap<String, Tensor>, Reason> {
         let size = |view: &View| view.elements().saturating_mul(self.storage(view).kind.elt_size_in_bytes() as u64);
         let total = entries.values().fold(0, |total: u64, view| total.saturating_add(size(view)));
         if total > SHARING * self.file_size as u64 {
@@ -209,7 +209,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// A storage as a tensor of one dimension.
-    fn load(&self, index: usize) -> Result<Tensor, Fault> {
+    fn load(&self, index: usize) -> Result<Tensor, Reason> {
         let Storage { kind, len } = self.pickle.storages[index];
         let bytes = self.elements[index];
         if kind == Kind::Bool && bytes.iter().any(|byte| *byte > 1) {
@@ -256,7 +256,7 @@ fn text<'a>(value: &Value<'a>) -> Option<&'a str> {
 /// A pickle and the elements of its storages, in their order.
 type Parts<'a> = (Pickle<'a>, Vec<&'a [u8]>);
 
-fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
+fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, Reason> {
     let archive = Archive::open(bytes)?;
     let folders: Vec<&str> = archive
         .names()
@@ -285,13 +285,13 @@ fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
         }
         Ok(bytes)
     });
-    let elements = elements.collect::<Result<Vec<_>, Fault>>()?;
+    let elements = elements.collect::<Result<Vec<_>, Reason>>()?;
     Ok((pickle, elements))
 }
 
 impl Storage {
     /// In bytes.
-    fn size(self) -> Result<usize, Fault> {
+    fn size(self) -> Result<usize, Reason> {
         self.len
             .checked_mul(self.kind.elt_size_in_bytes())
             .ok_or_else(|| format!("a storage of {} elements is beyond all memory", self.len))
@@ -304,12 +304,12 @@ fn is_legacy(bytes: &[u8]) -> bool {
         && bytes[..bytes.len().min(32)].windows(MAGIC.len()).any(|window| window == MAGIC)
 }
 
-fn read_legacy(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
+fn read_legacy(bytes: &[u8]) -> Result<Parts<'_>, Reason> {
     let mut at = 0;
     let mut next = || {
         let pickle = pickle::read(bytes, at)?;
         at = pickle.end;
-        Ok::<_, Fault>(pickle)
+        Ok::<_, Reason>(pickle)
     };
     let [number, version, system, object, keys] = [next()?, next()?, next()?, next()?, next()?];
     if number.root != Value::Long(&MAGIC) || version.root != Value::Int(LEGACY_VERSION) {
@@ -331,7 +331,7 @@ fn read_elements<'a>(
     mut rest: &'a [u8],
     storages: &IndexMap<&str, Storage>,
     keys: &[Value<'_>],
-) -> Result<Vec<&'a [u8]>, Fault> {
+) -> Result<Vec<&'a [u8]>, Reason> {
     let mut elements = vec![None; storages.len()];
     for key in keys {
         let key = text(key).ok_or_else(|| "a storage's key is no text".to_owned())?;
@@ -351,7 +351,7 @@ fn read_elements<'a>(
     elements.into_iter().enumerate().map(|(index, bytes)| bytes.ok_or_else(|| missing(index))).collect()
 }
 
-fn big_endian() -> Fault {
+fn big_endian() -> Reason {
     "it was written on a machine with the most significant byte first; save it again on another".to_owned()
 }
 
@@ -362,7 +362,7 @@ fn big_endian() -> Fault {
 ///
 /// # Errors
 /// If a tensor is of a kind without a storage class, or all together are beyond 4 GiB.
-pub(super) fn write(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Fault> {
+pub(super) fn write(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Reason> {
     let mut entries = vec![("archive/data.pkl".to_owned(), write_pickle(tensors)?)];
     entries.push(("archive/byteorder".to_owned(), b"little".to_vec()));
     let elements = tensors.values().enumerate().map(|(i, tensor)| (format!("archive/data/{i}"), bytes_of(tensor)));
@@ -372,7 +372,7 @@ pub(super) fn write(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Fault
 }
 
 /// An ordered dictionary of tensors, each alone in its storage.
-fn write_pickle(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Fault> {
+fn write_pickle(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Reason> {
     const EMPTY_DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
     let mut out = [&[0x80, 2], EMPTY_DICT, b"("].concat();
     for (i, (name, tensor)) in tensors.iter().enumerate() {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::pickle::Fault;
+use super::pickle::Reason;
 
 const ENTRY: &[u8] = b"PK\x03\x04";
 const DIRECTORY: &[u8] = b"PK\x01\x02";
@@ -47,7 +47,7 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// If the archive is cut off, contradicts itself, or has encrypted or overlapping entries.
-    pub fn open(bytes: &'a [u8]) -> Result<Self, Fault> {
+    pub fn open(bytes: &'a [u8]) -> Result<Self, Reason> {
         let (count, directory) = find_directory(bytes)?;
         let mut entries = HashMap::new();
         let mut fields = Fields { bytes: directory };
@@ -79,7 +79,7 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// If it is compressed or damaged. A checksum of 0 is one that the writer left out, as PyTorch can be told to.
-    pub fn get(&self, name: &str) -> Result<Option<&'a [u8]>, Fault> {
+    pub fn get(&self, name: &str) -> Result<Option<&'a [u8]>, Reason> {
         let Some(Entry { content, checksum, compressed }) = self.entries.get(name) else { return Ok(None) };
         if *compressed {
             return Err(format!(
@@ -101,32 +101,32 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Reason> {
         let (taken, rest) = self.bytes.split_at_checked(length).ok_or_else(|| "the archive is cut off".to_owned())?;
         self.bytes = rest;
         Ok(taken)
     }
 
-    fn number<const N: usize>(&mut self) -> Result<u64, Fault> {
+    fn number<const N: usize>(&mut self) -> Result<u64, Reason> {
         let mut wide = [0; 8];
         wide[..N].copy_from_slice(self.take(N)?);
         Ok(u64::from_le_bytes(wide))
     }
 
-    fn signature(&mut self, expected: &[u8]) -> Result<(), Fault> {
+    fn signature(&mut self, expected: &[u8]) -> Result<(), Reason> {
         if self.take(4)? == expected { Ok(()) } else { Err("the archive's directory is damaged".to_owned()) }
     }
 }
 
 /// The slice of `length` bytes at `start`.
-fn slice(bytes: &[u8], start: u64, length: u64) -> Result<&[u8], Fault> {
+fn slice(bytes: &[u8], start: u64, length: u64) -> Result<&[u8], Reason> {
     let range =
         start.checked_add(length).and_then(|end| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
     range.and_then(|range| bytes.get(range)).ok_or_else(|| "the archive is cut off".to_owned())
 }
 
 /// How many entries there are, and the bytes that list them.
-fn find_directory(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
+fn find_directory(bytes: &[u8]) -> Result<(u64, &[u8]), Reason> {
     // The record at the end has 22 bytes and a comment, which has no more than 65 535.
     let ends_here = |at: &usize| {
         let record = &bytes[*at..];
@@ -151,7 +151,7 @@ fn find_directory(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
 }
 
 /// The next entry of the directory, and where its content is.
-fn read_entry<'a>(bytes: &'a [u8], fields: &mut Fields<'a>) -> Result<(&'a str, Entry), Fault> {
+fn read_entry<'a>(bytes: &'a [u8], fields: &mut Fields<'a>) -> Result<(&'a str, Entry), Reason> {
     fields.signature(DIRECTORY)?;
     fields.take(4)?;
     let [flags, method] = [fields.number::<2>()?, fields.number::<2>()?];
@@ -187,7 +187,7 @@ fn read_entry<'a>(bytes: &'a [u8], fields: &mut Fields<'a>) -> Result<(&'a str, 
 }
 
 /// The extra field with the values of 64 bits; empty if there is none.
-fn extra_64(extra: &[u8]) -> Result<&[u8], Fault> {
+fn extra_64(extra: &[u8]) -> Result<&[u8], Reason> {
     let mut fields = Fields { bytes: extra };
     while fields.bytes.len() >= 4 {
         let [id, length] = [fields.number::<2>()?, fields.number::<2>()?];
@@ -203,7 +203,7 @@ fn extra_64(extra: &[u8]) -> Result<&[u8], Fault> {
 ///
 /// # Errors
 /// If the archive grows beyond 4 GiB: PyTorch reads larger ones, this does not write them.
-pub(super) fn pack(entries: &[(String, Vec<u8>)]) -> Result<Vec<u8>, Fault> {
+pub(super) fn pack(entries: &[(String, Vec<u8>)]) -> Result<Vec<u8>, Reason> {
     let mut file = Vec::new();
     let mut directory = Vec::new();
     for (name, content) in entries {
@@ -225,7 +225,7 @@ pub(super) fn pack(entries: &[(String, Vec<u8>)]) -> Result<Vec<u8>, Fault> {
 }
 
 /// What an entry and the directory both say of it, from the version that is needed to the length of its name.
-fn facts(content: &[u8], name: &str) -> Result<Vec<u8>, Fault> {
+fn facts(content: &[u8], name: &str) -> Result<Vec<u8>, Reason> {
     let length = narrow::<u32>(content.len())?.to_le_bytes();
     // Names are UTF-8 (bit 11), stored (method 0), of midnight, 1 January 1980.
     let head = [0, 0, 0, 8, 0, 0, 0, 0, 0x21, 0];
@@ -233,6 +233,6 @@ fn facts(content: &[u8], name: &str) -> Result<Vec<u8>, Fault> {
     Ok([&head[..], &checksum, &length, &length, &narrow::<u16>(name.len())?.to_le_bytes()].concat())
 }
 
-fn narrow<T: TryFrom<usize>>(value: usize) -> Result<T, Fault> {
+fn narrow<T: TryFrom<usize>>(value: usize) -> Result<T, Reason> {
     T::try_from(value).map_err(|_| "more than 4 GiB, or 65 535 entries, do not fit into this archive".to_owned())
 }
