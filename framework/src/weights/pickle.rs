@@ -577,11 +577,12 @@ impl<'a> Machine<'a> {
 
     fn integers(&self, value: Value<'a>) -> Option<Vec<i64>> {
         let items = self.tuple(value).filter(|items| items.len() <= RANK)?;
-        let integer = |item: &Value<'a>| match item {
-            Value::Int(n) => Some(*n),
-            _ => None,
-        };
-        items.iter().map(integer).collect()
+        let mut integers = Vec::new();
+        for item in items {
+            let Value::Int(n) = item else { return None };
+            integers.push(*n);
+        }
+        Some(integers)
     }
 }
 

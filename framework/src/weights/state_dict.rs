@@ -156,11 +156,12 @@ impl StateDict {
     /// Sorts by the places of `names`, other names last; BatchNorm's counters follow the variance of their layer, as in
     /// PyTorch's state dicts.
     pub fn sort_like(&mut self, names: &[String]) {
-        let place = |name: &str| names.iter().position(|known| known == name).unwrap_or(names.len());
-        let counted = |name: &str| name.strip_suffix(COUNTER).map(|module| format!("{module}running_var"));
-        self.tensors.sort_by_cached_key(|name, _| match counted(name) {
-            Some(variance) => (place(&variance), true),
-            None => (place(name), false),
+        self.tensors.sort_by_cached_key(|name, _| {
+            // A counter stands behind the variance of its module.
+            let variance = name.strip_suffix(COUNTER).map(|module| format!("{module}running_var"));
+            let stands_by = variance.as_ref().unwrap_or(name);
+            let place = names.iter().position(|known| known == stands_by).unwrap_or(names.len());
+            (place, variance.is_some())
         });
     }
 
@@ -188,9 +189,12 @@ impl StateDict {
     /// # Errors
     /// If they are not the variables' by name and shape: all differences are named, and nothing is copied.
     pub fn copy_into(&self, variables: &[(String, Tensor)]) -> Result<()> {
-        let counts = |name: &str| name.rsplit('.').next() == Some(COUNTER);
-        let read = self.tensors.iter().filter(|(name, _)| !counts(name));
-        let tensors = read.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        let mut tensors = IndexMap::new();
+        for (name, tensor) in &self.tensors {
+            if name.rsplit('.').next() != Some(COUNTER) {
+                tensors.insert(name.clone(), tensor.shallow_clone());
+            }
+        }
         copy_into(variables, &tensors, &self.path)
     }
 }

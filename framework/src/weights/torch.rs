@@ -154,10 +154,11 @@ impl<'a> Checkpoint<'a> {
 
     /// Whether it is a dictionary that holds tensors under names, and nothing else.
     fn is_state_dict(&self, value: Value<'a>) -> bool {
-        let is_entry = |(key, value): &(Value<'a>, Value<'a>)| {
-            text(key).is_some() && matches!(self.pickle.node(*value), Some(Node::Tensor(_)))
-        };
-        matches!(self.pickle.node(value), Some(Node::Dict(dict)) if !dict.is_empty() && dict.iter().all(is_entry))
+        let Some(Node::Dict(dict)) = self.pickle.node(value) else { return false };
+        !dict.is_empty()
+            && dict
+                .iter()
+                .all(|(key, value)| text(key).is_some() && matches!(self.pickle.node(*value), Some(Node::Tensor(_))))
     }
 
     /// The entries of such a dictionary.
@@ -168,20 +169,24 @@ impl<'a> Checkpoint<'a> {
         if dict.is_empty() {
             return Err("it is empty".to_owned());
         }
-        let entry = |(key, value): &(Value<'a>, Value<'a>)| {
+        let mut entries = IndexMap::new();
+        for (key, value) in dict {
             let name = text(key).ok_or_else(|| format!("it has {} for a name", self.describe(*key)))?;
-            match self.pickle.node(*value) {
-                Some(Node::Tensor(view)) => Ok((name, view)),
-                _ => Err(format!("its `{name}` is {}", self.describe(*value))),
-            }
-        };
-        dict.iter().map(entry).collect()
+            let Some(Node::Tensor(view)) = self.pickle.node(*value) else {
+                return Err(format!("its `{name}` is {}", self.describe(*value)));
+            };
+            entries.insert(name, view);
+        }
+        Ok(entries)
     }
 
     /// The tensors, as views of their storages: what is shared in the file is shared here.
     fn tensors(&self, entries: &Entries<'_, 'a>) -> Result<IndexMap<String, Tensor>, Reason> {
-        let size = |view: &View| view.elements().saturating_mul(self.storage(view).kind.elt_size_in_bytes() as u64);
-        let total = entries.values().fold(0, |total: u64, view| total.saturating_add(size(view)));
+        let mut total: u64 = 0;
+        for view in entries.values() {
+            let size = self.storage(view).kind.elt_size_in_bytes() as u64;
+            total = total.saturating_add(view.elements().saturating_mul(size));
+        }
         if total > SHARING * self.file_size as u64 {
             return Err(format!(
                 "its tensors are {total} bytes in a file of {}: they repeat the same elements; save them after `.clone()`",
@@ -347,8 +352,11 @@ fn read_elements<'a>(
         elements[index] = Some(bytes);
         rest = behind;
     }
-    let missing = |index: usize| format!("the elements of storage `{}` are missing", storages.keys()[index]);
-    elements.into_iter().enumerate().map(|(index, bytes)| bytes.ok_or_else(|| missing(index))).collect()
+    let mut all = Vec::new();
+    for (bytes, key) in elements.into_iter().zip(storages.keys()) {
+        all.push(bytes.ok_or_else(|| format!("the elements of storage `{key}` are missing"))?);
+    }
+    Ok(all)
 }
 
 fn big_endian() -> Reason {
