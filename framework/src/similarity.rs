@@ -56,8 +56,8 @@ pub struct Alignment {
 impl Alignment {
     /// Nothing gathered yet.
     pub fn new(device: tch::Device) -> Self {
-        let zero = || Tensor::zeros([] as [i64; 0], (Kind::Double, device));
-        Alignment { cross: zero(), own: [zero(), zero()] }
+        let [cross, first, second] = [(); 3].map(|()| Tensor::zeros([] as [i64; 0], (Kind::Double, device)));
+        Alignment { cross, own: [first, second] }
     }
 
     /// Adds a batch. Batches of fewer than four samples have no unbiased estimate and are passed over.
@@ -88,7 +88,7 @@ impl Alignment {
         let rows: Vec<Vec<f64>> = Vec::try_from(&self.cross / norm)?;
         let mut alignments = Vec::new();
         for row in rows {
-            alignments.push(row.into_iter().map(|value| Some(value).filter(|value| value.is_finite())).collect());
+            alignments.push(row.into_iter().map(|value| value.is_finite().then_some(value)).collect());
         }
         Ok(alignments)
     }
@@ -115,8 +115,8 @@ impl Kernels {
     fn hsic(&self, other: &Kernels) -> Tensor {
         let n = self.0.size()[1] as f64;
         let [ours, theirs] = [self, other].map(|kernels| kernels.0.sum_dim_intlist(2, false, Kind::Double));
-        let [our_total, their_total] = [&ours, &theirs].map(|rows| rows.sum_dim_intlist(1, true, Kind::Double));
         let traces = self.0.flatten(1, 2).matmul(&other.0.flatten(1, 2).tr());
+        let [our_total, their_total] = [&ours, &theirs].map(|rows| rows.sum_dim_intlist(1, true, Kind::Double));
         let totals = our_total.matmul(&their_total.tr()) / ((n - 1.0) * (n - 2.0));
         let mixed = ours.matmul(&theirs.tr()) * (2.0 / (n - 2.0));
         (traces + totals - mixed) / (n * (n - 3.0))

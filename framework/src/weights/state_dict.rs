@@ -7,7 +7,6 @@ use tch::Tensor;
 
 use super::copy::copy_into;
 use super::format::Format;
-use super::pickle::Reason;
 use super::safetensors::{from_bytes, save};
 use super::torch::{self, Checkpoint};
 use crate::error::{Error, Result};
@@ -82,7 +81,7 @@ impl StateDict {
     /// # Errors
     /// As for [`StateDict::read`], without those of reading.
     pub fn parse(bytes: &[u8], path: &Path, key: Option<&str>) -> Result<Self> {
-        let fault = |fault: Reason| Error::data(path, printable(&fault));
+        let fault = |fault: String| Error::data(path, printable(&fault));
         let checkpoint = Checkpoint::open(bytes).map_err(fault)?;
         if checkpoint.is_none()
             && let Some(what) = foreign(bytes)
@@ -157,11 +156,9 @@ impl StateDict {
     /// PyTorch's state dicts.
     pub fn sort_like(&mut self, names: &[String]) {
         self.tensors.sort_by_cached_key(|name, _| {
-            // A counter stands behind the variance of its module.
             let variance = name.strip_suffix(COUNTER).map(|module| format!("{module}running_var"));
-            let stands_by = variance.as_ref().unwrap_or(name);
-            let place = names.iter().position(|known| known == stands_by).unwrap_or(names.len());
-            (place, variance.is_some())
+            let place = names.iter().position(|known| known == variance.as_ref().unwrap_or(name));
+            (place.unwrap_or(names.len()), variance.is_some())
         });
     }
 
@@ -189,12 +186,8 @@ impl StateDict {
     /// # Errors
     /// If they are not the variables' by name and shape: all differences are named, and nothing is copied.
     pub fn copy_into(&self, variables: &[(String, Tensor)]) -> Result<()> {
-        let mut tensors = IndexMap::new();
-        for (name, tensor) in &self.tensors {
-            if name.rsplit('.').next() != Some(COUNTER) {
-                tensors.insert(name.clone(), tensor.shallow_clone());
-            }
-        }
+        let read = self.tensors.iter().filter(|(name, _)| name.rsplit('.').next() != Some(COUNTER));
+        let tensors = read.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         copy_into(variables, &tensors, &self.path)
     }
 }
