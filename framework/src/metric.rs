@@ -1,85 +1,14 @@
 //! Metrics: sums that live on the device and are read once in a while, and whole-split accuracy.
 
-use indexmap::IndexMap;
 use tch::{Device, Kind, Reduction, Tensor, no_grad_guard};
 
 use crate::dataset::{Batch, UNLABELLED};
 use crate::error::{Error, Result};
 use crate::measure::{Accuracy, Measure};
 
-/// Means over an epoch's samples, summed on the device so that no step waits for it.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    names: Vec<String>,
-    /// `[names + 2]`, float64: the sums weighted by samples, then right guesses, then samples.
-    sums: Tensor,
-}
-
-impl Meter {
-    /// Empty: the names come with the first step.
-    pub fn new(device: Device) -> Self {
-        Meter { names: Vec::new(), sums: Tensor::zeros([2], (Kind::Double, device)) }
-    }
-
-    /// A meter as it was saved: `sums` is `[names + 2]`, float64.
-    pub fn restore(names: Vec<String>, sums: &Tensor, device: Device) -> Self {
-        Meter { names, sums: sums.to_device(device) }
-    }
-
-    /// The names and the sums `[names + 2]`: what is saved.
-    pub fn state(&self) -> (&[String], &Tensor) {
-        (&self.names, &self.sums)
-    }
-
-    /// Adds a step: scalars `[]` that are means over the batch, and the number of right guesses, `[]`.
-    ///
-    /// # Errors
-    /// If the names differ from those of the epoch's first step.
-    pub fn add(&mut self, named: &[(String, Tensor)], right: &Tensor, samples: i64) -> Result<()> {
-        let _no_grad = no_grad_guard();
-        if self.names.is_empty() {
-            self.names = named.iter().map(|(name, _)| name.clone()).collect();
-            self.sums = Tensor::zeros([named.len() as i64 + 2], (Kind::Double, self.sums.device()));
-        }
-        if self.names.len() != named.len() || self.names.iter().zip(named).any(|(expected, (name, _))| expected != name)
-        {
-            let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(Error::run(format!(
-                "the terms changed within an epoch: {} became {}",
-                self.names.join(", "),
-                names.join(", ")
-            )));
-        }
-        let options = (Kind::Double, self.sums.device());
-        let mut values: Vec<Tensor> =
-            named.iter().map(|(_, value)| value.detach().to_kind(Kind::Double).reshape([]) * samples as f64).collect();
-        values.push(right.to_kind(Kind::Double).reshape([]));
-        values.push(Tensor::full([] as [i64; 0], samples as f64, options));
-        self.sums = &self.sums + Tensor::stack(&values, 0);
-        Ok(())
-    }
-
-    /// Reads the means from the device: every name, and top-1 in percent.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn read(&self) -> Result<(IndexMap<String, f64>, f64)> {
-        let sums: Vec<f64> = Vec::try_from(&self.sums)?;
-        let [means @ .., right, samples] = sums.as_slice() else { return Ok(Default::default()) };
-        let samples = samples.max(1.0);
-        let means = self.names.iter().cloned().zip(means.iter().map(|sum| sum / samples)).collect();
-        Ok((means, 100.0 * right / samples))
-    }
-
-    /// Starts the next epoch.
-    pub fn clear(&mut self) {
-        *self = Meter::new(self.sums.device());
-    }
-}
-
-/// The number of rows of `logits` `[B, C]` whose largest entry is the label's.
+/// The number of rows of `logits` `[B, C]` whose largest entry is the label's, float32.
 pub(crate) fn right_guesses(logits: &Tensor, labels: &Tensor) -> Tensor {
-    logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64)
+    logits.argmax(1, false).eq_tensor(labels).sum(Kind::Float)
 }
 
 /// The mean cross-entropy of `logits` `[B, C]` with `labels` `[B]`, in nats and in the logits' own precision.
@@ -331,18 +260,6 @@ impl CalibrationMeter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_meter_weighs_batches_by_their_samples() {
-        let mut meter = Meter::new(Device::Cpu);
-        let scalar = |v: f32| Tensor::from(v);
-        meter.add(&[("loss".into(), scalar(1.0))], &Tensor::from(3_i64), 4).unwrap();
-        meter.add(&[("loss".into(), scalar(4.0))], &Tensor::from(0_i64), 2).unwrap();
-        let (means, top1) = meter.read().unwrap();
-        assert_eq!((means["loss"], top1), (2.0, 50.0));
-        let error = meter.add(&[("other".into(), scalar(0.0))], &Tensor::from(0_i64), 1).unwrap_err();
-        assert_eq!(error.to_string(), "the terms changed within an epoch: loss became other");
-    }
 
     #[test]
     fn the_cross_entropy_is_the_mean_over_what_has_a_label() {
