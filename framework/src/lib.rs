@@ -21,6 +21,7 @@ pub mod registry;
 pub mod seed;
 pub mod similarity;
 mod switches;
+pub mod task;
 mod train;
 pub mod weights;
 
@@ -43,8 +44,8 @@ pub mod prelude {
     };
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
-    pub use crate::record::Measure;
     pub use crate::seed::Seed;
+    pub use crate::task::{Classification, Presence, Task, TaskMeter, Truth};
     pub use tch::{Device, Kind, Tensor, nn};
     pub use typetag;
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::contracts::task::Task;
 use crate::critic::CriticConfig;
 use crate::dataset::DatasetConfig;
 use crate::distiller::DistillerConfig;
@@ -39,11 +40,13 @@ pub enum Role {
     Schedule,
     /// An optimiser.
     Optimizer,
+    /// A task: what is learned from the targets of a data set, and how it is judged.
+    Task,
 }
 
 impl Role {
     /// All roles, in the order of listings.
-    pub const ALL: [Role; 8] = [
+    pub const ALL: [Role; 9] = [
         Role::Method,
         Role::Distiller,
         Role::Critic,
@@ -52,6 +55,7 @@ impl Role {
         Role::Dataset,
         Role::Schedule,
         Role::Optimizer,
+        Role::Task,
     ];
 
     /// The role's name in listings and on the command line.
@@ -65,6 +69,7 @@ impl Role {
             Role::Dataset => "dataset",
             Role::Schedule => "schedule",
             Role::Optimizer => "optimizer",
+            Role::Task => "task",
         }
     }
 
@@ -83,7 +88,18 @@ impl Role {
             Role::Dataset => through::<Box<dyn DatasetConfig>>(settings),
             Role::Schedule => through::<Box<dyn ScheduleConfig>>(settings),
             Role::Optimizer => through::<Box<dyn OptimizerConfig>>(settings),
+            Role::Task => of_task(settings),
         }
+    }
+}
+
+/// A task has no settings: data sets say which task they are for, and have what there is to be set.
+fn of_task(settings: toml::Table) -> Result<toml::Table, String> {
+    let name = settings.get("kind").and_then(toml::Value::as_str).unwrap_or_default();
+    <dyn Task>::check_linked(name)?;
+    match settings.keys().find(|key| *key != "kind") {
+        None => Ok(settings),
+        Some(key) => Err(format!("a task has no settings, and it lists `{key}`")),
     }
 }
 
@@ -259,11 +275,23 @@ pub fn check_names() -> Result<()> {
 /// ```
 ///
 /// The role is one of `method`, `distiller`, `critic`, `negatives`, `model`, `dataset`, `schedule`, `optimizer`; the name
-/// is the one that `#[typetag::serde(name = "…")]` gives to the configuration's `impl`. `settings` lists every setting
+/// is the one that `#[typetag::serde(name = "…")]` gives to the configuration's `impl`. A `task "NAME" = VALUE` is named by
+/// [`Task::name`](crate::task::Task::name), and has no settings. `settings` lists every setting
 /// with its default and a comment; a setting without a default is shown with an example value. After it may come
 /// `page: include_str!("FILE.rs")`, the name of the very file: its documentation is then what `limbeck plugins show` says.
 #[macro_export]
 macro_rules! plugin {
+    (
+        task $name:literal = $task:expr, summary: $summary:expr, citation: $citation:expr, settings: $settings:expr
+        $(, page: $page:expr)? $(,)?
+    ) => {
+        $crate::plugin! {
+            task $name, summary: $summary, citation: $citation, settings: $settings $(, page: $page)?
+        }
+        $crate::inventory::submit! {
+            $crate::task::LinkedTask(&$task)
+        }
+    };
     (
         $role:ident $name:literal, summary: $summary:expr, citation: $citation:expr, settings: $settings:expr
         $(, page: $page:expr)? $(,)?
@@ -304,5 +332,8 @@ macro_rules! plugin {
     };
     (@role optimizer) => {
         $crate::registry::Role::Optimizer
+    };
+    (@role task) => {
+        $crate::registry::Role::Task
     };
 }

@@ -89,7 +89,7 @@ impl<'a> Cohort<'a> {
             teachers: &teachers,
             combined: &combined,
             labels: &config.data.labels,
-            measure: config.data.dataset.info().measure,
+            task: config.data.dataset.info().task,
             device: config.device,
             seed: config.seed,
         };

@@ -25,11 +25,11 @@ use super::evaluate::Evaluation;
 use super::stage::{Position, Stage};
 use super::teacher::parameters;
 use super::term::{Term, TermSite, build_terms, check_main_stage, is_within};
+use crate::contracts::task::{Metrics, Task};
 use crate::dataset::Batch;
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo};
 use crate::experiment::TrainConfig;
-use crate::measure::Measure;
 use crate::model::{Features, Lent, Mode, Model, ModelSpec, Signature, TapRef, Taps};
 use crate::optim::{Average, Variable};
 use crate::precision::Precision;
@@ -45,7 +45,7 @@ pub(super) struct Lane {
     pub model_kind: String,
     pub view: String,
     identity: String,
-    measure: Measure,
+    task: &'static dyn Task,
     /// The weight of the loss by the targets.
     cross_entropy: Weight,
     student: Box<dyn Model>,
@@ -112,7 +112,7 @@ impl Lane {
             model_kind: config.student.typetag_name().to_owned(),
             view: config.view.clone(),
             identity: config.identity.clone(),
-            measure: site.measure,
+            task: site.task,
             cross_entropy: Weight::new(config.method.cross_entropy, site.device),
             student,
             precision: config.precision,
@@ -292,7 +292,7 @@ impl Lane {
     /// Means of the epoch so far: every loss, and top-1 where there is one class a sample.
     fn means(&self) -> Result<(IndexMap<String, f64>, Option<f64>)> {
         let (losses, top1) = self.meter.read()?;
-        Ok((losses, (self.measure == Measure::Top1).then_some(top1)))
+        Ok((losses, self.task.one_class().then_some(top1)))
     }
 
     /// The event of a step at which the device is read anyway.
@@ -373,21 +373,12 @@ impl Lane {
             .iter()
             .filter_map(|record| record.test.map(|test| (record, EpochAccuracy { epoch: record.epoch, test })))
             .collect();
-        let best = |score: &dyn Fn(&EpochRecord) -> Option<f64>| {
-            let mut best: Option<(f64, EpochAccuracy)> = None;
-            for (record, accuracy) in &tested {
-                if let Some(value) = score(record)
-                    && best.is_none_or(|(highest, _)| value > highest)
-                {
-                    best = Some((value, *accuracy));
-                }
-            }
-            best.map(|(_, accuracy)| accuracy)
-        };
+        let on_validation = tested.iter().filter_map(|(record, test)| Some((record.validation?, *test)));
+        let on_test = tested.iter().map(|(_, test)| (test.test, *test));
         Some(Accuracies {
             last: tested.last()?.1.test,
-            best_on_validation: best(&|record| record.validation.map(|v| v.score())),
-            best_on_test: best(&|record| record.test.map(|t| t.score()))?,
+            best_on_validation: best(on_validation),
+            best_on_test: best(on_test)?,
         })
     }
 
@@ -397,4 +388,10 @@ impl Lane {
             average.swap(&weights::variables(&self.store));
         }
     }
+}
+
+/// The test accuracy at the epoch whose other measurement is the best, the first of equals.
+fn best(epochs: impl Iterator<Item = (Metrics, EpochAccuracy)>) -> Option<EpochAccuracy> {
+    let best = epochs.reduce(|best, epoch| if epoch.0.is_better_than(&best.0) { epoch } else { best });
+    best.map(|(_, accuracy)| accuracy)
 }

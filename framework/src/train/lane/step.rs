@@ -14,7 +14,7 @@ use crate::dataset::{Batch, Rows};
 use crate::distiller::{Step, TapPairs};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::metric::{loss_by_targets, right_guesses};
+use crate::metric::right_guesses;
 use crate::model::{Features, Mode};
 use crate::optim::{FlatParameters, Progress};
 use crate::seed::Seed;
@@ -254,9 +254,9 @@ impl Lane {
         let mut weighted: Vec<Tensor> = Vec::new();
         let (mut losses, mut metrics) = (Vec::new(), Vec::new());
         if !inputs.is_initial() && !self.cross_entropy.is_zero() {
-            let (name, loss) = loss_by_targets(&features.logits, inputs.shared.batch);
+            let loss = self.task.loss(&features.logits, inputs.shared.batch.truth())?;
             weighted.push(self.cross_entropy.times(&loss));
-            losses.push((name.to_owned(), loss));
+            losses.push((self.task.loss_key().to_owned(), loss));
         }
         for at_work in &inputs.plan.terms {
             let term = &mut self.terms[at_work.index];
@@ -322,7 +322,11 @@ impl Lane {
     ) -> Result<Tensor> {
         self.meter.expect(objective.reported())?;
         self.health.expect(objective.judged(), inputs.step);
-        let right = right_guesses(&features.logits, &inputs.shared.batch.labels);
+        let right = if self.task.one_class() {
+            right_guesses(&features.logits, &inputs.shared.batch.labels)
+        } else {
+            Tensor::zeros([] as [i64; 0], (Kind::Float, self.device))
+        };
         let scalars = Scalars::new(gradient.sum(Kind::Float), objective, right);
         self.meter.add(&scalars.reported(), inputs.shared.rows.len());
         Ok(self.health.check(&scalars.float))
