@@ -239,7 +239,8 @@ fn it_trains_learns_from_a_teacher_and_is_compared_tap_by_tap() {
 
 #[test]
 fn alignment_takes_every_token_and_does_not_ask_how_they_lie() {
-    let tokens = ((Tensor::arange(12 * 5 * 3, (Kind::Double, Device::Cpu)) * 12.9898).sin() * 3.7).sin().view([12, 5, 3]);
+    let tokens =
+        ((Tensor::arange(12 * 5 * 3, (Kind::Double, Device::Cpu)) * 12.9898).sin() * 3.7).sin().view([12, 5, 3]);
     let transposed = tokens.transpose(1, 2).unsqueeze(-1);
     let pooled = tokens.mean_dim([1_i64].as_slice(), false, None::<Kind>);
     let mut sums = Alignment::new(Device::Cpu);
