@@ -16,11 +16,11 @@
 
 use std::collections::BTreeSet;
 
+use limbeck::checks::{not_empty, only_maps, positive};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::conv_reg::ConvReg;
-use crate::tensor::{not_empty, only_maps, positive};
 
 limbeck::plugin! {
     method "ab",

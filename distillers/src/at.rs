@@ -12,10 +12,11 @@
 //! *Taps*: the stages, in pairs by position. *Cost*: O(B · C · H · W) a stage. *State*: none. *Published weight*: 1000,
 //! beside a cross-entropy of 1 (the benchmark of the CRD paper): the method `at`.
 
+use limbeck::checks::{not_empty, only_maps, positive};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{match_heights, normalize, not_empty, only_maps, positive};
+use crate::tensor::{match_heights, normalize};
 
 limbeck::plugin! {
     method "at",

@@ -14,7 +14,6 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::linear;
 
 limbeck::plugin! {
     method "cc",
@@ -65,7 +64,7 @@ impl DistillerConfig for Cc {
         let pair = taps.single()?;
         let embed = |name: &str, shape: &[i64]| {
             let path = params / name;
-            linear(path / "linear", shape.iter().product(), self.embedding_width)
+            nn::linear(path / "linear", shape.iter().product(), self.embedding_width)
         };
         Ok(Box::new(LiveCc {
             embed_student: embed("embed_s", &pair.student_shape),

@@ -13,10 +13,10 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: β = γ = 1, τ = 4 on CIFAR,
 //! beside a cross-entropy of 1: the method `dist`.
 
+use limbeck::checks::{positive, same_classes};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
     method "dist",

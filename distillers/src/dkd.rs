@@ -12,10 +12,11 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: α = 1, β = 8 (6 for WRN and
 //! VGG pairs), T = 4, beside a cross-entropy of 1, with a linear warm-up over 20 epochs: the method `dkd`.
 
+use limbeck::checks::{positive, same_classes};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{kl_divergence, positive, same_classes};
+use crate::tensor::kl_divergence;
 
 limbeck::plugin! {
     method "dkd",

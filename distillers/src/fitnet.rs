@@ -13,11 +13,11 @@
 //! *Taps*: the stage `hint_layer` of both. *Cost*: one convolution. *State*: the regressor. *Published weight*: 100, beside
 //! a cross-entropy of 1: the method `fitnet`.
 
+use limbeck::checks::only_maps;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::conv_reg::ConvReg;
-use crate::tensor::only_maps;
 
 limbeck::plugin! {
     method "fitnet",

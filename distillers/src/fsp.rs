@@ -16,10 +16,11 @@
 
 use std::collections::BTreeSet;
 
+use limbeck::checks::{consecutive, only_maps, same_channels};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{consecutive, match_heights, only_maps};
+use crate::tensor::match_heights;
 
 limbeck::plugin! {
     method "fsp",
@@ -60,17 +61,7 @@ impl Default for Fsp {
 impl DistillerConfig for Fsp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         let taps = consecutive("fsp", only_maps("fsp", site.maps(Form::Output)?)?)?;
-        for pair in &taps.pairs {
-            let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
-            if s != t {
-                return Err(Error::plan(format!(
-                    "fsp needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: choose \
-                     networks of one width, or other taps with `taps`",
-                    pair.student, pair.teacher
-                )));
-            }
-        }
-        Ok(taps)
+        same_channels("fsp", taps)
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {

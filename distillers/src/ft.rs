@@ -17,13 +17,13 @@
 
 use std::collections::BTreeSet;
 
+use limbeck::checks::{not_empty, only_maps, positive};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::nn::{Module, ModuleT};
+use limbeck::nn::{Module, ModuleT};
 use tch::no_grad_guard;
 
-use crate::layers::{batch_norm, conv, conv_transpose};
-use crate::tensor::{last_stages, match_heights, normalize, not_empty, only_maps, positive};
+use crate::tensor::{match_heights, normalize};
 
 limbeck::plugin! {
     method "ft",
@@ -72,7 +72,7 @@ impl Default for Ft {
 #[typetag::serde(name = "ft")]
 impl DistillerConfig for Ft {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        let taps = not_empty("ft", only_maps("ft", last_stages(site)?)?)?;
+        let taps = not_empty("ft", only_maps("ft", site.last_stage()?)?)?;
         taps.single()?;
         Ok(taps)
     }
@@ -91,10 +91,10 @@ impl DistillerConfig for Ft {
         let padded = nn::ConvConfig { padding: 1, ..Default::default() };
         let transposed = nn::ConvTransposeConfig { padding: 1, ..Default::default() };
         let (encoder, decoder) = (&paraphraser / "encoder", &paraphraser / "decoder");
-        let encode = |i: usize, from, to| conv(&encoder / i, from, to, 3, padded);
-        let decode = |i: usize, from, to| conv_transpose(&decoder / i, from, to, 3, transposed);
+        let encode = |i: usize, from, to| nn::conv(&encoder / i, from, to, 3, padded);
+        let decode = |i: usize, from, to| nn::conv_transpose(&decoder / i, from, to, 3, transposed);
         let translate =
-            |i: usize, from, to| (conv(&translator / i, from, to, 3, padded), batch_norm(&translator / (i + 1), to));
+            |i: usize, from, to| (nn::conv(&translator / i, from, to, 3, padded), nn::batch_norm(&translator / (i + 1), to));
         Ok(Box::new(LiveFt {
             config: self.clone(),
             encoder: [encode(0, teacher, teacher), encode(3, teacher, factors), encode(6, factors, factors)],

@@ -13,12 +13,12 @@
 //! *Taps*: the last stage of both. *Cost*: O(B · C² · H · W). *State*: the embedding. *Published weight*: 2.5, beside a
 //! cross-entropy of 1 (CIFAR-100, ResNet-32x4 → ResNet-8x4): the method `ickd`.
 
+use limbeck::checks::{not_empty, only_maps};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::nn::{Module, ModuleT};
+use limbeck::nn::{Module, ModuleT};
 
-use crate::layers::{batch_norm, conv};
-use crate::tensor::{last_stages, normalize, not_empty, only_maps};
+use crate::tensor::normalize;
 
 limbeck::plugin! {
     method "ickd",
@@ -47,7 +47,7 @@ pub struct Ickd {}
 #[typetag::serde(name = "ickd")]
 impl DistillerConfig for Ickd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        not_empty("ickd", only_maps("ickd", last_stages(site)?)?)
+        not_empty("ickd", only_maps("ickd", site.last_stage()?)?)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
@@ -73,7 +73,7 @@ struct Embed {
 impl Embed {
     fn new(path: &nn::Path<'_>, from: i64, to: i64) -> Self {
         let config = nn::ConvConfig { bias: false, ..Default::default() };
-        Embed { conv: conv(path / "conv", from, to, 1, config), bn: batch_norm(path / "bn", to) }
+        Embed { conv: nn::conv(path / "conv", from, to, 1, config), bn: nn::batch_norm(path / "bn", to) }
     }
 }
 

@@ -20,11 +20,11 @@
 //! α = 1.01 beside a cross-entropy of 1, as in its authors' example for WRN-40-2 → WRN-16-2: the method `itrd`. What their
 //! program takes without options is λ_mi = 0.05 and α = 1.5.
 
+use limbeck::checks::{not_empty, positive};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::linear;
-use crate::tensor::{normalize, not_empty, positive};
+use crate::tensor::normalize;
 
 limbeck::plugin! {
     method "itrd",
@@ -83,7 +83,7 @@ impl DistillerConfig for Itrd {
         let width = |shape: &[i64]| shape.iter().product::<i64>();
         let pair = taps.single()?;
         let (from, to) = (width(&pair.student_shape), width(&pair.teacher_shape));
-        let embed = linear(params / "embed", from, to);
+        let embed = nn::linear(params / "embed", from, to);
         Ok(Box::new(LiveItrd { config: self.clone(), embed, same_width: from == to }))
     }
 }

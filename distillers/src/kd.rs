@@ -11,8 +11,11 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 0.9, with a
 //! cross-entropy of 0.1, at T = 4 (the benchmark of the CRD paper): the method `kd`.
 
+use limbeck::checks::{positive, same_classes};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::tensor::kl_divergence;
 
 limbeck::plugin! {
     method "kd",
@@ -52,20 +55,13 @@ impl Default for Kd {
 #[typetag::serde(name = "kd")]
 impl DistillerConfig for Kd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        if site.student.classes != site.teacher.classes {
-            return Err(Error::plan(format!(
-                "kd compares class probabilities, but the student has {} classes and the teacher {}",
-                site.student.classes, site.teacher.classes
-            )));
-        }
+        same_classes("kd", site)?;
         site.one_class("kd compares one distribution over all classes")?;
         site.logits_only()
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return Err(Error::plan(format!("kd: temperature must be positive, not {}", self.temperature)));
-        }
+        positive("kd", "temperature", self.temperature)?;
         Ok(Box::new(LiveKd { temperature: self.temperature }))
     }
 }
@@ -78,9 +74,8 @@ struct LiveKd {
 impl Distiller for LiveKd {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let t = self.temperature;
-        let ln_q_student = (&step.student.logits / t).log_softmax(-1, None);
-        let ln_q_teacher = (&step.teacher.logits / t).log_softmax(-1, None);
-        let kl = (ln_q_teacher.exp() * (&ln_q_teacher - ln_q_student)).sum(None);
+        let [student, teacher] = [step.student, step.teacher].map(|side| (&side.logits / t).log_softmax(-1, None));
+        let kl = kl_divergence(&teacher, &student);
         Ok(Terms::of("kl", kl * (t * t / step.batch() as f64)))
     }
 }

@@ -21,10 +21,11 @@
 //! *Taps*: the stages, with as many channels on both sides. *Cost*: one SVD a sample and stage, by far the slowest method.
 //! *State*: none. *Published weight*: 1, beside a cross-entropy of 1, k = 1: the method `kdsvd`.
 
+use limbeck::checks::{consecutive, only_maps, same_channels};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{consecutive, normalize, only_maps};
+use crate::tensor::normalize;
 
 limbeck::plugin! {
     method "kdsvd",
@@ -68,17 +69,7 @@ impl Default for KdSvd {
 impl DistillerConfig for KdSvd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         let taps = consecutive("kdsvd", only_maps("kdsvd", site.stages(Form::Output)?)?)?;
-        for pair in &taps.pairs {
-            let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
-            if s != t {
-                return Err(Error::plan(format!(
-                    "kdsvd needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: \
-                     choose networks of one width, or other taps with `taps`",
-                    pair.student, pair.teacher
-                )));
-            }
-        }
-        Ok(taps)
+        same_channels("kdsvd", taps)
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {

@@ -67,7 +67,6 @@ pub mod ickd;
 pub mod itrd;
 pub mod kd;
 pub mod kdsvd;
-mod layers;
 pub mod lskd;
 pub mod negatives;
 pub mod nkd;

@@ -12,10 +12,11 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 9, with a cross-entropy of
 //! 0.1, at T = 2: the method `lskd`.
 
+use limbeck::checks::{positive, same_classes};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{kl_divergence, positive, same_classes};
+use crate::tensor::kl_divergence;
 
 limbeck::plugin! {
     method "lskd",

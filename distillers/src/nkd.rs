@@ -15,10 +15,10 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 1, beside a cross-entropy of
 //! 1, with γ = 1.5 and T = 1 (ImageNet): the method `nkd`. On CIFAR-100 its authors take γ = 3.5 and T = 3.
 
+use limbeck::checks::{positive, same_classes};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
     method "nkd",

@@ -14,10 +14,11 @@
 //! *Taps*: the stages, in pairs by position. *Cost*: O(B · C² · H · W) a stage. *State*: none. *Published weight*: 50,
 //! beside a cross-entropy of 1: the method `nst`.
 
+use limbeck::checks::{not_empty, only_maps};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{match_heights, normalize, not_empty, only_maps};
+use crate::tensor::{match_heights, normalize};
 
 limbeck::plugin! {
     method "nst",

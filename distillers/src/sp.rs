@@ -10,10 +10,11 @@
 //! *Taps*: the last stage of both. *Cost*: O(B² · C · H · W). *State*: none. *Published weight*: 3000, beside a
 //! cross-entropy of 1: the method `sp`.
 
+use limbeck::checks::not_empty;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{last_stages, normalize, not_empty};
+use crate::tensor::normalize;
 
 limbeck::plugin! {
     method "sp",
@@ -42,7 +43,7 @@ pub struct Sp {}
 #[typetag::serde(name = "sp")]
 impl DistillerConfig for Sp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        not_empty("sp", last_stages(site)?)
+        not_empty("sp", site.last_stage()?)
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {

@@ -13,10 +13,10 @@
 //! networks, beside a cross-entropy of 1. The methods `ttm` (45, γ = 0.1, for VGG13 → VGG8) and `wttm` (4, γ = 0.2, for the
 //! same pair, where it stood beside CRD) have those of the examples in its authors' code.
 
+use limbeck::checks::{positive, same_classes};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
     method "ttm",

@@ -14,12 +14,12 @@
 //! *Taps*: the stages, in pairs by position. *Cost*: three 1×1 convolutions a stage. *State*: regressors and α.
 //! *Published weight*: 1, beside a cross-entropy of 1: the method `vid`.
 
+use limbeck::checks::{not_empty, only_maps, positive};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::nn::Module;
+use limbeck::nn::Module;
 
-use crate::layers::conv;
-use crate::tensor::{match_heights, not_empty, only_maps, positive};
+use crate::tensor::match_heights;
 
 limbeck::plugin! {
     method "vid",
@@ -99,7 +99,7 @@ impl Regressor {
     fn new(path: &nn::Path<'_>, from: i64, to: i64, config: &Vid) -> Self {
         let module = path / "regressor";
         let layer = |name: usize, from: i64| {
-            conv(&module / name, from, to, 1, nn::ConvConfig { bias: false, ..Default::default() })
+            nn::conv(&module / name, from, to, 1, nn::ConvConfig { bias: false, ..Default::default() })
         };
         let Vid { initial_variance, epsilon } = *config;
         let alpha = (initial_variance - epsilon).exp_m1().ln();

@@ -14,10 +14,10 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 2.25, beside a cross-entropy
 //! of 1, at T = 4 (CIFAR-100): the method `wsld`; 2.5 at T = 2 on ImageNet.
 
+use limbeck::checks::{positive, same_classes};
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
     method "wsld",

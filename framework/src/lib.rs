@@ -2,6 +2,7 @@
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod checkpoint;
+pub mod checks;
 pub mod cohort;
 pub mod combination;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod guide {}
 pub mod metric;
 pub mod model;
 pub mod negatives;
+pub mod nn;
 pub mod optim;
 pub mod precision;
 pub mod probe;
@@ -42,9 +44,10 @@ pub mod prelude {
         TapRef, Taps,
     };
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
+    pub use crate::nn;
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
     pub use crate::record::Measure;
     pub use crate::seed::Seed;
-    pub use tch::{Device, Kind, Tensor, nn};
+    pub use tch::{Device, Kind, Tensor};
     pub use typetag;
 }

@@ -20,7 +20,7 @@
 
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::nn::{Module, ModuleT};
+use limbeck::nn::{Module, ModuleT};
 
 use crate::layers::{CLASSIFIER, Conv, ConvBn, Draft, Start, pooled, relu};
 use crate::resnet::{blocks, check_width};

@@ -597,9 +597,9 @@ impl ModelConfig for BrokenModel {
         let start = if self.fault == "begins by chance" { chance() } else { 0.05 };
         let init = nn::Init::Randn { mean: start, stdev: 0.2 };
         let conv =
-            nn::conv2d(path / "conv", channels.max(1), 4, 1, nn::ConvConfig { ws_init: init, ..Default::default() });
-        let norm = nn::batch_norm2d(path / "bn", 4, Default::default());
-        let fc = nn::linear(path / "fc", 4, spec.classes, Default::default());
+            tch::nn::conv2d(path / "conv", channels.max(1), 4, 1, nn::ConvConfig { ws_init: init, ..Default::default() });
+        let norm = tch::nn::batch_norm2d(path / "bn", 4, Default::default());
+        let fc = tch::nn::linear(path / "fc", 4, spec.classes, Default::default());
         if self.fault == "trains what it does not use" {
             let _ = (path / "fc").ones("extra", &[2]);
         }

@@ -14,11 +14,11 @@
 //! *Cost*: B · D² for Wᵀ times the anchors; after that a dot product, so that a whole bank is scored at once. *State*:
 //! `critic.weight`; with `loss = "nce"` that critic's Z.
 
+use limbeck::checks::positive;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossKind, products};
-use crate::tensor::positive;
 
 limbeck::plugin! {
     critic "bilinear",

@@ -18,7 +18,6 @@ use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossKind};
-use crate::layers::{linear, linear_without_bias};
 
 limbeck::plugin! {
     critic "mlp",
@@ -55,9 +54,9 @@ impl CriticConfig for Mlp {
         }
         let (root, width) = (params / "critic", site.embedding_width);
         Ok(Box::new(LiveMlp {
-            student: linear_without_bias(&root / "student", width, self.hidden),
-            teacher: linear(&root / "teacher", width, self.hidden),
-            out: linear_without_bias(&root / "out", self.hidden, 1),
+            student: nn::linear_without_bias(&root / "student", width, self.hidden),
+            teacher: nn::linear(&root / "teacher", width, self.hidden),
+            out: nn::linear_without_bias(&root / "out", self.hidden, 1),
             loss: Loss::new(self.loss, site, params),
         }))
     }

@@ -24,11 +24,11 @@
 //!
 //! *Cost*: a few passes over `[B, K]` besides the scores.
 
+use limbeck::checks::positive;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{negatives_per_anchor, products, with_bound};
-use crate::tensor::positive;
 
 limbeck::plugin! {
     critic "nce",

@@ -55,7 +55,7 @@ impl DistillerConfig for MyDistiller {
         let pair = taps.single()?;
         let width = |shape: &[i64]| shape.iter().product();
         let (from, to) = (width(&pair.student_shape), width(&pair.teacher_shape));
-        let head = nn::linear(params / "head", from, to, Default::default());
+        let head = nn::linear(params / "head", from, to);
         Ok(Box::new(Live { margin: self.margin, head }))
     }
 }

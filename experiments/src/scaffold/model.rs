@@ -48,13 +48,9 @@ impl ModelConfig for MyModel {
             name,
             conv: {
                 let config = nn::ConvConfig { stride, padding: 1, bias: false, ..Default::default() };
-                nn::conv2d(&(path / name) / "conv", from, to, 3, config)
+                nn::conv(&(path / name) / "conv", from, to, 3, config)
             },
-            norm: {
-                // tch's own default draws the weights.
-                let config = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
-                nn::batch_norm2d(&(path / name) / "bn", to, config)
-            },
+            norm: nn::batch_norm(&(path / name) / "bn", to),
         };
         let wide = 2 * self.width;
         let map = |name: &str, channels: i64, stride: i64| TapInfo {
@@ -69,7 +65,7 @@ impl ModelConfig for MyModel {
                 layer("stage1", self.width, self.width, 1),
                 layer("stage2", self.width, wide, 2),
             ],
-            fc: nn::linear(path / "fc", wide, spec.classes, Default::default()),
+            fc: nn::linear(path / "fc", wide, spec.classes),
             signature: Signature {
                 input: spec.input,
                 classes: spec.classes,

@@ -20,6 +20,7 @@
 //! throughout. *Published weight*: 1 to 8 by pair of networks, rising over the first 20 epochs, which is the term's schedule;
 //! beside a cross-entropy of 1: the method `reviewkd`.
 
+use limbeck::checks::not_empty;
 use limbeck::prelude::*;
 use limbeck::tch::Reduction;
 use serde::{Deserialize, Serialize};
@@ -67,12 +68,7 @@ impl DistillerConfig for ReviewKd {
             stages.chain(network.pooled().map(|pooled| TapRef::output(&pooled.name))).collect()
         };
         let pairs = site.pair_taps(&taps(site.student, Form::Output), &taps(site.teacher, Form::PreActivation))?;
-        match pairs.pairs.is_empty() {
-            true => Err(Error::plan(
-                "reviewkd needs at least one pair of taps: name it with `taps = [[STUDENT'S, TEACHER'S]]`",
-            )),
-            false => Ok(pairs),
-        }
+        not_empty("reviewkd", pairs)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
@@ -146,9 +142,7 @@ impl Fusion {
         Fusion {
             own: conv_bn(&(path / "conv1"), student, width, 1),
             attention: has_deeper.then(|| {
-                let init = uniform(1.0 / (2 * width) as f64);
-                let config = nn::ConvConfig { ws_init: init, bs_init: init, ..Default::default() };
-                nn::conv2d(&(path / "att_conv") / 0, 2 * width, 2, 1, config)
+                nn::conv(&(path / "att_conv") / 0, 2 * width, 2, 1, Default::default())
             }),
             output: conv_bn(&(path / "conv2"), width, teacher, 3),
         }
@@ -181,14 +175,10 @@ fn enlarge(map: &Tensor, size: &[i64]) -> Tensor {
 /// A convolution without bias that keeps the size, and a BatchNorm; initialised as the authors do, uniform with variance
 /// 1 / fan-in.
 fn conv_bn(path: &nn::Path<'_>, from: i64, to: i64, kernel: i64) -> (nn::Conv2D, nn::BatchNorm) {
-    let ws_init = uniform(3.0 / (from * kernel * kernel) as f64);
+    let bound = (3.0 / (from * kernel * kernel) as f64).sqrt();
+    let ws_init = nn::Init::Uniform { lo: -bound, up: bound };
     let config = nn::ConvConfig { padding: kernel / 2, bias: false, ws_init, ..Default::default() };
-    // tch's own default draws BatchNorm's weights.
-    let norm = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
-    (nn::conv2d(path / 0, from, to, kernel, config), nn::batch_norm2d(path / 1, to, norm))
-}
-
-/// Uniform in ±√`square`.
-fn uniform(square: f64) -> nn::Init {
-    nn::Init::Uniform { lo: -square.sqrt(), up: square.sqrt() }
+    // `nn::conv` would start as PyTorch does.
+    let conv = limbeck::tch::nn::conv2d(path / 0, from, to, kernel, config);
+    (conv, nn::batch_norm(path / 1, to))
 }
