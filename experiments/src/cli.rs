@@ -13,8 +13,8 @@ use clap::builder::{
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use limbeck::cohort::{self, Limit, Stop};
 use limbeck::config::{self, grid::Filter};
-use limbeck::device::{DeviceError, DeviceSpec};
-use limbeck::error::{Error, Result};
+use limbeck::device::DeviceSpec;
+use limbeck::error::{DeviceError, Error, Result};
 use limbeck::experiment::AccuracyChoice;
 use limbeck::registry::{self, Role};
 use tracing_subscriber::EnvFilter;

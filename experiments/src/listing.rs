@@ -154,7 +154,7 @@ fn find(name: &str, role: Option<Role>) -> Result<Vec<&'static Plugin>> {
     if let Some(role) = role {
         return Err(Error::plan(registry::unknown(role, name)));
     }
-    let hint = match registry::nearest(name, registry::plugins().iter().map(|plugin| plugin.name)) {
+    let hint = match limbeck::nearest::nearest(name, registry::plugins().iter().map(|plugin| plugin.name)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`limbeck plugins list` shows all; is its crate linked?".to_owned(),
     };

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use limbeck::error::{Error, Result};
+use limbeck::files::write_atomically;
 use limbeck::registry::{self, Role};
-use limbeck::weights::write_atomically;
 
 /// The roles that there is a scaffold for.
 pub const ROLES: [Role; 5] = [Role::Distiller, Role::Critic, Role::Negatives, Role::Model, Role::Dataset];

@@ -32,7 +32,6 @@ use std::path::{Path, PathBuf};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;
 use limbeck::record::{Accuracy, Measure};
-use limbeck::registry;
 use serde::Serialize;
 
 use crate::tensorboard;
@@ -320,7 +319,7 @@ fn choose_baseline(asked: Option<&str>, usual: String, methods: &[String]) -> Re
     if methods.iter().any(|method| method == asked) {
         return Ok(asked.to_owned());
     }
-    let hint = match registry::nearest(asked, methods.iter().map(String::as_str)) {
+    let hint = match limbeck::nearest::nearest(asked, methods.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("it compares {}", methods.join(", ")),
     };

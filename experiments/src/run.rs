@@ -72,7 +72,7 @@ pub fn execute_sweep(sweep: &Sweep, crew: Option<&Crew>, stop: &Stop, observer: 
 /// Takes a folder for this process and its workers.
 fn begin(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let alone = cohort::lock(folder)?;
+    let alone = limbeck::files::lock(folder)?;
     worker::wait_for_orphans(folder)?;
     Ok(alone)
 }

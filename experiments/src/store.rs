@@ -36,8 +36,8 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::cohort;
 use limbeck::error::{Error, Result};
+use limbeck::files::write_atomically;
 use limbeck::record::{Outcome, ProbedNetwork, Summary};
-use limbeck::weights::write_atomically;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

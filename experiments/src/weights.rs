@@ -226,7 +226,7 @@ impl Network {
         let staged = staging.path().join("network.pt");
         program?.save(&staged)?;
         self.compare(&CModule::load(&staged)?)?;
-        weights::write_atomically(path, &fs::read(&staged).map_err(Error::io("read", &staged))?)
+        limbeck::files::write_atomically(path, &fs::read(&staged).map_err(Error::io("read", &staged))?)
     }
 
     /// Other batch sizes than the traced one, each twice: libtorch optimises a program when it runs for the second time.

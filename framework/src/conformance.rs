@@ -52,12 +52,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Tensor;
 
-use crate::cohort::{catch, resident_memory};
+use crate::cohort::catch;
 use crate::critic::CriticConfig;
 use crate::dataset::DatasetConfig;
 use crate::device::load_cuda;
 use crate::distiller::DistillerConfig;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::ModelConfig;
 use crate::negatives::NegativeSamplerConfig;
 use crate::registry::{self, Plugin, Role};
@@ -274,9 +275,9 @@ fn fill_holes() -> Vec<Vec<u8>> {
     const BLOCKS: usize = 256;
     let (mut taken, mut grown) = (Vec::new(), 0);
     while grown < 2 && taken.len() < 256 * BLOCKS {
-        let before = resident_memory();
+        let before = memory::resident();
         taken.extend((0..BLOCKS).map(|_| vec![1; BLOCK]));
-        let (Some(before), Some(after)) = (before, resident_memory()) else { break };
+        let (Some(before), Some(after)) = (before, memory::resident()) else { break };
         grown = if after >= before + (BLOCK * BLOCKS / 2) as u64 { grown + 1 } else { 0 };
     }
     taken
@@ -292,9 +293,9 @@ fn memory_is_steady(bytes: usize, mut work: impl FnMut() -> Result<()>) -> Resul
     let calls = LEFT_BY_ROUND.div_ceil(bytes.max(1) as u64).clamp(4, 64);
     let mut still = 0;
     for _ in 0..ROUNDS {
-        let before = resident_memory();
+        let before = memory::resident();
         (0..calls).try_for_each(|_| work())?;
-        let (Some(before), Some(after)) = (before, resident_memory()) else { return Ok(()) };
+        let (Some(before), Some(after)) = (before, memory::resident()) else { return Ok(()) };
         still = if after > before + calls * bytes as u64 / 2 { 0 } else { still + 1 };
         if still == 3 {
             return Ok(());

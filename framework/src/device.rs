@@ -16,7 +16,8 @@ use std::sync::OnceLock;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
 use serde::{Deserialize, Serialize};
 
-use crate::precision;
+use crate::error::DeviceError;
+use crate::switches::Switches;
 
 /// The CUDA half of libtorch.
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
@@ -115,32 +116,6 @@ impl From<DeviceSpec> for String {
     }
 }
 
-/// A device that cannot be had.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
-    /// No such name.
-    #[error("unknown device {0:?}; expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\" with the number of a GPU")]
-    Unknown(String),
-    /// A GPU is asked for on a host, or in a build, without CUDA.
-    #[error(
-        "device \"cuda:{index}\" is asked for and CUDA is not to be had: {looked_for}; ask for \"cpu\" or \"auto\" to do without"
-    )]
-    NoCuda {
-        /// The GPU that was asked for.
-        index: usize,
-        /// What was looked for, where, and what came of it.
-        looked_for: String,
-    },
-    /// There are GPUs, fewer than asked for.
-    #[error("device \"cuda:{index}\" is asked for and the number of GPUs is {count}; the last one is \"cuda:{}\"", count - 1)]
-    NoSuchGpu {
-        /// The GPU that was asked for.
-        index: usize,
-        /// How many there are.
-        count: usize,
-    },
-}
-
 /// What came of looking for CUDA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CudaLibrary {
@@ -195,7 +170,7 @@ pub fn load_cuda() -> &'static CudaLibrary {
             tracing::debug!("CUDA: {}: {outcome:?}", path.display());
         }
         if found.loaded.is_some()
-            && let Err(error) = precision::without_tf32()
+            && let Err(error) = Switches::get().map(|switches| switches.tf32(false))
         {
             tracing::warn!("TF32 cannot be switched off: {error}");
         }
@@ -291,6 +266,15 @@ pub fn cuda_devices() -> usize {
 pub fn synchronize(device: tch::Device) {
     if let tch::Device::Cuda(index) = device {
         tch::Cuda::synchronize(index as i64);
+    }
+}
+
+/// "cpu" or "cuda": what must not change between a run's beginning and its resumption.
+pub(crate) fn family(device: tch::Device) -> &'static str {
+    match device {
+        tch::Device::Cpu => "cpu",
+        tch::Device::Cuda(_) => "cuda",
+        _ => "other",
     }
 }
 

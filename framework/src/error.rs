@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Diagnostic;
-use crate::device::DeviceError;
+use crate::config::diagnostic::Diagnostic;
 
 /// A result with the framework's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -107,6 +106,32 @@ impl From<tch::TchError> for Error {
             other => Error::Torch(first_line(&other.to_string()).to_owned()),
         }
     }
+}
+
+/// A device that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// No such name.
+    #[error("unknown device {0:?}; expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\" with the number of a GPU")]
+    Unknown(String),
+    /// A GPU is asked for on a host, or in a build, without CUDA.
+    #[error(
+        "device \"cuda:{index}\" is asked for and CUDA is not to be had: {looked_for}; ask for \"cpu\" or \"auto\" to do without"
+    )]
+    NoCuda {
+        /// The GPU that was asked for.
+        index: usize,
+        /// What was looked for, where, and what came of it.
+        looked_for: String,
+    },
+    /// There are GPUs, fewer than asked for.
+    #[error("device \"cuda:{index}\" is asked for and the number of GPUs is {count}; the last one is \"cuda:{}\"", count - 1)]
+    NoSuchGpu {
+        /// The GPU that was asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
 }
 
 /// What libtorch says first; behind it comes the C++ stack.

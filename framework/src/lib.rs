@@ -1,33 +1,34 @@
 #![doc = include_str!("../README.md")]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
-pub mod checkpoint;
 pub mod checks;
-pub mod cohort;
-pub mod combination;
 pub mod config;
 pub mod conformance;
-pub mod critic;
-pub mod dataset;
+mod contracts;
 pub mod device;
-pub mod distiller;
+mod division;
 pub mod error;
 pub mod event;
 pub mod experiment;
+pub mod files;
 #[doc = include_str!("../GUIDE.md")]
 pub mod guide {}
+mod measure;
+pub mod memory;
 pub mod metric;
-pub mod model;
-pub mod negatives;
+pub mod nearest;
 pub mod nn;
-pub mod optim;
 pub mod precision;
-pub mod probe;
 pub mod record;
 pub mod registry;
 pub mod seed;
 pub mod similarity;
+mod switches;
+mod train;
 pub mod weights;
+
+pub use contracts::{critic, dataset, distiller, model, negatives, optim};
+pub use train::{checkpoint, cohort, combination, probe};
 
 pub use inventory;
 pub use tch;

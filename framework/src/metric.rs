@@ -5,7 +5,7 @@ use tch::{Device, Kind, Reduction, Tensor, no_grad_guard};
 
 use crate::dataset::{Batch, UNLABELLED};
 use crate::error::{Error, Result};
-use crate::record::{Accuracy, Measure};
+use crate::measure::{Accuracy, Measure};
 
 /// Means over an epoch's samples, summed on the device so that no step waits for it.
 #[derive(Debug)]

@@ -1,13 +1,10 @@
 //! The arithmetic of a network: float32, and what is faster where the hardware has it.
-//!
-//! libtorch's binding has no functions for TF32 and for autocast on the CPU. Both are plain functions of libtorch, which
-//! is in the process already: they are found there by name.
 
-use libloading::os::unix::Library;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 use crate::error::{Error, Result};
+use crate::switches::Switches;
 
 /// The arithmetic of a network's forward pass and, for a student, of the backward pass through it. What a network gives
 /// to others is float32 in any case, and so are a student's weights, the losses and the optimiser.
@@ -114,7 +111,7 @@ impl Autocast {
             Device::Cuda(_) => 1,
             _ => 0,
         };
-        switches()?.autocast(device, true)?;
+        switches()?.autocast(device, true);
         Ok(Autocast { device })
     }
 }
@@ -123,79 +120,13 @@ impl Drop for Autocast {
     fn drop(&mut self) {
         // It was found when it was switched on.
         if let Ok(switches) = switches() {
-            let _ = switches.autocast(self.device, false);
+            switches.autocast(self.device, false);
         }
-    }
-}
-
-/// libtorch's switches, each a C++ function under its mangled name (Itanium C++ ABI; PyTorch 2.11).
-struct Switches {
-    /// `at::Context& at::globalContext()`
-    context: unsafe extern "C" fn() -> *mut std::ffi::c_void,
-    /// `void at::Context::setAllowTF32CuDNN(bool)`
-    tf32_cudnn: unsafe extern "C" fn(*mut std::ffi::c_void, bool),
-    /// `void at::Context::setAllowTF32CuBLAS(bool)`
-    tf32_cublas: unsafe extern "C" fn(*mut std::ffi::c_void, bool),
-    /// `void at::autocast::set_autocast_enabled(c10::DeviceType, bool)`
-    autocast_enabled: unsafe extern "C" fn(i8, bool),
-    /// `void at::autocast::set_autocast_dtype(c10::DeviceType, c10::ScalarType)`
-    autocast_dtype: unsafe extern "C" fn(i8, i8),
-    /// `void at::autocast::clear_cache()`
-    clear_cache: unsafe extern "C" fn(),
-}
-
-/// c10::ScalarType::BFloat16
-const BFLOAT16: i8 = 15;
-
-impl Switches {
-    fn find() -> Result<Self, String> {
-        let process = Library::this();
-        macro_rules! find {
-            ($name:literal) => {
-                // SAFETY: the type is that of the declaration quoted at the field; enumerations of one byte and bool are
-                // passed as such, a reference as a pointer, and a member function takes `this` first.
-                *unsafe { process.get($name.as_bytes()) }
-                    .map_err(|error| format!("this libtorch lacks {}: {error}", $name))?
-            };
-        }
-        Ok(Switches {
-            context: find!("_ZN2at13globalContextEv"),
-            tf32_cudnn: find!("_ZN2at7Context17setAllowTF32CuDNNEb"),
-            tf32_cublas: find!("_ZN2at7Context18setAllowTF32CuBLASEb"),
-            autocast_enabled: find!("_ZN2at8autocast20set_autocast_enabledEN3c1010DeviceTypeEb"),
-            autocast_dtype: find!("_ZN2at8autocast18set_autocast_dtypeEN3c1010DeviceTypeENS1_10ScalarTypeE"),
-            clear_cache: find!("_ZN2at8autocast11clear_cacheEv"),
-        })
-    }
-
-    fn tf32(&self, on: bool) {
-        // SAFETY: as in `find`; the context lives as long as the process.
-        unsafe {
-            let context = (self.context)();
-            (self.tf32_cudnn)(context, on);
-            (self.tf32_cublas)(context, on);
-        }
-    }
-
-    fn autocast(&self, device: i8, on: bool) -> Result<()> {
-        // SAFETY: as in `find`; the functions change state of this thread and take any of these values.
-        unsafe {
-            if on {
-                (self.autocast_dtype)(device, BFLOAT16);
-            }
-            (self.autocast_enabled)(device, on);
-            if !on {
-                // Weights that were cast for this pass must not serve the next one, in which they are others.
-                (self.clear_cache)();
-            }
-        }
-        Ok(())
     }
 }
 
 fn switches() -> Result<&'static Switches> {
-    static SWITCHES: std::sync::OnceLock<Result<Switches, String>> = std::sync::OnceLock::new();
-    SWITCHES.get_or_init(Switches::find).as_ref().map_err(|error| Error::plan(error.clone()))
+    Switches::get().map_err(Error::Plan)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::distiller::DistillerConfig;
 use crate::error::{Error, Result};
 use crate::experiment::MethodConfig;
 use crate::model::ModelConfig;
+use crate::nearest::nearest;
 use crate::negatives::NegativeSamplerConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
 
@@ -193,16 +194,6 @@ pub fn unknown(role: Role, name: &str) -> String {
         None => format!("known: {}; is its crate linked?", names.join(", ")),
     };
     format!("unknown {role} `{name}`: {hint}")
-}
-
-/// The candidate most like `name`, if one is like it at all: of equals, one of the same length.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(name.len()) / 4)
-        .min_by_key(|(distance, candidate)| (*distance, candidate.len().abs_diff(name.len())))
-        .map(|(_, candidate)| candidate)
 }
 
 /// Checks the whole registry. Every program calls this first.

@@ -366,7 +366,7 @@ fn a_second_process_on_the_same_folder_is_refused_and_writes_nothing() {
     let experiment = limbeck::config::parse(&experiment(r#""vanilla""#, ""), Path::new("lanes.toml"), &[]).unwrap();
     let plan = Plan::new(experiment, Path::new("lanes.toml"), out.path()).unwrap();
     fs::create_dir(&plan.folder).unwrap();
-    let _first = limbeck::cohort::lock(&plan.folder).unwrap();
+    let _first = limbeck::files::lock(&plan.folder).unwrap();
     let error = run::execute(&plan, &Stop::default(), &mut ()).unwrap_err().to_string();
     let folder = plan.folder.display();
     let expected = format!("another process is at work in {folder}: wait for it, or choose another folder with --out");

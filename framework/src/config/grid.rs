@@ -20,10 +20,11 @@ use std::cell::Cell;
 use indexmap::IndexMap;
 use toml::Value;
 
-use super::{Draft, Segment, is_within, join, normal, segments};
+use super::draft::Draft;
+use super::key::{Segment, is_within, join, normal, segments};
 use crate::error::{Error, Result};
 use crate::experiment::{CompareConfig, Experiment};
-use crate::registry;
+use crate::nearest::nearest;
 
 /// The table of a grid in an experiment file.
 pub(super) const KEY: &str = "grid";
@@ -149,7 +150,7 @@ fn is_same(one: &str, other: &str) -> bool {
 }
 
 fn known(name: &str, names: Vec<&str>) -> String {
-    match registry::nearest(name, names.iter().copied()) {
+    match nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known here: {}", names.join(", ")),
     }

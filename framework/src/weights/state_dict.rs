@@ -1,39 +1,18 @@
 //! The tensors of a network by name, from a file of any format that people keep them in.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use serde::Serialize;
 use tch::Tensor;
 
+use super::copy::copy_into;
+use super::format::Format;
 use super::pickle::Fault;
+use super::safetensors::{from_bytes, save};
 use super::torch::{self, Checkpoint};
-use super::{from_bytes, write_atomically};
 use crate::error::{Error, Result};
-use crate::registry::nearest;
-
-/// The formats of files with weights, told apart by how they begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// <https://github.com/huggingface/safetensors>: names, kinds, shapes and bytes, and nothing else.
-    Safetensors,
-    /// What `torch.save` writes since PyTorch 1.6: a zip archive.
-    TorchZip,
-    /// What `torch.save` wrote before.
-    TorchLegacy,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Format::Safetensors => "safetensors",
-            Format::TorchZip => "PyTorch, zip",
-            Format::TorchLegacy => "PyTorch before 1.6",
-        })
-    }
-}
+use crate::files::write_atomically;
+use crate::nearest::nearest;
 
 /// The tensors of a network by name.
 #[derive(Debug)]
@@ -201,7 +180,7 @@ impl StateDict {
     pub fn write_safetensors(&self, path: &Path) -> Result<()> {
         let tensors: Vec<(String, Tensor)> =
             self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        super::save(path, &tensors, None)
+        save(path, &tensors, None)
     }
 
     /// Copies the tensors into variables, in place; BatchNorm's counters are passed over.
@@ -212,6 +191,6 @@ impl StateDict {
         let counts = |name: &str| name.rsplit('.').next() == Some(COUNTER);
         let read = self.tensors.iter().filter(|(name, _)| !counts(name));
         let tensors = read.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        super::copy_into(variables, &tensors, &self.path)
+        copy_into(variables, &tensors, &self.path)
     }
 }

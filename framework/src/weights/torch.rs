@@ -13,9 +13,10 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use tch::{Kind, Tensor};
 
+use super::format::Format;
 use super::pickle::{self, Fault, Node, Pickle, STORAGES, Storage, Value, View};
+use super::safetensors::bytes_of;
 use super::zip::{self, Archive};
-use super::{Format, bytes_of};
 
 /// The number that files of before 1.6 begin with, 0x1950a86a20f9469cfc6c, as a pickle has it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];

@@ -1,0 +1,8 @@
+//! What a plugin implements: the contracts.
+
+pub mod critic;
+pub mod dataset;
+pub mod distiller;
+pub mod model;
+pub mod negatives;
+pub mod optim;

@@ -1,0 +1,131 @@
+//! Stochastic gradient descent with momentum, as PyTorch defines it.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::optimizer::{Optimizer, OptimizerConfig};
+use crate::error::{Error, Result};
+
+crate::plugin! {
+    optimizer "sgd",
+    summary: "stochastic gradient descent with momentum, Nesterov's variant and L2 weight decay",
+    citation: "Sutskever, Martens, Dahl, Hinton. On the importance of initialization and momentum in deep learning. ICML 2013",
+    settings: r#"
+momentum = 0.9         # μ: velocity ← μ·velocity + gradient
+weight_decay = 0.0005  # λ: gradient ← gradient + λ·parameters, on everything that is trained
+nesterov = false       # step along gradient + μ·velocity instead of velocity
+"#,
+}
+
+/// SGD: g ← g + λθ; v ← μv + g; θ ← θ − η·(v, or g + μv for Nesterov).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sgd {
+    /// μ
+    pub momentum: f64,
+    /// λ, on everything that is trained
+    pub weight_decay: f64,
+    /// Nesterov's variant
+    pub nesterov: bool,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Sgd { momentum: 0.9, weight_decay: 5e-4, nesterov: false }
+    }
+}
+
+#[typetag::serde(name = "sgd")]
+impl OptimizerConfig for Sgd {
+    fn build(&self, parameters: &Tensor) -> Result<Box<dyn Optimizer>> {
+        if !(0.0..1.0).contains(&self.momentum) {
+            return Err(Error::plan(format!("sgd: momentum must be in 0..1, not {}", self.momentum)));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return Err(Error::plan(format!("sgd: weight_decay must not be negative, not {}", self.weight_decay)));
+        }
+        if self.nesterov && self.momentum == 0.0 {
+            return Err(Error::plan("sgd: nesterov needs momentum"));
+        }
+        Ok(Box::new(LiveSgd { config: self.clone(), velocity: parameters.zeros_like() }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveSgd {
+    config: Sgd,
+    velocity: Tensor,
+}
+
+impl Optimizer for LiveSgd {
+    fn step(&mut self, parameters: &mut Tensor, gradient: &mut Tensor, learning_rate: &Tensor) {
+        if self.config.weight_decay != 0.0 {
+            let _ = gradient.g_add_(&(&*parameters * self.config.weight_decay));
+        }
+        let _ = self.velocity.g_mul_scalar_(self.config.momentum).g_add_(gradient);
+        let direction = if self.config.nesterov {
+            &*gradient + &self.velocity * self.config.momentum
+        } else {
+            self.velocity.shallow_clone()
+        };
+        let _ = parameters.addcmul_(&direction, &learning_rate.neg());
+    }
+
+    fn state(&self) -> Vec<(&'static str, Tensor)> {
+        vec![("velocity", self.velocity.shallow_clone())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    /// θ = (1, −2), constant gradient (0.5, 1), η = 0.1, μ = 0.9, λ = 0.01: three steps worked out by hand.
+    fn three_steps(nesterov: bool) -> Vec<f64> {
+        let mut theta = Tensor::from_slice(&[1.0_f64, -2.0]);
+        let mut sgd = Sgd { momentum: 0.9, weight_decay: 0.01, nesterov }.build(&theta).unwrap();
+        for _ in 0..3 {
+            let mut gradient = Tensor::from_slice(&[0.5_f64, 1.0]);
+            sgd.step(&mut theta, &mut gradient, &Tensor::full([] as [i64; 0], 0.1, (Kind::Double, Device::Cpu)));
+        }
+        Vec::try_from(theta).unwrap()
+    }
+
+    fn by_hand(nesterov: bool) -> Vec<f64> {
+        [(1.0_f64, 0.5_f64), (-2.0, 1.0)]
+            .into_iter()
+            .map(|(start, slope)| {
+                let (mut theta, mut velocity) = (start, 0.0);
+                for _ in 0..3 {
+                    let g = slope + 0.01 * theta;
+                    velocity = 0.9 * velocity + g;
+                    theta -= 0.1 * if nesterov { g + 0.9 * velocity } else { velocity };
+                }
+                theta
+            })
+            .collect()
+    }
+
+    #[test]
+    fn steps_are_pytorchs() {
+        for nesterov in [false, true] {
+            for (ours, reference) in three_steps(nesterov).iter().zip(by_hand(nesterov)) {
+                approx::assert_relative_eq!(*ours, reference, max_relative = 1e-14);
+            }
+        }
+        approx::assert_relative_eq!(three_steps(false)[0], 0.714_134_749, max_relative = 1e-9);
+    }
+
+    #[test]
+    fn bad_settings_are_refused() {
+        let theta = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+        let refuse = |sgd: Sgd| sgd.build(&theta).unwrap_err().to_string();
+        assert_eq!(refuse(Sgd { momentum: 1.0, ..Sgd::default() }), "sgd: momentum must be in 0..1, not 1");
+        assert_eq!(
+            refuse(Sgd { weight_decay: -1.0, ..Sgd::default() }),
+            "sgd: weight_decay must not be negative, not -1"
+        );
+        assert_eq!(refuse(Sgd { momentum: 0.0, nesterov: true, ..Sgd::default() }), "sgd: nesterov needs momentum");
+    }
+}

@@ -1,0 +1,12 @@
+//! What a run leaves behind: numbers with names, written as JSON and read again by reports.
+
+mod probe;
+mod run;
+mod similarity;
+mod teacher;
+
+pub use crate::measure::{Accuracy, Measure};
+pub use probe::{PROBE_FORMAT, ProbeRecord, ProbedNetwork};
+pub use run::{Accuracies, Environment, EpochAccuracy, EpochRecord, Outcome, SUMMARY_FORMAT, Summary, Timing};
+pub use similarity::{ClassAccuracy, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherSimilarity};
+pub use teacher::{Ensemble, TeacherRecord};

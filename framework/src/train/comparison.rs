@@ -1,0 +1,255 @@
+//! The last look at finished students: one pass over the test split with them and their teachers.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use super::catch::catch;
+use super::combined::CombinedTeacher;
+use super::config::CohortConfig;
+use super::evaluate::batches;
+use super::file_names::{CORRELATIONS, SIMILARITY};
+use super::lane::Lane;
+use super::teacher::Teacher;
+use crate::dataset::{Batch, Split, Views};
+use crate::error::{Error, Result};
+use crate::files::write_atomically;
+use crate::measure::Measure;
+use crate::metric::{average_precisions, calibration_error};
+use crate::model::{Features, Signature, TapRef, Taps};
+use crate::record::{ClassAccuracy, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity};
+use crate::similarity::{Alignment, Kernels, agreement, class_correlation, correlation_difference, divergence};
+use crate::weights;
+
+/// What was found, with the matrices that are too large for JSON.
+pub(super) struct Findings {
+    similarity: Similarity,
+    /// Correlations of the classes' logits, `[C, C]`, float32: `student`, `teacher.NAME`.
+    correlations: Vec<(String, Tensor)>,
+}
+
+impl Findings {
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(SIMILARITY);
+        let text = serde_json::to_string_pretty(&self.similarity).map_err(|e| Error::data(&path, e.to_string()))?;
+        weights::save(&folder.join(CORRELATIONS), &self.correlations, None)?;
+        write_atomically(&path, format!("{text}\n").as_bytes())
+    }
+}
+
+/// The teachers that can be asked about the test split: not those that are known by their outputs alone.
+fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (Teacher, TeacherRecord)> {
+    config.teachers.iter().filter(|(teacher, _)| teacher.model().outputs().is_none())
+}
+
+/// The combined teachers whose members can all be asked.
+fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (CombinedTeacher, TeacherRecord)> {
+    let networks: Vec<&str> = asked(config).map(|(teacher, _)| teacher.name.as_str()).collect();
+    let is_asked = move |name: &String| networks.contains(&name.as_str());
+    config.combined.iter().filter(move |(teacher, _)| teacher.combination.teachers.iter().all(&is_asked))
+}
+
+/// A teacher's logits of the whole test split.
+struct Taught<'a> {
+    record: &'a TeacherRecord,
+    logits: Tensor,
+}
+
+/// Looks at each student beside each teacher. A student that fails or panics fails alone.
+///
+/// # Errors
+/// If a batch cannot be read or a teacher fails, or [`Error::Stopped`].
+pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<Vec<Result<Findings>>> {
+    let _no_grad = no_grad_guard();
+    let info = config.data.dataset.info();
+    let views: Views = students
+        .iter()
+        .map(|lane| lane.view.clone())
+        .chain(asked(config).map(|(teacher, _)| teacher.view.clone()))
+        .collect();
+    let rows: Vec<i64> = (0..info.test_labels.len() as i64).collect();
+    let mut targets = Logits::default();
+    let mut taught: Vec<Logits> = asked(config).map(|_| Logits::default()).collect();
+    let mut seen: Vec<Result<Seen>> = students.iter().map(|_| Ok(Seen::new(config))).collect();
+    for batch in batches(config.data, Split::Test, &rows, &views, config.device, config.stop) {
+        let batch = batch?;
+        batch.targets.iter().for_each(|found| targets.add(found));
+        let mut kernels = Vec::new();
+        for ((teacher, _), logits) in asked(config).zip(&mut taught) {
+            let (theirs, of_taps) =
+                catch(|| look(teacher, &batch)).map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
+            logits.add(&theirs);
+            kernels.push(of_taps);
+        }
+        for (student, state) in students.iter().zip(&mut seen) {
+            if let Ok(seen) = state
+                && let Err(error) = catch(|| seen.add(student, &batch, &kernels))
+            {
+                *state = Err(error);
+            }
+        }
+    }
+    let networks = asked(config).zip(taught);
+    let mut taught: Vec<Taught<'_>> =
+        networks.map(|((_, record), logits)| Taught { record, logits: logits.all() }).collect();
+    for (teacher, record) in together(config) {
+        let of_member = |name: &str| taught.iter().find(|taught| taught.record.name == name);
+        let logits = teacher.logits(|name| of_member(name).map(|taught| &taught.logits))?;
+        taught.push(Taught { record, logits });
+    }
+    let truth = match info.measure {
+        Measure::Top1 => Truth::Labels(Tensor::from_slice(&info.test_labels)),
+        Measure::MeanAveragePrecision => Truth::Sets(targets.all()),
+    };
+    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught, &truth));
+    Ok(students.iter().zip(seen).map(findings).collect())
+}
+
+/// What is right on the test split.
+enum Truth {
+    /// `[N]`, int64.
+    Labels(Tensor),
+    /// `[N, classes]`, of 0 and 1.
+    Sets(Tensor),
+}
+
+impl Truth {
+    /// What only makes sense of one distribution over all classes.
+    fn of_labels(&self, value: impl FnOnce(&Tensor) -> Result<f64>) -> Result<Option<f64>> {
+        match self {
+            Truth::Labels(labels) => value(labels).map(Some),
+            Truth::Sets(_) => Ok(None),
+        }
+    }
+}
+
+/// Logits, or targets, of a whole split, gathered on the host: `[N, classes]`.
+#[derive(Default)]
+struct Logits(Vec<Tensor>);
+
+impl Logits {
+    fn add(&mut self, logits: &Tensor) {
+        self.0.push(logits.to_device(Device::Cpu));
+    }
+
+    fn all(self) -> Tensor {
+        Tensor::cat(&self.0, 0)
+    }
+}
+
+/// A teacher's logits and the kernels of its taps.
+fn look(teacher: &Teacher, batch: &Batch) -> Result<(Tensor, Kernels)> {
+    let wanted = outputs(teacher.signature());
+    let features = teacher.forward(batch.view(&teacher.view)?, &wanted)?;
+    let kernels = kernels(&features, &wanted)?;
+    Ok((features.logits, kernels))
+}
+
+/// The output of every tap.
+fn outputs(signature: &Signature) -> Taps {
+    signature.taps.iter().map(|tap| TapRef::output(&tap.name)).collect()
+}
+
+fn kernels(features: &Features, wanted: &Taps) -> Result<Kernels> {
+    Ok(Kernels::of(&wanted.iter().map(|tap| features.tap(tap)).collect::<Result<Vec<_>>>()?))
+}
+
+/// What was seen of one student.
+struct Seen {
+    logits: Logits,
+    /// With each teacher.
+    alignments: Vec<Alignment>,
+}
+
+impl Seen {
+    fn new(config: &CohortConfig<'_>) -> Self {
+        let alignments = asked(config).map(|_| Alignment::new(config.device)).collect();
+        Seen { logits: Logits::default(), alignments }
+    }
+
+    fn add(&mut self, student: &Lane, batch: &Batch, teachers: &[Kernels]) -> Result<()> {
+        let wanted = if teachers.is_empty() { Taps::none() } else { outputs(student.signature()) };
+        let features = student.features(batch, &wanted)?;
+        self.logits.add(&features.logits);
+        if !teachers.is_empty() {
+            let own = kernels(&features, &wanted)?;
+            self.alignments.iter_mut().zip(teachers).for_each(|(sums, teacher)| sums.add(&own, teacher));
+        }
+        Ok(())
+    }
+
+    fn findings(
+        self,
+        config: &CohortConfig<'_>,
+        student: &Lane,
+        taught: &[Taught<'_>],
+        truth: &Truth,
+    ) -> Result<Findings> {
+        let logits = self.logits.all();
+        let correlation = class_correlation(&logits);
+        let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
+        let mut teachers = Vec::new();
+        let taps = asked(config).zip(&self.alignments);
+        let taps = taps.map(|((teacher, _), alignment)| taps_of(student.signature(), teacher.signature(), alignment));
+        // Combined teachers come last, and have none.
+        let mut taps = taps.collect::<Result<Vec<_>>>()?.into_iter();
+        for Taught { record, logits: theirs } in taught {
+            let their_correlation = class_correlation(theirs);
+            teachers.push(TeacherSimilarity {
+                name: record.name.clone(),
+                digest: record.digest.clone(),
+                calibration_error: truth.of_labels(|labels| calibration_error(theirs, labels))?,
+                agreement: truth.of_labels(|_| agreement(&logits, theirs))?,
+                divergence: truth.of_labels(|_| divergence(&logits, theirs))?,
+                correlation_difference: correlation_difference(&correlation, &their_correlation)?,
+                taps: taps.next().unwrap_or_default(),
+            });
+            correlations.push((format!("teacher.{}", record.name), their_correlation.to_kind(Kind::Float)));
+        }
+        let similarity = Similarity {
+            format: SIMILARITY_FORMAT,
+            calibration_error: truth.of_labels(|labels| calibration_error(&logits, labels))?,
+            classes: classes(&config.data.dataset.info().class_names, truth, &logits)?,
+            teachers,
+        };
+        Ok(Findings { similarity, correlations })
+    }
+}
+
+fn taps_of(student: &Signature, teacher: &Signature, alignment: &Alignment) -> Result<Vec<TapSimilarity>> {
+    let rows = student.taps.iter().zip(alignment.read()?);
+    let pairs = rows.flat_map(|(student, row)| {
+        teacher.taps.iter().zip(row).map(|(teacher, alignment)| TapSimilarity {
+            student: student.name.clone(),
+            teacher: teacher.name.clone(),
+            alignment,
+        })
+    });
+    Ok(pairs.collect())
+}
+
+fn classes(names: &[String], truth: &Truth, logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
+    let labels: Vec<i64> = match truth {
+        Truth::Labels(labels) => Vec::try_from(labels)?,
+        Truth::Sets(targets) => return precisions(names, targets, logits),
+    };
+    let guesses: Vec<i64> = Vec::try_from(logits.argmax(1, false))?;
+    let class = |(label, name): (i64, &String)| {
+        let of_class = labels.iter().zip(&guesses).filter(|(known, _)| **known == label);
+        let (samples, right) =
+            of_class.fold((0, 0), |(samples, right), (_, guess)| (samples + 1, right + usize::from(*guess == label)));
+        ClassAccuracy { name: name.clone(), samples, right: Some(right), average_precision: None }
+    };
+    Ok((0..).zip(names).map(class).collect())
+}
+
+fn precisions(names: &[String], targets: &Tensor, logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
+    let samples: Vec<f64> = Vec::try_from(targets.sum_dim_intlist([0_i64].as_slice(), false, Kind::Double))?;
+    let class = |((name, samples), found): ((&String, f64), Option<f64>)| ClassAccuracy {
+        name: name.clone(),
+        samples: samples as usize,
+        right: None,
+        average_precision: found.map(|share| 100.0 * share),
+    };
+    Ok(names.iter().zip(samples).zip(average_precisions(logits, targets)?).map(class).collect())
+}
