@@ -1,8 +1,7 @@
 //! The convolutional regressor of FitNets: it takes a map of the student to the teacher's size and channels.
 
-use limbeck::prelude::*;
 use limbeck::nn::{Module, ModuleT};
-
+use limbeck::prelude::*;
 
 /// A convolution, or a transposed one, and a BatchNorm.
 #[derive(Debug)]

@@ -7,13 +7,11 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-
 /// The form of both heads, each from F features to D dimensions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadKind {
     /// Linear(F → D).
-    #[default]
     Linear,
     /// Linear(F → F), ReLU, Linear(F → D).
     Mlp,

@@ -18,43 +18,24 @@ use std::collections::BTreeSet;
 
 use limbeck::checks::{consecutive, only_maps, same_channels};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::tensor::match_heights;
 
 limbeck::plugin! {
-    method "fsp",
-    summary: "flow matrices in an initial stage, then cross-entropy",
-    citation: "Yim, Joo, Bae, Kim. A Gift from Knowledge Distillation. CVPR 2017",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 50.0, distiller = { kind = "fsp", initial_epochs = 30 } }]
-"#,
-    page: include_str!("fsp.rs"),
-}
-
-limbeck::plugin! {
-    distiller "fsp",
+    distiller "fsp": Fsp,
     summary: "flow matrices: how channels of consecutive maps go together",
     citation: "Yim, Joo, Bae, Kim. A Gift from Knowledge Distillation. CVPR 2017, equations 1 and 2",
-    settings: r#"
-initial_epochs = 30   # the length of the initial stage, which is all that it has
-"#,
     page: include_str!("fsp.rs"),
+    method "fsp": MethodConfig::new(1.0).term(50.0, Fsp::default()),
+    summary: "flow matrices in an initial stage, then cross-entropy",
 }
 
 /// Flow matrices.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Fsp {
     /// The length of the initial stage, which is all that it has.
+    #[setting(default = 30)]
     pub initial_epochs: u64,
-}
-
-impl Default for Fsp {
-    fn default() -> Self {
-        Fsp { initial_epochs: 30 }
-    }
 }
 
 #[typetag::serde(name = "fsp")]
@@ -111,24 +92,6 @@ impl Distiller for LiveFsp {
 mod tests {
     use super::*;
     use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Fsp::default(), &NARROW, &WIDE, &[]),
-            "fsp needs as many channels on both sides, but the student's `stem` has 16 and the teacher's `stem` 32: choose \
-             networks of one width, or other taps with `taps`"
-        );
-        assert_eq!(
-            refusal(&Fsp::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
-            "fsp needs at least two consecutive pairs of taps: name them with \
-             `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
-        );
-        assert_eq!(
-            refusal(&Fsp::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
-            "fsp compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
-    }
 
     #[test]
     fn a_teacher_without_a_stem_is_paired_stage_by_stage() {

@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
+// What `#[derive(Settings)]` and `plugin!` write has the paths that it has in other crates.
+extern crate self as limbeck;
+
 pub mod checks;
 pub mod config;
 pub mod conformance;
@@ -22,6 +25,7 @@ pub mod precision;
 pub mod record;
 pub mod registry;
 pub mod seed;
+pub mod settings;
 pub mod similarity;
 mod switches;
 mod train;
@@ -31,6 +35,7 @@ pub use contracts::{critic, dataset, distiller, model, negatives, optim};
 pub use train::{checkpoint, cohort, combination, probe};
 
 pub use inventory;
+pub use serde;
 pub use tch;
 pub use typetag;
 
@@ -40,6 +45,7 @@ pub mod prelude {
     pub use crate::dataset::{Batch, Dataset, DatasetConfig, DatasetInfo, Rows, Split, ViewInfo, Views};
     pub use crate::distiller::{Distiller, DistillerConfig, InitialStage, Site, Step, TapPair, TapPairs, Terms};
     pub use crate::error::{Error, Result};
+    pub use crate::experiment::{MethodConfig, TermConfig};
     pub use crate::model::{
         Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs, Recorder, Signature, TapInfo,
         TapRef, Taps,
@@ -49,6 +55,7 @@ pub mod prelude {
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
     pub use crate::record::Measure;
     pub use crate::seed::Seed;
+    pub use crate::settings::Settings;
     pub use tch::{Device, Kind, Tensor};
     pub use typetag;
 }

@@ -13,6 +13,7 @@ use indexmap::IndexMap;
 use limbeck::conformance::{self, Outcome};
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
+use limbeck::settings::Setting;
 use limbeck_tests as _;
 use serde::{Deserialize, Serialize};
 
@@ -190,11 +191,12 @@ fn caught(role: Role, faults: &[(&str, &[&str], &str)]) {
     }
 }
 
-limbeck::plugin! { distiller "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { distiller "broken": BrokenDistiller, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenDistiller {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -337,13 +339,23 @@ fn a_broken_distiller_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { distiller "lax", summary: "", citation: "", settings: "written = 1.0" }
+limbeck::plugin! { distiller "lax": Lax, summary: "", citation: "" }
 
 /// Takes every key, and does not write its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Lax {
     #[serde(skip_serializing)]
     written: f64,
+}
+
+impl Settings for Lax {
+    fn settings() -> Vec<Setting> {
+        vec![Setting::new("written", &1.0, &["Lost."])]
+    }
+
+    fn check_ranges(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[typetag::serde(name = "lax")]
@@ -380,11 +392,12 @@ fn settings_that_are_lost_or_not_checked_are_caught() {
     assert!(matches!(&report.findings[..], [finding] if matches!(finding.outcome, Outcome::Fault(_))), "{report}");
 }
 
-limbeck::plugin! { critic "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { critic "broken": BrokenCritic, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenCritic {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -496,11 +509,12 @@ fn a_broken_critic_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { negatives "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { negatives "broken": BrokenSampler, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenSampler {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -576,11 +590,12 @@ fn a_broken_sampler_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { model "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { model "broken": BrokenModel, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenModel {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -596,8 +611,13 @@ impl ModelConfig for BrokenModel {
         }
         let start = if self.fault == "begins by chance" { chance() } else { 0.05 };
         let init = nn::Init::Randn { mean: start, stdev: 0.2 };
-        let conv =
-            tch::nn::conv2d(path / "conv", channels.max(1), 4, 1, nn::ConvConfig { ws_init: init, ..Default::default() });
+        let conv = tch::nn::conv2d(
+            path / "conv",
+            channels.max(1),
+            4,
+            1,
+            nn::ConvConfig { ws_init: init, ..Default::default() },
+        );
         let norm = tch::nn::batch_norm2d(path / "bn", 4, Default::default());
         let fc = tch::nn::linear(path / "fc", 4, spec.classes, Default::default());
         if self.fault == "trains what it does not use" {
@@ -700,11 +720,12 @@ fn a_broken_network_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { dataset "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { dataset "broken": BrokenDataset, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenDataset {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 

@@ -23,41 +23,22 @@
 use limbeck::checks::not_empty;
 use limbeck::prelude::*;
 use limbeck::tch::Reduction;
-use serde::{Deserialize, Serialize};
 
 limbeck::plugin! {
-    method "reviewkd",
-    summary: "cross-entropy and knowledge review",
-    citation: "Chen, Liu, Zhao, Jia. Distilling Knowledge via Knowledge Review. CVPR 2021, arXiv:2104.09044",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, schedule = { warmup_epochs = 20 }, distiller = { kind = "reviewkd", width = 512 } }]
-"#,
-    page: include_str!("lib.rs"),
-}
-
-limbeck::plugin! {
-    distiller "reviewkd",
+    distiller "reviewkd": ReviewKd,
     summary: "knowledge review: every stage of the student, fused with the deeper ones, against the teacher's",
     citation: "Chen, Liu, Zhao, Jia. Distilling Knowledge via Knowledge Review. CVPR 2021, arXiv:2104.09044, sections 3.2 to 3.4",
-    settings: r#"
-width = 512   # channels of the fused maps, at most; no more than the student's deepest map has
-"#,
     page: include_str!("lib.rs"),
+    method "reviewkd": MethodConfig::new(1.0).with(TermConfig::new(1.0, ReviewKd::default()).warm_up(20)),
+    summary: "cross-entropy and knowledge review",
 }
 
 /// Knowledge review.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct ReviewKd {
-    /// Channels of the fused maps, at most.
+    /// Channels of the fused maps, at most; no more than the student's deepest map has.
+    #[setting(default = 512, range = 1..)]
     pub width: i64,
-}
-
-impl Default for ReviewKd {
-    fn default() -> Self {
-        ReviewKd { width: 512 }
-    }
 }
 
 #[typetag::serde(name = "reviewkd")]
@@ -72,9 +53,6 @@ impl DistillerConfig for ReviewKd {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if self.width < 1 {
-            return Err(Error::plan(format!("reviewkd: width must be at least 1, not {}", self.width)));
-        }
         let pairs = self.taps(site)?.pairs;
         let deepest = pairs.len() - 1;
         let width = self.width.min(pairs[deepest].student_shape[0]);
@@ -141,9 +119,7 @@ impl Fusion {
     fn new(path: &nn::Path<'_>, student: i64, width: i64, teacher: i64, has_deeper: bool) -> Self {
         Fusion {
             own: conv_bn(&(path / "conv1"), student, width, 1),
-            attention: has_deeper.then(|| {
-                nn::conv(&(path / "att_conv") / 0, 2 * width, 2, 1, Default::default())
-            }),
+            attention: has_deeper.then(|| nn::conv(&(path / "att_conv") / 0, 2 * width, 2, 1, Default::default())),
             output: conv_bn(&(path / "conv2"), width, teacher, 3),
         }
     }
