@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 /// let hints: Hints = toml::from_str("layers = 2").unwrap();
 /// assert_eq!((hints.temperature, hints.layers), (4.0, 2));
 /// let error = toml::from_str::<Hints>("layers = 2\ntemperature = 0.0").unwrap_err();
-/// assert_eq!(error.message(), "temperature must be positive, not 0");
+/// assert!(error.message().starts_with("temperature must be positive, not 0"));
 /// assert!(toml::from_str::<Hints>("layers = 2\ntemperatur = 4.0").is_err());
 /// ```
 ///

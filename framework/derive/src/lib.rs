@@ -2,6 +2,8 @@
 
 mod attribute;
 mod field;
+#[cfg(test)]
+mod tests;
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
@@ -10,7 +12,7 @@ use syn::{Data, DeriveInput, Error, Fields, Result, parse_macro_input};
 use field::Field;
 
 /// Makes a struct the settings of a plugin; `limbeck::settings::Settings` says how.
-#[proc_macro_derive(Settings, attributes(setting))]
+#[proc_macro_derive(Settings, attributes(setting, serde))]
 pub fn settings(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand(&input).unwrap_or_else(Error::into_compile_error).into()
