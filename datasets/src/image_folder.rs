@@ -139,6 +139,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::file_set::Broken;
+    use crate::image_set::IMAGE;
     use crate::fixture::{jpeg, rgb_png, write};
 
     /// Two classes, three training and two test images each.

@@ -187,6 +187,7 @@ mod tests {
     use limbeck::experiment::Division;
 
     use super::*;
+    use crate::image_set::IMAGE;
 
     const SMALL: [usize; 3] = [4, 3, 5];
     const NAMES: &str = "airplane\nbird\ncar\ncat\ndeer\ndog\nhorse\nmonkey\nship\ntruck\n";

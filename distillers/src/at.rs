@@ -73,7 +73,7 @@ impl Distiller for LiveAt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
+    use crate::fixture::pairs_without_stem;
 
     #[test]
     fn a_teacher_without_a_stem_is_paired_stage_by_stage() {

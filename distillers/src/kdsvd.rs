@@ -139,7 +139,6 @@ impl Distiller for LiveKdSvd {
 mod tests {
     use super::*;
     use crate::fixture::wave;
-    use crate::fixture::{NARROW, WIDE, refusal};
 
     /// Σ of fixed weights times the first vectors, with the sign in which their largest entry is positive.
     fn probe(map: &Tensor, n: i64) -> Tensor {
