@@ -140,8 +140,8 @@ mod tests {
 
     use super::*;
     use crate::file_set::Broken;
-    use crate::image_set::IMAGE;
     use crate::fixture::{jpeg, rgb_png, write};
+    use crate::image_set::IMAGE;
 
     /// Two classes, three training and two test images each.
     fn folder() -> tempfile::TempDir {

@@ -52,7 +52,7 @@ impl DistillerConfig for Ab {
             )));
         }
         for pair in taps.pairs.iter().filter(|pair| pair.student_shape != pair.teacher_shape) {
-            ConvReg::check("ab", &pair.student_shape, &pair.teacher_shape)?;
+            ConvReg::check("ab", pair.student_shape, pair.teacher_shape)?;
         }
         Ok(taps)
     }
@@ -61,7 +61,7 @@ impl DistillerConfig for Ab {
         let (path, taps) = (params / "connectors", self.taps(site)?);
         let connector = |(i, pair): (usize, &TapPair)| match pair.student_shape == pair.teacher_shape {
             true => Ok(None),
-            false => ConvReg::new("ab", &(&path / i), &pair.student_shape, &pair.teacher_shape).map(Some),
+            false => ConvReg::new("ab", &(&path / i), pair.student_shape, pair.teacher_shape).map(Some),
         };
         Ok(Box::new(LiveAb {
             config: self.clone(),

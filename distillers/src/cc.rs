@@ -39,13 +39,13 @@ impl DistillerConfig for Cc {
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let embed = |name: &str, shape: &[i64]| {
+        let embed = |name: &str, shape: TapShape| {
             let path = params / name;
-            nn::linear(path / "linear", shape.iter().product(), self.embedding_width)
+            nn::linear(path / "linear", shape.elements(), self.embedding_width)
         };
         Ok(Box::new(LiveCc {
-            embed_student: embed("embed_s", &pair.student_shape),
-            embed_teacher: embed("embed_t", &pair.teacher_shape),
+            embed_student: embed("embed_s", pair.student_shape),
+            embed_teacher: embed("embed_t", pair.teacher_shape),
         }))
     }
 }

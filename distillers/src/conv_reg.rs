@@ -49,13 +49,13 @@ impl ConvReg {
     ///
     /// # Errors
     /// With the heights and the remedy.
-    pub fn check(method: &str, from: &[i64], to: &[i64]) -> Result<()> {
-        Resize::between(method, from[1], to[1]).map(|_| ())
+    pub fn check(method: &str, from: TapShape, to: TapShape) -> Result<()> {
+        Resize::between(method, from.height(), to.height()).map(|_| ())
     }
 
-    pub fn new(method: &str, path: &nn::Path<'_>, from: &[i64], to: &[i64]) -> Result<Self> {
-        let (channels, out) = (from[0], to[0]);
-        let layer = match Resize::between(method, from[1], to[1])? {
+    pub fn new(method: &str, path: &nn::Path<'_>, from: TapShape, to: TapShape) -> Result<Self> {
+        let (channels, out) = (from.channels(), to.channels());
+        let layer = match Resize::between(method, from.height(), to.height())? {
             Resize::Half => {
                 let config = nn::ConvConfig { stride: 2, padding: 1, ..Default::default() };
                 Conv::Down(nn::conv(path / "conv", channels, out, 3, config))

@@ -100,8 +100,8 @@ impl DistillerConfig for Crd {
         let (samples, width) = (site.samples(), self.embedding_width);
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let head = |name: &str, shape: &[i64]| Head::new(self.head, params / name, shape.iter().product(), width);
-        let heads = [head("embed_s", &pair.student_shape), head("embed_t", &pair.teacher_shape)];
+        let head = |name: &str, shape: TapShape| Head::new(self.head, params / name, shape.elements(), width);
+        let heads = [head("embed_s", pair.student_shape), head("embed_t", pair.teacher_shape)];
         let critic_site = CriticSite { embedding_width: width, samples };
         let critic = self.critic.build(&critic_site, params).map_err(|e| e.within("crd.critic"))?;
         let sampler = self.negatives.build(site);

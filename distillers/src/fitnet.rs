@@ -38,7 +38,7 @@ pub struct FitNet {
 impl FitNet {
     fn hint<'a>(&self, side: &str, signature: &'a Signature) -> Result<&'a [TapInfo]> {
         // Stages count from 1, whether there is a stem before them or not.
-        let (maps, first) = (signature.maps(), usize::from(signature.stem().is_none()));
+        let (maps, first) = (signature.layers(), usize::from(signature.stem().is_none()));
         let chosen = self.hint_layer.checked_sub(first).and_then(|index| maps.get(index..=index));
         chosen.ok_or_else(|| {
             let named = |(i, tap): (usize, &TapInfo)| format!("{} ({})", i + first, tap.name);
@@ -58,14 +58,14 @@ impl DistillerConfig for FitNet {
         let (student, teacher) = (self.hint("student", site.student)?, self.hint("teacher", site.teacher)?);
         let taps = only_maps("fitnet", site.pair(student, teacher, Form::Output)?)?;
         let pair = taps.single()?;
-        ConvReg::check("fitnet", &pair.student_shape, &pair.teacher_shape)?;
+        ConvReg::check("fitnet", pair.student_shape, pair.teacher_shape)?;
         Ok(taps)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let regressor = ConvReg::new("fitnet", params, &pair.student_shape, &pair.teacher_shape)?;
+        let regressor = ConvReg::new("fitnet", params, pair.student_shape, pair.teacher_shape)?;
         Ok(Box::new(LiveFitNet { regressor }))
     }
 }

@@ -13,21 +13,19 @@ pub struct Fixture {
 }
 
 fn signature(width: i64) -> Signature {
-    let pooled = TapInfo { name: "pooled".into(), shape: vec![width], pre_activation: false };
-    Signature { input: [1, 1, 1], classes: 2, taps: vec![pooled], groups: vec![] }
+    let spec = ModelSpec { input: [1, 1, 1], classes: 2 };
+    Signature::new(&spec, vec![TapInfo::vector("pooled", width)], Vec::new())
 }
 
 /// A network of a stem, stages of (channels, height) that have pre-activations, and what is pooled of the last.
 pub fn network(stages: &[(i64, i64)]) -> Signature {
-    let map = |name: String, (channels, height): (i64, i64), pre_activation| TapInfo {
-        name,
-        shape: vec![channels, height, height],
-        pre_activation,
-    };
-    let mut taps = vec![map("stem".into(), stages[0], false)];
-    taps.extend(stages.iter().enumerate().map(|(i, stage)| map(format!("stage{}", i + 1), *stage, true)));
-    taps.push(TapInfo { name: "pooled".into(), shape: vec![stages[stages.len() - 1].0], pre_activation: false });
-    Signature { input: [3, 32, 32], classes: 2, taps, groups: vec![] }
+    let (channels, height) = stages[0];
+    let mut taps = vec![TapInfo::map("stem", [channels, height, height])];
+    for (i, &(channels, height)) in (1..).zip(stages) {
+        taps.push(TapInfo::map(&format!("stage{i}"), [channels, height, height]).with_pre_activation());
+    }
+    taps.push(TapInfo::vector("pooled", stages[stages.len() - 1].0));
+    Signature::new(&ModelSpec { input: [3, 32, 32], classes: 2 }, taps, Vec::new())
 }
 
 /// The pairs that a method finds beside a teacher from elsewhere, without a stem; and what it leaves out.

@@ -41,7 +41,7 @@ pub struct Fsp {
 #[typetag::serde(name = "fsp")]
 impl DistillerConfig for Fsp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        let taps = consecutive("fsp", only_maps("fsp", site.maps(Form::Output)?)?)?;
+        let taps = consecutive("fsp", only_maps("fsp", site.layers(Form::Output)?)?)?;
         same_channels("fsp", taps)
     }
 

@@ -61,7 +61,7 @@ impl DistillerConfig for Ft {
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let (from, teacher) = (pair.student_shape[0], pair.teacher_shape[0]);
+        let (from, teacher) = (pair.student_shape.channels(), pair.teacher_shape.channels());
         let factors = (teacher as f64 * self.rate) as i64;
         if factors < 1 {
             return Err(Error::plan(format!("ft: a rate of {} leaves none of {teacher} channels", self.rate)));

@@ -40,8 +40,9 @@ impl DistillerConfig for Ickd {
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
-        let embed =
-            |(i, pair): (usize, &TapPair)| Embed::new(&(params / i), pair.student_shape[0], pair.teacher_shape[0]);
+        let embed = |(i, pair): (usize, &TapPair)| {
+            Embed::new(&(params / i), pair.student_shape.channels(), pair.teacher_shape.channels())
+        };
         Ok(Box::new(LiveIckd { embeds: taps.pairs.iter().enumerate().map(embed).collect() }))
     }
 }

@@ -58,9 +58,8 @@ impl DistillerConfig for Itrd {
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
-        let width = |shape: &[i64]| shape.iter().product::<i64>();
         let pair = taps.single()?;
-        let (from, to) = (width(&pair.student_shape), width(&pair.teacher_shape));
+        let (from, to) = (pair.student_shape.elements(), pair.teacher_shape.elements());
         let embed = nn::linear(params / "embed", from, to);
         Ok(Box::new(LiveItrd { config: self.clone(), embed, same_width: from == to }))
     }

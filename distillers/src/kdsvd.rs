@@ -54,7 +54,7 @@ impl DistillerConfig for KdSvd {
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        let rank = |shape: &[i64]| shape[0].min(shape[1..].iter().product());
+        let rank = |shape: &TapShape| shape.channels().min(shape.positions());
         let taps = self.taps(site)?;
         let most = taps.pairs.iter().map(|pair| rank(&pair.teacher_shape).min(rank(&pair.student_shape))).min();
         match most {

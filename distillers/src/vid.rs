@@ -55,7 +55,7 @@ impl DistillerConfig for Vid {
         }
         let taps = self.taps(site)?;
         let regressor = |(i, pair): (usize, &TapPair)| {
-            Regressor::new(&(params / i), pair.student_shape[0], pair.teacher_shape[0], self)
+            Regressor::new(&(params / i), pair.student_shape.channels(), pair.teacher_shape.channels(), self)
         };
         Ok(Box::new(LiveVid { regressors: taps.pairs.iter().enumerate().map(regressor).collect() }))
     }

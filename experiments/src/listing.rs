@@ -195,9 +195,9 @@ fn figures(network: &Network) -> String {
     if let Some(count) = multiply_adds {
         let _ = writeln!(text, "    {} multiply-adds", thousands(*count));
     }
-    for TapInfo { name, shape: size, pre_activation } in taps {
+    for TapInfo { name, shape, pre_activation, .. } in taps {
         let pre = if *pre_activation { format!(", and {name}:pre") } else { String::new() };
-        let _ = writeln!(text, "    tap {name} {}{pre}", shape(size));
+        let _ = writeln!(text, "    tap {name} {shape}{pre}");
     }
     text
 }

@@ -103,6 +103,7 @@ impl New<'_> {
             ("my_role".to_owned(), role.to_owned()),
             ("MyRole".to_owned(), role_type),
             ("LIMBECK_DEPENDENCIES".to_owned(), source.dependencies(self.role)),
+            ("LIMBECK_CONFORMANCE".to_owned(), source.dependency("limbeck-conformance", "framework/conformance")),
             ("TARGET_FOLDER".to_owned(), source.target()),
             ("NO_LIBTORCH_FOLDER".to_owned(), quoted(NO_LIBTORCH.unwrap_or_default())),
             ("LIBTORCH_FOLDER".to_owned(), quoted(&source.libtorch.display().to_string())),
@@ -202,13 +203,19 @@ impl Source {
         if role == Role::Dataset {
             packages.push(("limbeck-datasets", "datasets"));
         }
-        let line = |(package, folder): (&str, &str)| match &self.place {
+        let lines: Vec<String> =
+            packages.into_iter().map(|(package, folder)| self.dependency(package, folder)).collect();
+        lines.join("\n")
+    }
+
+    /// The line of one dependency, whose package lies in that folder of the checkout.
+    fn dependency(&self, package: &str, folder: &str) -> String {
+        match &self.place {
             Place::Folder(checkout) => {
                 format!("{package} = {{ path = {} }}", quoted(&checkout.join(folder).display().to_string()))
             }
             Place::Git(url) => format!("{package} = {{ git = {} }}", quoted(url)),
-        };
-        packages.into_iter().map(line).collect::<Vec<_>>().join("\n")
+        }
     }
 }
 

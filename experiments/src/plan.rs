@@ -12,13 +12,13 @@ use indexmap::IndexMap;
 use limbeck::cohort::{CombinedTeacher, Data, Teacher, Term, TermSite, build_terms, check_main_stage};
 use limbeck::combination::{Combination, Combining};
 use limbeck::dataset::{DatasetConfig, DatasetInfo};
-use limbeck::distiller::TapPairs;
+use limbeck::distiller::{TapPair, TapPairs};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{
     CompareConfig, Division, Experiment, MethodConfig, NetworkConfig, ProbeConfig, TeacherConfig, TermSchedule,
     TrainConfig,
 };
-use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo};
+use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo, TapShape};
 use limbeck::precision::Precision;
 use limbeck::record::Measure;
 use limbeck::seed::Seed;
@@ -364,7 +364,7 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         let student = network(&*experiment.student.model, experiment.student.view.as_deref(), &data)
             .map_err(|e| e.within("student"))?;
-        experiment.train.check_rates(&student.signature).map_err(|e| e.within("train"))?;
+        experiment.train.check_groups(&student.signature).map_err(|e| e.within("train"))?;
         experiment.student.precision.check(device).map_err(|e| e.within("student"))?;
         let methods = experiment
             .compare
@@ -544,7 +544,7 @@ fn plan_teacher(
             (TeacherWeights::File(path.to_owned()), file_digest(path)?)
         }
         (None, Some(train)) => {
-            train.check_rates(&network.signature).map_err(|e| e.within("train"))?;
+            train.check_groups(&network.signature).map_err(|e| e.within("train"))?;
             let identity = store::digest(&Identity {
                 format: limbeck::experiment::FORMAT,
                 dataset: &data.dataset.info().identity,
@@ -724,9 +724,9 @@ struct TermOutline {
 #[derive(Debug, Serialize)]
 struct PairOutline {
     student: String,
-    student_shape: Vec<i64>,
+    student_shape: TapShape,
     teacher: String,
-    teacher_shape: Vec<i64>,
+    teacher_shape: TapShape,
 }
 
 #[derive(Debug, Serialize)]
@@ -762,11 +762,11 @@ impl Plan {
             },
             notes: [teacher.notes.clone(), of_twin(&teacher.name)].concat(),
         };
-        let pair = |pair: &limbeck::distiller::TapPair| PairOutline {
+        let pair = |pair: &TapPair| PairOutline {
             student: pair.student.to_string(),
-            student_shape: pair.student_shape.clone(),
+            student_shape: pair.student_shape,
             teacher: pair.teacher.to_string(),
-            teacher_shape: pair.teacher_shape.clone(),
+            teacher_shape: pair.teacher_shape,
         };
         let term = |term: &PlannedTerm| TermOutline {
             label: term.label.clone(),
@@ -892,7 +892,7 @@ fn plan_method(
 
 /// The taps of a network with their shapes, in a line.
 fn taps(signature: &Signature) -> String {
-    let tap = |tap: &TapInfo| format!("{} {}", tap.name, shape(&tap.shape));
+    let tap = |tap: &TapInfo| format!("{} {}", tap.name, tap.shape);
     format!("taps {}", signature.taps.iter().map(tap).collect::<Vec<_>>().join(", "))
 }
 
@@ -1019,8 +1019,8 @@ impl fmt::Display for Plan {
                     writeln!(f, "      logits {0} — logits {0}", self.student.signature.classes)?;
                 }
                 for pair in &term.taps.pairs {
-                    let (student, teacher) = (shape(&pair.student_shape), shape(&pair.teacher_shape));
-                    writeln!(f, "      student {} {student} — teacher {} {teacher}", pair.student, pair.teacher)?;
+                    let TapPair { student, teacher, student_shape, teacher_shape } = pair;
+                    writeln!(f, "      student {student} {student_shape} — teacher {teacher} {teacher_shape}")?;
                 }
                 if !term.taps.dropped.is_empty() {
                     writeln!(f, "      warning: without a partner, hence unused: {}", term.taps.dropped.join(", "))?;

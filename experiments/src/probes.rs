@@ -267,9 +267,9 @@ fn check_shape(view: &str, found: [i64; 3], network: &Network) -> Result<()> {
     )))
 }
 
-/// How many features a tap gives: a map is averaged over space.
+/// How many features a tap gives: a map is averaged over space, and a sequence over its tokens.
 fn features(signature: &Signature, config: &ProbeConfig) -> Result<i64> {
-    Ok(signature.shape(&config.tap)?.first().copied().unwrap_or(1))
+    Ok(signature.shape(&config.tap)?.channels())
 }
 
 /// What `limbeck plan` says of a probe.

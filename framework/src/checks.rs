@@ -39,9 +39,11 @@ pub fn only_maps(method: &str, taps: TapPairs) -> Result<TapPairs> {
         for (side, tap, shape) in
             [("student", &pair.student, &pair.student_shape), ("teacher", &pair.teacher, &pair.teacher_shape)]
         {
-            if shape.len() != 3 {
+            if !shape.is_map() {
+                let remedy = if shape.is_vector() { "choose a stage" } else { "choose a map, or take another method" };
                 return Err(Error::plan(format!(
-                    "{method} compares maps, but the {side}'s tap `{tap}` is a vector: choose a stage"
+                    "{method} compares maps, but the {side}'s tap `{tap}` is {}: {remedy}",
+                    shape.name()
                 )));
             }
         }
@@ -76,13 +78,13 @@ pub fn consecutive(method: &str, taps: TapPairs) -> Result<TapPairs> {
     Ok(taps)
 }
 
-/// Refuses maps with another number of channels on the one side than on the other.
+/// Refuses taps with another number of channels on the one side than on the other.
 ///
 /// # Errors
 /// If there is such a pair.
 pub fn same_channels(method: &str, taps: TapPairs) -> Result<TapPairs> {
     for pair in &taps.pairs {
-        let (s, t) = (pair.student_shape[0], pair.teacher_shape[0]);
+        let (s, t) = (pair.student_shape.channels(), pair.teacher_shape.channels());
         if s != t {
             return Err(Error::plan(format!(
                 "{method} needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: \

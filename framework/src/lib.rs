@@ -6,7 +6,6 @@ extern crate self as limbeck;
 
 pub mod checks;
 pub mod config;
-pub mod conformance;
 mod contracts;
 pub mod device;
 mod division;
@@ -47,8 +46,8 @@ pub mod prelude {
     pub use crate::error::{Error, Result};
     pub use crate::experiment::{MethodConfig, TermConfig};
     pub use crate::model::{
-        Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs, Recorder, Signature, TapInfo,
-        TapRef, Taps,
+        BatchNormInfo, ClassifierInfo, Features, Folded, Form, Group, Mode, Model, ModelConfig, ModelSpec, Outputs,
+        Recorder, Signature, TapInfo, TapRef, TapShape, Taps,
     };
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::nn;

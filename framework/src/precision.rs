@@ -59,7 +59,10 @@ impl Precision {
     }
 
     /// Sets the process's TF32 switches for work on a GPU until the result is dropped; outside, they are off.
-    pub(crate) fn select(self, device: Device) -> Result<Option<Selected>> {
+    ///
+    /// # Errors
+    /// If this libtorch lacks the switches.
+    pub fn select(self, device: Device) -> Result<Option<Selected>> {
         match device {
             Device::Cuda(_) => {
                 switches()?.tf32(self == Precision::Tf32);
@@ -89,7 +92,7 @@ pub(crate) fn without_tf32() -> Result<()> {
 
 /// A precision is selected as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Selected {}
+pub struct Selected {}
 
 impl Drop for Selected {
     fn drop(&mut self) {

@@ -155,7 +155,10 @@ impl Plugin {
     }
 
     /// Proves that the type that is registered under the name has these settings, and that their defaults are in range.
-    pub(crate) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it has others.
+    pub fn check(&self) -> Result<()> {
         let written = self.default_table()?;
         let read = self
             .role
@@ -225,7 +228,10 @@ pub fn check() -> Result<()> {
 }
 
 /// Checks that no name is taken twice in one role.
-pub(crate) fn check_names() -> Result<()> {
+///
+/// # Errors
+/// If one is: both crates are named.
+pub fn check_names() -> Result<()> {
     for pair in plugins().windows(2) {
         if let [a, b] = pair
             && (a.role, a.name) == (b.role, b.name)

@@ -25,18 +25,24 @@ pub(crate) fn signature(spec: &ModelSpec, logits: &Tensor, named: &[(TapRef, Ten
     };
     let mut taps: Vec<TapInfo> = Vec::new();
     for (tap, value) in named.iter().filter(|(tap, _)| tap.form == Form::Output) {
-        let shape = value.size()[1..].to_vec();
+        let sizes = &value.size()[1..];
         let pre = named.iter().find(|(other, _)| *other == TapRef::pre_activation(&tap.name));
-        if let Some((pre, value)) = pre.filter(|(_, value)| value.size()[1..] != shape) {
+        if let Some((pre, value)) = pre.filter(|(_, value)| value.size()[1..] != *sizes) {
             return Err(Error::plan(format!(
-                "`{pre}` has the shape {:?}, and `{tap}` has {shape:?}",
+                "`{pre}` has the shape {:?}, and `{tap}` has {sizes:?}",
                 &value.size()[1..]
             )));
         }
-        taps.push(TapInfo { name: tap.name.clone(), shape, pre_activation: pre.is_some() });
+        let Some(shape) = TapShape::of(sizes) else {
+            return Err(Error::plan(format!(
+                "`{tap}` has the shape {sizes:?} for each sample: a tap is a map [C, H, W], a sequence of tokens [N, D] or a \
+                 vector [D]"
+            )));
+        };
+        taps.push(TapInfo { pre_activation: pre.is_some(), ..TapInfo::new(&tap.name, shape) });
     }
     match named.iter().find(|(tap, _)| !taps.iter().any(|info| info.name == tap.name)) {
-        None => Ok(Signature { input: spec.input, classes, taps, groups: Vec::new() }),
+        None => Ok(Signature::new(&ModelSpec { classes, ..*spec }, taps, Vec::new())),
         Some((tap, _)) => Err(Error::plan(format!("`{tap}` needs an output `{}` beside it", tap.name))),
     }
 }

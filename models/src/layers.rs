@@ -84,6 +84,9 @@ pub(crate) struct Draft {
     multiply_adds: i64,
     taps: Vec<TapInfo>,
     groups: Vec<Group>,
+    classifier: Option<ClassifierInfo>,
+    /// Biases and norms so far.
+    no_decay: Vec<String>,
 }
 
 impl Draft {
@@ -101,7 +104,15 @@ impl Draft {
         if spec.classes < 1 {
             return Err(Error::plan(format!("the network needs at least 1 class, not {}", spec.classes)));
         }
-        Ok(Draft { spec: *spec, shape: spec.input, multiply_adds: 0, taps: Vec::new(), groups: Vec::new() })
+        Ok(Draft {
+            spec: *spec,
+            shape: spec.input,
+            multiply_adds: 0,
+            taps: Vec::new(),
+            groups: Vec::new(),
+            classifier: None,
+            no_decay: Vec::new(),
+        })
     }
 
     pub fn conv(&mut self, path: nn::Path<'_>, conv: Conv) -> nn::Conv2D {
@@ -112,6 +123,9 @@ impl Draft {
         self.shape[0] = to;
         let fan_in = from / groups * kernel * kernel;
         self.multiply_adds += self.shape.iter().product::<i64>() * fan_in;
+        if bias.is_some() {
+            self.no_decay.push(path.path("bias"));
+        }
         let bs_init = bias.unwrap_or(Start::Zero).init(fan_in);
         let ws_init = start.init(fan_in);
         let config =
@@ -120,13 +134,15 @@ impl Draft {
     }
 
     /// A BatchNorm that starts as the identity.
-    pub fn batch_norm(&self, path: nn::Path<'_>) -> nn::BatchNorm {
+    pub fn batch_norm(&mut self, path: nn::Path<'_>) -> nn::BatchNorm {
+        self.no_decay.extend([path.path("weight"), path.path("bias")]);
         nn::batch_norm(path, self.shape[0])
     }
 
     pub fn conv_bn(&mut self, conv: nn::Path<'_>, bn: nn::Path<'_>, settings: Conv) -> ConvBn {
         let conv = self.conv(conv, settings);
-        ConvBn { conv, bn: Some(self.batch_norm(bn)) }
+        let batch_norm = BatchNormInfo::new(&bn);
+        ConvBn { conv, bn: Some(self.batch_norm(bn)), batch_norm }
     }
 
     /// Moves a window over the map, which changes its height and width.
@@ -146,9 +162,17 @@ impl Draft {
         built
     }
 
-    /// The map is a tap, with a value before its activation.
-    pub fn tap(&mut self, name: &str) {
-        self.taps.push(TapInfo { name: name.to_owned(), shape: self.shape.to_vec(), pre_activation: true });
+    /// The map is a tap, with a value before its activation, which comes out of this BatchNorm if out of any.
+    pub fn tap(&mut self, name: &str, batch_norm: Option<&BatchNormInfo>) {
+        let tap = TapInfo::map(name, self.shape).with_pre_activation();
+        self.taps.push(TapInfo { batch_norm: batch_norm.cloned(), ..tap });
+    }
+
+    /// The value before the last tap's activation comes out of this BatchNorm, which follows it.
+    pub fn then_batch_norm(&mut self, path: &nn::Path<'_>) {
+        if let Some(tap) = self.taps.last_mut() {
+            tap.batch_norm = Some(BatchNormInfo::new(path));
+        }
     }
 
     /// The parameters below these prefixes are a group.
@@ -161,7 +185,9 @@ impl Draft {
     /// group `classifier` has the parameters below these prefixes.
     pub fn classifier(&mut self, path: nn::Path<'_>, weight: Start, bias: Start, prefixes: &[&str]) -> nn::Linear {
         let [from, ..] = self.shape;
-        self.taps.push(TapInfo { name: "pooled".to_owned(), shape: vec![from], pre_activation: false });
+        self.taps.push(TapInfo::vector("pooled", from));
+        self.classifier = Some(ClassifierInfo::new(&path, "pooled"));
+        self.no_decay.push(path.path("bias"));
         self.group(CLASSIFIER, prefixes);
         self.multiply_adds += from * self.spec.classes;
         let config = nn::LinearConfig { ws_init: weight.init(from), bs_init: Some(bias.init(from)), bias: true };
@@ -170,8 +196,9 @@ impl Draft {
 
     /// The signature, and the multiply-adds of one image.
     pub fn finish(self) -> (Signature, i64) {
-        let Draft { spec: ModelSpec { input, classes }, taps, groups, multiply_adds, .. } = self;
-        (Signature { input, classes, taps, groups }, multiply_adds)
+        let Draft { spec, taps, groups, classifier, no_decay, multiply_adds, .. } = self;
+        let signature = Signature { classifier, no_decay, ..Signature::new(&spec, taps, groups) };
+        (signature, multiply_adds)
     }
 }
 
@@ -183,9 +210,15 @@ pub(crate) const CLASSIFIER: &str = "classifier";
 pub(crate) struct ConvBn {
     conv: nn::Conv2D,
     bn: Option<nn::BatchNorm>,
+    batch_norm: BatchNormInfo,
 }
 
 impl ConvBn {
+    /// The names of its BatchNorm's parameters.
+    pub fn batch_norm(&self) -> &BatchNormInfo {
+        &self.batch_norm
+    }
+
     /// A new tensor, which the caller may change in place. `train` chooses the batch's statistics.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let x = self.conv.forward(x);

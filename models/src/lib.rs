@@ -19,7 +19,9 @@
 //! 2. the network: layers from [`limbeck::nn`], registered under the names of the published PyTorch implementation, so that
 //!    its checkpoints load as they are, and initialised as that implementation does;
 //! 3. the [`Signature`](limbeck::model::Signature), computed from the recipe and the
-//!    [`ModelSpec`](limbeck::model::ModelSpec) without running anything: taps with their shapes, and groups.
+//!    [`ModelSpec`](limbeck::model::ModelSpec) without running anything: taps with their shapes (maps, tokens, vectors), and
+//!    groups; what the network lends to methods, that is its classifier and, for a tap's value before its activation, the
+//!    BatchNorm that it comes out of; and what weight decay can spare.
 //!
 //! Inputs and weights arrive in channels_last memory and should stay so: avoid `contiguous` and `view` on maps. A value
 //! that was handed to the [`Recorder`](limbeck::model::Recorder) must not be changed in place afterwards.

@@ -82,8 +82,8 @@ impl InvertedResidual {
         let wide = widen * from;
         let convolutions = [Conv::new(wide, 1), Conv { stride, groups: wide, ..Conv::new(wide, 3) }, Conv::new(to, 1)];
         // Numbered through with the ReLUs, which have no parameters.
-        let layer = |i: usize| draft.conv_bn(path / (3 * i), path / (3 * i + 1), convolutions[i]);
-        InvertedResidual { layers: [0, 1, 2].map(layer), adds: stride == 1 && from == to }
+        let layers = [0, 1, 2].map(|i| draft.conv_bn(path / (3 * i), path / (3 * i + 1), convolutions[i]));
+        InvertedResidual { layers, adds: stride == 1 && from == to }
     }
 }
 
@@ -101,6 +101,11 @@ impl Block for InvertedResidual {
     /// None: the bottleneck is linear.
     fn activate(&self, value: Tensor, _keep: bool) -> Tensor {
         value
+    }
+
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        let [_, _, narrow] = &self.layers;
+        Some(narrow.batch_norm())
     }
 
     fn layers(&mut self) -> Vec<&mut ConvBn> {

@@ -75,6 +75,10 @@ impl Block for Residual {
         sum
     }
 
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        self.layers.last().map(ConvBn::batch_norm)
+    }
+
     fn layers(&mut self) -> Vec<&mut ConvBn> {
         let projection = match &mut self.shortcut {
             Beside::Projection(projection) => Some(&mut **projection),

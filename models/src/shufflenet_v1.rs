@@ -75,9 +75,8 @@ impl Unit {
             Conv { groups: inner, stride, ..conv(inner, 3) },
             Conv { groups: GROUPS, ..conv(add, 1) },
         ];
-        let layer =
-            |i: usize| draft.conv_bn(path / format!("conv{}", i + 1), path / format!("bn{}", i + 1), convolutions[i]);
-        let layers = [0, 1, 2].map(layer);
+        let layers =
+            [1, 2, 3].map(|i| draft.conv_bn(path / format!("conv{i}"), path / format!("bn{i}"), convolutions[i - 1]));
         draft.shape[0] = channels;
         Unit { layers, groups, halve: halves.then_some(Window { kernel: 3, stride: 2, padding: 1 }) }
     }
@@ -95,6 +94,12 @@ impl Block for Unit {
                 own
             }
         }
+    }
+
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        let [_, _, last] = &self.layers;
+        // Where the input is set behind it, it has some of the channels only.
+        if self.halve.is_none() { Some(last.batch_norm()) } else { None }
     }
 
     fn layers(&mut self) -> Vec<&mut ConvBn> {

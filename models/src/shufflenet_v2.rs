@@ -42,12 +42,11 @@ impl Full {
         let stem = Stage::new(&mut draft, STEM, &["conv1", "bn1"], None, vec![conv]);
         let stages = SETTING.into_iter().enumerate().map(|(i, (channels, units))| {
             let layer = format!("layer{}", i + 1);
-            let unit = |j| {
-                let path = path / &layer / j;
-                if j == 0 { Unit::halving(&path, &mut draft, channels) } else { Unit::keeping(&path, &mut draft) }
-            };
-            let units = (0..units).map(unit).collect();
-            Stage::new(&mut draft, STAGES[i], &[&layer], None, units)
+            let mut blocks = vec![Unit::halving(&(path / &layer / 0), &mut draft, channels)];
+            for j in 1..units {
+                blocks.push(Unit::keeping(&(path / &layer / j), &mut draft));
+            }
+            Stage::new(&mut draft, STAGES[i], &[&layer], None, blocks)
         });
         let stages = stages.collect();
         let head = draft.conv_bn(path / "conv2", path / "bn2", self::conv(1024, 1));
@@ -120,6 +119,11 @@ impl Block for Unit {
     /// The half that was passed on went through a ReLU before: another one changes neither it nor its gradient.
     fn activate(&self, value: Tensor, keep: bool) -> Tensor {
         shuffle(&relu(value, keep), 2)
+    }
+
+    /// None: the last one has half of the channels.
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        None
     }
 
     fn layers(&mut self) -> Vec<&mut ConvBn> {

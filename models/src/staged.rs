@@ -20,6 +20,9 @@ pub(crate) trait Block: std::fmt::Debug + Send {
         relu(value, keep)
     }
 
+    /// The BatchNorm over all channels that this value comes out of, but for what is added to it.
+    fn batch_norm(&self) -> Option<&BatchNormInfo>;
+
     /// Every convolution with the BatchNorm behind it.
     fn layers(&mut self) -> Vec<&mut ConvBn>;
 }
@@ -27,6 +30,10 @@ pub(crate) trait Block: std::fmt::Debug + Send {
 impl Block for ConvBn {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         ConvBn::forward(self, x, train)
+    }
+
+    fn batch_norm(&self) -> Option<&BatchNormInfo> {
+        Some(ConvBn::batch_norm(self))
     }
 
     fn layers(&mut self) -> Vec<&mut ConvBn> {
@@ -46,7 +53,7 @@ pub(crate) struct Stage<B> {
 impl<B: Block> Stage<B> {
     /// The parameters are those below `prefixes`; the draft has come to the blocks' end.
     pub fn new(draft: &mut Draft, name: &'static str, prefixes: &[&str], pool: Option<Window>, blocks: Vec<B>) -> Self {
-        draft.tap(name);
+        draft.tap(name, blocks.last().and_then(Block::batch_norm));
         draft.group(name, prefixes);
         Stage { name, pool, blocks }
     }

@@ -109,8 +109,8 @@ fn the_signature_tells_the_shapes_of_every_network_and_input() {
             for tap in want.iter() {
                 let value = features.tap(tap).unwrap();
                 let shape = signature.shape(tap).unwrap();
-                assert_eq!(&value.size()[1..], shape, "{name} {tap} of {input:?}");
-                assert!(shape.len() == 1 || value.stride()[1] == 1, "{name} {tap} is not channels_last");
+                assert_eq!(&value.size()[1..], shape.sizes(), "{name} {tap} of {input:?}");
+                assert!(shape.is_vector() || value.stride()[1] == 1, "{name} {tap} is not channels_last");
             }
             let stages: Vec<&str> = signature.stages().iter().map(|tap| tap.name.as_str()).collect();
             let groups: Vec<&str> = signature.groups.iter().map(|group| group.name.as_str()).collect();
@@ -122,6 +122,32 @@ fn the_signature_tells_the_shapes_of_every_network_and_input() {
             for variable in vs.variables().keys() {
                 assert!(signature.group_of(variable).is_some(), "{name}: {variable} is in no group");
             }
+        }
+    }
+}
+
+#[test]
+fn every_network_lends_its_classifier_and_its_batch_norms_and_spares_biases_and_norms() {
+    for (name, config) in networks() {
+        let (vs, model) = build(config.as_ref(), [3, 32, 32], 7);
+        let signature = model.signature();
+        let classifier = signature.lent_classifier().unwrap();
+        assert_eq!(classifier.tap, "pooled", "{name}");
+        assert_eq!(vs.variables()[&classifier.weight].size()[0], 7, "{name}");
+        let (_, maps) = signature.taps.split_last().unwrap();
+        for tap in maps {
+            let lent = signature.lent_batch_norm(&TapRef::pre_activation(&tap.name));
+            // A stem without one; and units that pass half of the channels on.
+            let none = (name.starts_with("wrn") && tap.name == "stem") || (name == "ShuffleV2" && tap.name != "stem");
+            assert_eq!(lent.is_err(), none, "{name} {}", tap.name);
+            if let Ok(batch_norm) = lent {
+                let channels = vec![tap.shape.channels()];
+                assert_eq!(vs.variables()[&batch_norm.weight].size(), channels, "{name} {}", tap.name);
+                assert_eq!(vs.variables()[&batch_norm.bias].size(), channels, "{name} {}", tap.name);
+            }
+        }
+        for (parameter, variable) in vs.variables().iter().filter(|(_, variable)| variable.requires_grad()) {
+            assert_eq!(signature.is_spared(parameter), variable.dim() == 1, "{name} {parameter}");
         }
     }
 }
@@ -322,7 +348,7 @@ fn named_networks_are_parameterised_ones() {
     let (vs, model) = build(config(json!({ "kind": "resnet", "depth": 26, "width": 2 })).as_ref(), [3, 8, 8], 10);
     assert_eq!(vs.variables()["conv1.weight"].size(), [32, 3, 3, 3]);
     assert_eq!(vs.variables()["layer3.3.conv2.weight"].size(), [128, 128, 3, 3]);
-    assert_eq!(model.signature().tap("stage1").unwrap().shape, [32, 8, 8]);
+    assert_eq!(model.signature().tap("stage1").unwrap().shape.sizes(), [32, 8, 8]);
 }
 
 #[test]
@@ -344,12 +370,12 @@ fn an_identity_shortcut_takes_every_second_pixel_and_pads_channels_on_both_sides
     expected.narrow(1, 24, 16).copy_(&every);
     assert_eq!(tap("stage3"), &expected);
     let odd = config(json!({ "kind": "resnet8x4", "shortcut": "identity_pad" }));
-    assert_eq!(build(odd.as_ref(), [3, 8, 8], 10).1.signature().tap("stage1").unwrap().shape, [64, 8, 8]);
+    assert_eq!(build(odd.as_ref(), [3, 8, 8], 10).1.signature().tap("stage1").unwrap().shape.sizes(), [64, 8, 8]);
 }
 
 #[test]
 fn vgg_halves_inputs_of_64_pixels_once_more() {
-    let stage4 = |input| build(named("vgg8").as_ref(), input, 10).1.signature().tap("stage4").unwrap().shape.clone();
+    let stage4 = |input| build(named("vgg8").as_ref(), input, 10).1.signature().tap("stage4").unwrap().shape.sizes();
     assert_eq!(stage4([3, 32, 32]), [512, 4, 4]);
     assert_eq!(stage4([3, 64, 64]), [512, 4, 4]);
     assert_eq!(stage4([3, 96, 96]), [512, 12, 12]);

@@ -84,7 +84,7 @@ impl TorchScript {
             let kind = t.kind();
             return Err(Error::data(path, format!("`{name}` is {kind:?}: save the network in float32, by `.float()`")));
         }
-        let signature = Signature { input: spec.input, classes: 0, taps: Vec::new(), groups: Vec::new() };
+        let signature = Signature::new(&ModelSpec { classes: 0, ..*spec }, Vec::new(), Vec::new());
         let parameters = parameters.iter().map(|(_, t)| t.numel() as i64).sum();
         let (path, outputs) = (path.clone(), outputs.clone());
         let mut model = TorchScript { path, module, outputs, signature, parameters };

@@ -64,21 +64,25 @@ impl Wrn {
         let blocks = blocks(self.depth, 4)?;
         let mut draft = Draft::new(spec, 2)?;
         let stem = draft.conv(path / "conv1", Conv::new(16, 3));
-        draft.tap(STEM);
+        draft.tap(STEM, None);
         draft.group(STEM, &["conv1"]);
         let stages = (0..3).map(|i| {
             let block = format!("block{}", i + 1);
+            if i > 0 {
+                draft.then_batch_norm(&(path / &block / "layer" / 0 / "bn1"));
+            }
             let blocks = (0..blocks)
                 .map(|j| {
                     let stride = if i > 0 && j == 0 { 2 } else { 1 };
                     Block::new(&(path / &block / "layer" / j), &mut draft, (16 << i) * self.width, stride)
                 })
                 .collect();
-            draft.tap(STAGES[i]);
+            draft.tap(STAGES[i], None);
             draft.group(STAGES[i], &[&block]);
             blocks
         });
         let stages = stages.collect();
+        draft.then_batch_norm(&(path / "bn1"));
         let last = draft.batch_norm(path / "bn1");
         let classifier = draft.classifier(path / "fc", Start::Torch, Start::Zero, &["bn1", "fc"]);
         let (signature, multiply_adds) = draft.finish();
@@ -138,10 +142,13 @@ impl Model for Network {
     }
 
     fn fold_batch_norm(&mut self, kind: Kind) -> Result<Folded> {
-        let blocks = self.stages.iter_mut().flatten();
-        let each = blocks.map(|block| Folded { kept: 1, ..block.first.fold(kind) });
-        let add = |a: Folded, b: Folded| Folded { folded: a.folded + b.folded, kept: a.kept + b.kept };
-        Ok(each.fold(Folded { folded: 0, kept: 1 }, add))
+        // The last BatchNorm stays.
+        let mut all = Folded { folded: 0, kept: 1 };
+        for block in self.stages.iter_mut().flatten() {
+            all.folded += block.first.fold(kind).folded;
+            all.kept += 1;
+        }
+        Ok(all)
     }
 }
 

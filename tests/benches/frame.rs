@@ -146,8 +146,8 @@ fn seconds(work: &mut impl FnMut() -> Result<()>) -> Result<f64> {
 
 /// Networks that are nothing but a pooled vector: enough for a sampler's site.
 fn signature(classes: i64) -> Signature {
-    let pooled = TapInfo { name: "pooled".into(), shape: vec![64], pre_activation: false };
-    Signature { input: [3, 32, 32], classes, taps: vec![pooled], groups: Vec::new() }
+    let spec = ModelSpec { input: [3, 32, 32], classes };
+    Signature::new(&spec, vec![TapInfo::vector("pooled", 64)], Vec::new())
 }
 
 const ANCHORS: i64 = 64;

@@ -10,10 +10,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use indexmap::IndexMap;
-use limbeck::conformance::{self, Outcome};
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
 use limbeck::settings::Setting;
+use limbeck_conformance::Outcome;
 use limbeck_tests as _;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ fn conform(role: Role) {
     let built_in = plugins_of(role).into_iter().filter(|plugin| plugin.package != env!("CARGO_PKG_NAME"));
     // What comes complete from a file has no training to be checked: tests/teachers.rs has what it promises.
     for plugin in built_in.filter(|plugin| !["precomputed", "torchscript"].contains(&plugin.name)) {
-        conformance::check(role, plugin.name, settings(role, plugin.name)).assert();
+        limbeck_conformance::check(role, plugin.name, settings(role, plugin.name)).assert();
     }
 }
 
@@ -75,7 +75,7 @@ fn every_data_set() {
             "" => format!("path = {:?}\n{more}", folder.path()),
             settings => settings.to_owned(),
         };
-        conformance::check(Role::Dataset, plugin.name, &settings).assert();
+        limbeck_conformance::check(Role::Dataset, plugin.name, &settings).assert();
     }
 }
 
@@ -183,7 +183,7 @@ fn every_method_schedule_and_optimiser() {
 fn caught(role: Role, faults: &[(&str, &[&str], &str)]) {
     tch::set_num_threads(1);
     for (fault, checks, message) in faults {
-        let report = conformance::check(role, "broken", &format!("fault = {fault:?}"));
+        let report = limbeck_conformance::check(role, "broken", &format!("fault = {fault:?}"));
         let found: Vec<(&str, &str)> = report.faults().collect();
         let names: Vec<&str> = found.iter().map(|(check, _)| *check).collect();
         assert_eq!(&names, checks, "{fault}: {report}");
@@ -216,7 +216,7 @@ impl DistillerConfig for BrokenDistiller {
         if self.fault == "trains what it does not use" {
             let _ = params.ones("bystander", &[3]);
         }
-        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape[0]);
+        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape.channels());
         let head = params.var("head", &[width(site.student), width(site.teacher)], nn::Init::Const(start));
         Ok(Box::new(LiveBrokenDistiller { fault: self.fault.clone(), head, steps: 0.0, kept: Vec::new(), id: count() }))
     }
@@ -283,6 +283,11 @@ impl Distiller for LiveBrokenDistiller {
                 self.kept.push(loss.shallow_clone());
                 loss
             }
+            "changes what it borrows" => {
+                let (weight, _) = step.teacher.classifier()?;
+                let _ = weight.shallow_clone().g_mul_scalar_(2.0);
+                loss
+            }
             "is no scalar" => distance,
             "panics" => student.matmul(student),
             // Checks look at few steps from the first on; a student is trained for an epoch.
@@ -320,6 +325,11 @@ fn a_broken_distiller_is_caught_by_name() {
                 "changes the teacher",
                 &["teacher, student and labels are left as they are"],
                 "tap `pooled` of the teacher were changed",
+            ),
+            (
+                "changes what it borrows",
+                &["teacher, student and labels are left as they are"],
+                "the lent `fc.weight` of the teacher were changed",
             ),
             (
                 "declares a tap too many",
@@ -371,7 +381,7 @@ impl DistillerConfig for Lax {
 
 #[test]
 fn settings_that_are_lost_or_not_checked_are_caught() {
-    let report = conformance::check(Role::Distiller, "lax", "");
+    let report = limbeck_conformance::check(Role::Distiller, "lax", "");
     let faults: Vec<(&str, &str)> = report.faults().collect();
     let [(trip, lost), (unknown, accepted), (fits, refused)] = faults[..] else { panic!("{report}") };
     assert_eq!(trip, "the default settings are complete and survive a round trip");
@@ -383,12 +393,12 @@ fn settings_that_are_lost_or_not_checked_are_caught() {
         ("it fits a student and a teacher of other widths, or of the same", true)
     );
 
-    let report = conformance::check(Role::Critic, "borken", "");
+    let report = limbeck_conformance::check(Role::Critic, "borken", "");
     assert_eq!(
         report.to_string(),
         "critic `borken`:\n  FAULT    the plugin is registered: unknown critic `borken`: did you mean `broken`?\n"
     );
-    let report = conformance::check(Role::Critic, "broken", "fault = none");
+    let report = limbeck_conformance::check(Role::Critic, "broken", "fault = none");
     assert!(matches!(&report.findings[..], [finding] if matches!(finding.outcome, Outcome::Fault(_))), "{report}");
 }
 
@@ -502,7 +512,7 @@ fn a_broken_critic_is_caught_by_name() {
             ("remembers every call", &["memory does not grow"], "memory kept growing over"),
         ],
     );
-    let report = conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
+    let report = limbeck_conformance::check(Role::Critic, "broken", "fault = \"gives two losses\"");
     assert!(
         report.faults().any(|(check, fault)| check == LOSS && fault == "there are 2 losses instead of one"),
         "{report}"
@@ -623,23 +633,29 @@ impl ModelConfig for BrokenModel {
         if self.fault == "trains what it does not use" {
             let _ = (path / "fc").ones("extra", &[2]);
         }
-        let tap =
-            |name: &str, shape: &[i64]| TapInfo { name: name.to_owned(), shape: shape.to_vec(), pre_activation: false };
         let group = |name: &str, parameters: &[&str], feature| Group {
             name: name.to_owned(),
             parameters: parameters.iter().map(|name| (*name).to_owned()).collect(),
             feature,
         };
         let stem: &[&str] = if self.fault == "forgets a group" { &["conv"] } else { &["conv", "bn"] };
-        let signature = Signature {
-            input: spec.input,
-            classes: spec.classes,
-            taps: vec![
-                tap("stem", &[if self.fault == "lies on a shape" { 5 } else { 4 }, height, width]),
-                tap("pooled", &[4]),
-            ],
-            groups: vec![group("stem", stem, true), group("fc", &["fc"], false)],
-        };
+        if self.fault == "lends another classifier" {
+            let _ = (path / "fc").randn_standard("other", &[spec.classes, 4]).set_requires_grad(false);
+        }
+        let channels = if self.fault == "lies on a shape" { 5 } else { 4 };
+        let batch_norm = BatchNormInfo::new(&(path / "bn"));
+        let taps =
+            vec![TapInfo::map("stem", [channels, height, width]).behind(batch_norm), TapInfo::vector("pooled", 4)];
+        let groups = vec![group("stem", stem, true), group("fc", &["fc"], false)];
+        let mut classifier = ClassifierInfo::new(&(path / "fc"), "pooled");
+        match self.fault.as_str() {
+            "lends another classifier" => classifier.weight = "fc.other".to_owned(),
+            "lends what it has not" => classifier.weight = "head.weight".to_owned(),
+            _ => {}
+        }
+        let spared = if self.fault == "spares what does not train" { "bn.running_mean" } else { "bn.bias" };
+        let signature =
+            Signature::new(spec, taps, groups).with_classifier(classifier).with_no_decay(vec![spared.to_owned()]);
         Ok(Box::new(LiveBrokenModel { fault: self.fault.clone(), signature, conv, norm, fc, kept: Mutex::default() }))
     }
 }
@@ -667,7 +683,10 @@ impl Model for LiveBrokenModel {
             "ignores groups" => mode != Mode::Eval,
             _ => mode.trains("stem"),
         };
-        let x = input.apply(&self.conv).apply_t(&self.norm, train).relu();
+        let sum = input.apply(&self.conv).apply_t(&self.norm, train);
+        let sum = if self.fault == "scales behind its BatchNorm" { sum * 2.0 } else { sum };
+        record.pre_activation("stem", &sum);
+        let x = sum.relu();
         record.output("stem", &x);
         let pooled = x.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
         record.output("pooled", &pooled);
@@ -695,6 +714,8 @@ fn a_broken_network_is_caught_by_name() {
     const EVALUATION: &str = "evaluation changes nothing and treats samples one by one";
     const WANTED: &str = "the wanted taps are recorded, and what is not there is an error";
     const FROZEN: &str = "what a frozen group computes and remembers stands still";
+    const CLASSIFIER: &str = "the logits are what the classifier that it lends makes of its tap";
+    const BATCH_NORM: &str = "a tap follows the BatchNorm that is lent for it";
     caught(
         Role::Model,
         &[
@@ -710,8 +731,28 @@ fn a_broken_network_is_caught_by_name() {
             ("keeps every tap", &[WANTED], "`stem` alone was wanted, and others were kept: use `Recorder`"),
             ("always trains", &[EVALUATION, FROZEN], "an evaluation changed bn.running_mean, bn.running_var"),
             ("ignores groups", &[FROZEN], "with every group frozen a pass moved bn.running_mean"),
-            ("draws in evaluation", &[WANTED, EVALUATION], "two evaluations gave different logits: is dropout on?"),
+            (
+                "draws in evaluation",
+                &[WANTED, EVALUATION, CLASSIFIER],
+                "two evaluations gave different logits: is dropout on?",
+            ),
             ("trains what it does not use", &["gradients reach every parameter"], "do not depend on `fc.extra`"),
+            ("lends another classifier", &[CLASSIFIER], "`fc.other` makes of tap `pooled` what is"),
+            (
+                "lends what it has not",
+                &[CLASSIFIER, BATCH_NORM],
+                "lends `head.weight`, and has no parameter of that name",
+            ),
+            (
+                "scales behind its BatchNorm",
+                &[BATCH_NORM],
+                "tap `stem:pre` does not follow `bn.weight` and `bn.bias` as the output of their BatchNorm does",
+            ),
+            (
+                "spares what does not train",
+                &["every parameter that weight decay should spare is one that trains"],
+                "`bn.running_mean` is named for `no_decay`, and is no parameter that trains",
+            ),
             ("cancels", &[SINGLE], "apart where 1e-3 is allowed"),
             ("folds nothing well", &["folding BatchNorm changes nothing beyond rounding"], "logits are "),
             ("remembers every pass", &["memory does not grow"], "memory kept growing over"),

@@ -72,7 +72,7 @@ impl DistillerConfig for Staged {
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let pair = self.taps(site)?.pairs.pop().ok_or_else(|| Error::plan("no stage"))?;
-        let (from, to) = (pair.student_shape[0], pair.teacher_shape[0]);
+        let (from, to) = (pair.student_shape.channels(), pair.teacher_shape.channels());
         let connector = tch::nn::conv2d(params / "connector", from, to, 1, Default::default());
         tch::nn::conv2d(params / "bystander", from, to, 1, Default::default());
         Ok(Box::new(LiveStaged { connector, groups: site.student.feature_groups(), last: pair.student }))
@@ -281,7 +281,7 @@ fn resumed_from_any_checkpoint_beside_a_fresh_lane_it_ends_with_the_same_bytes()
 fn with_everything_that_moves_it_resumes_exactly_too() {
     // Updates at steps 2, 5 and 7 of the eight: checkpoints fall between them.
     let train = "epochs = 2\nlearning_rate = 0.01\noptimizer = { kind = \"adamw\" }\naccumulate = 3\nclip_norm = 0.5\n\
-                 average = { decay = 0.9 }\nrates = { heads = 2.0, features = 0.5, stage3 = 1.5 }";
+                 average = { decay = 0.9 }\nno_decay = true\nrates = { heads = 2.0, features = 0.5, stage3 = 1.5 }";
     let text = experiment(r#""staged", "vanilla""#, STAGED)
         .replace("epochs = 3", train)
         .replace("[train]", "precision = \"mixed\"\n[train]")

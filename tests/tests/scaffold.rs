@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
+use limbeck::config;
 use limbeck::registry::Role;
-use limbeck::{config, conformance};
 use limbeck_experiments::cli;
 use limbeck_experiments::new::{self, New};
 use limbeck_experiments::plan::Plan;
@@ -35,7 +35,7 @@ fn every_plugin_of_the_scaffold_conforms_and_its_experiment_can_be_planned() {
     limbeck::tch::set_num_threads(1);
     let folder = TempDir::new().unwrap();
     for role in new::ROLES {
-        conformance::check(role, &format!("my_{role}"), "").assert();
+        limbeck_conformance::check(role, &format!("my_{role}"), "").assert();
         let file = checkout().join(format!("experiments/src/scaffold/{role}.toml"));
         let small = |key: &str| format!("{key}=200");
         let overrides = ["dataset.train", "dataset.test"].map(small);
@@ -92,6 +92,7 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     for package in ["limbeck", "limbeck-experiments", "limbeck-datasets"] {
         assert_eq!(manifest["dependencies"][package]["git"].as_str(), Some(url));
     }
+    assert_eq!(manifest["dev-dependencies"]["limbeck-conformance"]["git"].as_str(), Some(url));
     let settings: toml::Table = read(".cargo/config.toml").parse().unwrap();
     assert!(settings["env"]["LIBTORCH"]["value"].as_str().is_some_and(|path| Path::new(path).is_absolute()));
     assert!(!settings.contains_key("build"), "there is no target folder to share");
@@ -114,7 +115,7 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
         "src/main.rs",
         "src/dataset.rs",
     ] {
-        for left in ["my_", "My", "LIMBECK_DEPENDENCIES", "_FOLDER"] {
+        for left in ["my_", "My", "LIMBECK_DEPENDENCIES", "LIMBECK_CONFORMANCE", "_FOLDER"] {
             assert!(!read(file).contains(left), "{file} has `{left}`");
         }
     }
@@ -145,7 +146,14 @@ impl Made {
 
     fn cargo(&self, arguments: &[&str]) -> Output {
         // Outside the workspace its packages are others to cargo, and compiled once more: quickly, here.
-        let packages = ["limbeck", "limbeck-distillers", "limbeck-models", "limbeck-datasets", "limbeck-experiments"];
+        let packages = [
+            "limbeck",
+            "limbeck-conformance",
+            "limbeck-distillers",
+            "limbeck-models",
+            "limbeck-datasets",
+            "limbeck-experiments",
+        ];
         let quick = packages.map(|package| format!("profile.dev.package.{package}.opt-level=0"));
         let (verb, arguments) = arguments.split_first().unwrap();
         Command::new(env!("CARGO"))

@@ -46,12 +46,8 @@ const OUTPUTS: [&str; 5] = ["stem", "stage1", "stage1:pre", "pooled", "logits"];
 #[test]
 fn a_torchscript_teacher_says_what_it_said_in_pytorch() {
     let teacher = torchscript(&fixture("teacher.pt"), &OUTPUTS).unwrap();
-    let tap = |name: &str, shape: &[i64], pre_activation| TapInfo {
-        name: name.to_owned(),
-        shape: shape.to_vec(),
-        pre_activation,
-    };
-    let taps = [tap("stem", &[4, 8, 8], false), tap("stage1", &[6, 4, 4], true), tap("pooled", &[6], false)];
+    let stage1 = TapInfo::map("stage1", [6, 4, 4]).with_pre_activation();
+    let taps = [TapInfo::map("stem", [4, 8, 8]), stage1, TapInfo::vector("pooled", 6)];
     assert_eq!(teacher.signature().taps, taps);
     assert_eq!((teacher.signature().input, teacher.signature().classes), ([3, 32, 32], 20));
     // 4·3·9 + 2·4 + 6·4·9 + 6 + 20·6 + 20.

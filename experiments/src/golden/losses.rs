@@ -54,8 +54,8 @@ pub fn golden() -> Result<Golden> {
 }
 
 fn signature(classes: i64, width: i64) -> Signature {
-    let pooled = TapInfo { name: "pooled".into(), shape: vec![width], pre_activation: false };
-    Signature { input: [3, 32, 32], classes, taps: vec![pooled], groups: vec![] }
+    let spec = ModelSpec { input: [3, 32, 32], classes };
+    Signature::new(&spec, vec![TapInfo::vector("pooled", width)], Vec::new())
 }
 
 fn distiller(kind: &str, settings: &Settings) -> Result<Box<dyn DistillerConfig>> {

@@ -99,16 +99,18 @@ pub fn settings() -> Result<Vec<Setting>> {
 }
 
 /// A network whose taps have these shapes: the stem first, the pooled vector last.
-fn signature(shapes: &[Vec<i64>], classes: i64) -> Signature {
+fn signature(shapes: &[Vec<i64>], classes: i64) -> Result<Signature> {
     let tap = |(i, shape): (usize, &Vec<i64>)| {
         let name = match i {
             0 => "stem".to_owned(),
             i if i + 1 == shapes.len() => "pooled".to_owned(),
             i => format!("stage{i}"),
         };
-        TapInfo { name, shape: shape.clone(), pre_activation: shape.len() == 3 }
+        let shape = TapShape::of(shape).ok_or_else(|| Error::run(format!("{name}: no tap is {shape:?}")))?;
+        Ok(TapInfo { pre_activation: shape.is_map(), ..TapInfo::new(&name, shape) })
     };
-    Signature { input: [3, 32, 32], classes, taps: shapes.iter().enumerate().map(tap).collect(), groups: vec![] }
+    let taps = shapes.iter().enumerate().map(tap).collect::<Result<Vec<_>>>()?;
+    Ok(Signature::new(&ModelSpec { input: [3, 32, 32], classes }, taps, Vec::new()))
 }
 
 impl Case {
@@ -229,7 +231,7 @@ impl Setting {
     pub fn compare(&self, case: &Case, kind: Kind, device: Device) -> Result<Compared> {
         let student_shapes = if case.is_wide() { &self.teacher_shapes } else { &self.student_shapes };
         let (student, teacher) =
-            (signature(student_shapes, self.classes), signature(&self.teacher_shapes, self.classes));
+            (signature(student_shapes, self.classes)?, signature(&self.teacher_shapes, self.classes)?);
         let labels = labels(self.batch, self.classes);
         let all: Arc<[i64]> = Vec::try_from(&labels)?.into();
         let site = site(&student, &teacher, &all, device);
@@ -278,20 +280,18 @@ impl Setting {
             input
         };
         let mut taps = HashMap::new();
-        let values = |name: &str, shape: &[i64], lo, hi| {
-            fill(&format!("{}.{name}", self.tag), &[&[self.batch][..], shape].concat(), lo, hi)
-        };
+        let values = |name: &str, shape: &[i64], lo, hi| fill(&format!("{}.{name}", self.tag), shape, lo, hi);
         for (i, tap) in signature.taps.iter().enumerate() {
             // Outputs are not negative, as behind a ReLU.
             let name = format!("{outputs}{i}");
-            let value = values(&name, &tap.shape, -0.5, 1.0).clamp_min(0.0);
+            let value = values(&name, &tap.shape.of_batch(self.batch), -0.5, 1.0).clamp_min(0.0);
             taps.insert(TapRef::output(&tap.name), input(name, value));
             let name = format!("p{side}{i}");
-            let value = values(&name, &tap.shape, -1.5, 1.5);
+            let value = values(&name, &tap.shape.of_batch(self.batch), -1.5, 1.5);
             taps.insert(TapRef::pre_activation(&tap.name), input(name, value));
         }
         let name = format!("logits_{side}");
-        let logits = values(&name, &[self.classes], -4.0, 4.0);
+        let logits = values(&name, &[self.batch, self.classes], -4.0, 4.0);
         (Features::new(input(name, logits), taps), inputs)
     }
 }

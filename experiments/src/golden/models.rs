@@ -116,7 +116,7 @@ impl Case {
             let pre = if ends { output.clone() } else { TapRef::pre_activation(&info.name) };
             for (tap, list, expected) in [(&output, "feature", feature), (&pre, "preact", preact)] {
                 let (what, value) = (format!("{name} {tap}"), features.tap(tap)?);
-                if value.size()[1..] != *signature.shape(tap)? {
+                if value.size()[1..] != signature.shape(tap)?.sizes() {
                     return Err(Error::run(format!("{what}: {:?} is not the signature's shape", value.size())));
                 }
                 all.extend(deviations(&what, &format!("{list}{i}"), value, expected, 0.0)?);

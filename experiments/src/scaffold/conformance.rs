@@ -1,6 +1,5 @@
 //! What every good plugin does, checked by one call.
 
-use limbeck::conformance;
 use limbeck::registry::Role;
 
 use my_plugin as _;
@@ -8,5 +7,5 @@ use my_plugin as _;
 #[test]
 fn it_conforms() {
     // Settings that fit a training set of forty samples may be given in place of the defaults: "count = 4".
-    conformance::check(Role::MyRole, "my_plugin", "").assert();
+    limbeck_conformance::check(Role::MyRole, "my_plugin", "").assert();
 }

@@ -37,8 +37,7 @@ impl DistillerConfig for MyDistiller {
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let width = |shape: &[i64]| shape.iter().product();
-        let (from, to) = (width(&pair.student_shape), width(&pair.teacher_shape));
+        let (from, to) = (pair.student_shape.elements(), pair.teacher_shape.elements());
         let head = nn::linear(params / "head", from, to);
         Ok(Box::new(Live { margin: self.margin, head }))
     }

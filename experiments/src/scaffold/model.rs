@@ -43,10 +43,9 @@ impl ModelConfig for MyModel {
             norm: nn::batch_norm(&(path / name) / "bn", to),
         };
         let wide = 2 * self.width;
-        let map = |name: &str, channels: i64, stride: i64| TapInfo {
-            name: name.to_owned(),
-            shape: vec![channels, (height + stride - 1) / stride, (width + stride - 1) / stride],
-            pre_activation: true,
+        let map = |name: &str, channels: i64, stride: i64| {
+            let shape = [channels, (height + stride - 1) / stride, (width + stride - 1) / stride];
+            TapInfo::map(name, shape).behind(BatchNormInfo::new(&(path / name / "bn")))
         };
         let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
         Ok(Box::new(Live {
@@ -56,17 +55,17 @@ impl ModelConfig for MyModel {
                 layer("stage2", self.width, wide, 2),
             ],
             fc: nn::linear(path / "fc", wide, spec.classes),
-            signature: Signature {
-                input: spec.input,
-                classes: spec.classes,
-                taps: vec![
+            signature: Signature::new(
+                spec,
+                vec![
                     map("stem", self.width, 1),
                     map("stage1", self.width, 1),
                     map("stage2", wide, 2),
-                    TapInfo { name: "pooled".to_owned(), shape: vec![wide], pre_activation: false },
+                    TapInfo::vector("pooled", wide),
                 ],
-                groups: vec![group("stem", true), group("stage1", true), group("stage2", true), group("fc", false)],
-            },
+                vec![group("stem", true), group("stage1", true), group("stage2", true), group("fc", false)],
+            )
+            .with_classifier(ClassifierInfo::new(&(path / "fc"), "pooled")),
         }))
     }
 }

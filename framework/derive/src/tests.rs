@@ -49,11 +49,9 @@ fn every_fault_is_told_at_once() {
 
 #[test]
 fn there_is_a_default_if_every_setting_has_one() {
-    for (field, expected) in [
-        ("#[setting(default = 1)] x: i64", true),
-        ("#[setting(example = 1)] x: i64", false),
-        ("x: Option<i64>", true),
-    ] {
+    for (field, expected) in
+        [("#[setting(default = 1)] x: i64", true), ("#[setting(example = 1)] x: i64", false), ("x: Option<i64>", true)]
+    {
         let code = format!("struct A {{ #[doc = \"X.\"] {field} }}");
         let written = expand(&syn::parse_str(&code).unwrap()).unwrap().to_string();
         assert_eq!(written.contains(":: core :: default :: Default for A"), expected, "{field}");

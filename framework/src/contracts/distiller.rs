@@ -13,7 +13,7 @@ use tch::{Device, Tensor, nn};
 use crate::dataset::{Rows, UNLABELLED};
 use crate::error::{Error, Result};
 use crate::measure::Measure;
-use crate::model::{Features, Form, Mode, Signature, TapInfo, TapRef};
+use crate::model::{BatchNormInfo, ClassifierInfo, Features, Form, Mode, Signature, TapInfo, TapRef, TapShape};
 use crate::seed::Seed;
 
 /// The recipe of a method. Register it with [`plugin!`](crate::plugin).
@@ -162,11 +162,11 @@ impl Site<'_> {
     ///
     /// # Errors
     /// If a configured tap does not exist.
-    pub fn maps(&self, form: Form) -> Result<TapPairs> {
+    pub fn layers(&self, form: Form) -> Result<TapPairs> {
         let lone = match (self.student.stem(), self.teacher.stem()) {
             (Some(stem), None) => format!("student {}", stem.name),
             (None, Some(stem)) => format!("teacher {}", stem.name),
-            _ => return self.pair(self.student.maps(), self.teacher.maps(), form),
+            _ => return self.pair(self.student.layers(), self.teacher.layers(), form),
         };
         let mut pairs = self.stages(form)?;
         if self.configured_pairs.is_none() {
@@ -181,6 +181,40 @@ impl Site<'_> {
     /// If a configured tap does not exist.
     pub fn pooled(&self) -> Result<TapPairs> {
         self.pair(last(&self.student.taps), last(&self.teacher.taps), Form::Output)
+    }
+
+    /// The student's classifier, by the names of its parameters; a step lends them
+    /// ([`Features::classifier`], [`Features::classify`]).
+    ///
+    /// # Errors
+    /// If the student lends none.
+    pub fn student_classifier(&self) -> Result<&ClassifierInfo> {
+        self.student.lent_classifier().map_err(|e| e.within("student"))
+    }
+
+    /// The teacher's, likewise.
+    ///
+    /// # Errors
+    /// If the teacher lends none.
+    pub fn teacher_classifier(&self) -> Result<&ClassifierInfo> {
+        self.teacher.lent_classifier().map_err(|e| e.within(&format!("teacher {}", self.teacher_name)))
+    }
+
+    /// The BatchNorm that the value of the student's tap before the activation comes out of, by the names of its parameters;
+    /// a step lends them ([`Features::batch_norm`]).
+    ///
+    /// # Errors
+    /// If there is no such tap, or the student lends none there.
+    pub fn student_batch_norm(&self, tap: &TapRef) -> Result<&BatchNormInfo> {
+        self.student.lent_batch_norm(tap).map_err(|e| e.within("student"))
+    }
+
+    /// The teacher's, likewise.
+    ///
+    /// # Errors
+    /// If there is no such tap, or the teacher lends none there.
+    pub fn teacher_batch_norm(&self, tap: &TapRef) -> Result<&BatchNormInfo> {
+        self.teacher.lent_batch_norm(tap).map_err(|e| e.within(&format!("teacher {}", self.teacher_name)))
     }
 
     /// Pairs two lists of taps by position, both in one form, as [`pair_taps`](Self::pair_taps) does.
@@ -205,8 +239,8 @@ impl Site<'_> {
         };
         let mut pairs = TapPairs::default();
         for (s, t) in chosen {
-            let student_shape = self.student.shape(&s).map_err(|e| e.within("student"))?.to_vec();
-            let teacher_shape = self.teacher.shape(&t).map_err(|e| e.within("teacher"))?.to_vec();
+            let student_shape = self.student.shape(&s).map_err(|e| e.within("student"))?;
+            let teacher_shape = self.teacher.shape(&t).map_err(|e| e.within("teacher"))?;
             pairs.pairs.push(TapPair { student: s, teacher: t, student_shape, teacher_shape });
         }
         if self.configured_pairs.is_none() {
@@ -231,9 +265,9 @@ pub struct TapPair {
     /// The teacher's.
     pub teacher: TapRef,
     /// The student's shape without the batch.
-    pub student_shape: Vec<i64>,
+    pub student_shape: TapShape,
     /// The teacher's shape without the batch.
-    pub teacher_shape: Vec<i64>,
+    pub teacher_shape: TapShape,
 }
 
 /// The pairs of a term, in the method's order.

@@ -31,6 +31,10 @@ pub struct TrainConfig {
     /// every feature module of the student, and a name of the student's own groups goes before that.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     pub rates: IndexMap<String, f64>,
+    /// Whether weight decay spares the parameters that the network names for that: biases, norms, position and class tokens.
+    /// What methods train beside it decays in full.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_decay: bool,
     /// The largest L2 norm of the gradient of everything that is trained; a larger one is scaled down to it (Pascanu, Mikolov,
     /// Bengio. On the difficulty of training recurrent neural networks. ICML 2013, algorithm 1). Absent: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,6 +65,7 @@ impl Default for TrainConfig {
             schedule: Arc::new(MultiStep::default()),
             optimizer: Arc::new(Sgd::default()),
             rates: IndexMap::new(),
+            no_decay: false,
             clip_norm: None,
             accumulate: 1,
             average: None,
@@ -114,19 +119,32 @@ impl TrainConfig {
         if let Err(error) = self.schedule.check(self.epochs) {
             return fault("schedule", error.to_string());
         }
-        match self.optimizer.build(&tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu))) {
-            Err(error) => fault("optimizer", error.to_string()),
-            Ok(_) => Ok(()),
+        let parameters = tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu));
+        let mut optimizer = match self.optimizer.build(&parameters) {
+            Err(error) => return fault("optimizer", error.to_string()),
+            Ok(optimizer) => optimizer,
+        };
+        if self.no_decay
+            && let Err(error) = optimizer.decay_only(&parameters)
+        {
+            return fault("no_decay", error.to_string());
         }
+        Ok(())
     }
 }
 
 impl TrainConfig {
-    /// Checks that every name in `rates` is a group: `heads`, `features`, or one of the student's own.
+    /// Checks that every name in `rates` is a group: `heads`, `features`, or one of the student's own; and that the student
+    /// names parameters for `no_decay`, if that is set.
     ///
     /// # Errors
-    /// With the nearest name.
-    pub fn check_rates(&self, student: &Signature) -> Result<()> {
+    /// With the key, and the nearest name of a group.
+    pub fn check_groups(&self, student: &Signature) -> Result<()> {
+        if self.no_decay && student.no_decay.is_empty() {
+            return Err(Error::plan(
+                "no_decay: the network names no parameters that weight decay should spare: remove `no_decay`",
+            ));
+        }
         let own = student.groups.iter().map(|group| group.name.as_str());
         let names: Vec<&str> = [HEADS, FEATURES].into_iter().chain(own).collect();
         match self.rates.keys().find(|name| !names.contains(&name.as_str())) {

@@ -19,7 +19,7 @@ pub struct CombinedTeacher {
 impl CombinedTeacher {
     /// What methods may know of it: that it has logits, and no taps.
     pub fn signature(spec: &ModelSpec) -> Signature {
-        Signature { input: spec.input, classes: spec.classes, taps: Vec::new(), groups: Vec::new() }
+        Signature::new(spec, Vec::new(), Vec::new())
     }
 
     /// Its logits, of those of its members.

@@ -94,7 +94,7 @@ impl Backbone {
         weights::variables(&self.store)
     }
 
-    /// The features of a batch at a tap, `[B, F]`: a map is averaged over space.
+    /// The features of a batch at a tap, `[B, F]`: a map is averaged over space, and a sequence over its tokens.
     ///
     /// # Errors
     /// If the tap does not exist.
@@ -103,12 +103,7 @@ impl Backbone {
         let _selected = Precision::Float32.select(self.store.device())?;
         let wanted: Taps = [tap.clone()].into_iter().collect();
         let features = self.model.forward(input, &wanted, Mode::Eval)?;
-        let taken = features.tap(tap)?;
-        Ok(if taken.dim() > 2 {
-            taken.flatten(2, -1).mean_dim([2_i64].as_slice(), false, None::<Kind>)
-        } else {
-            taken.copy()
-        })
+        Ok(self.model.signature().shape(tap)?.pooled(features.tap(tap)?).copy())
     }
 }
 

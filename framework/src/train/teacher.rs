@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 
 use crate::dataset::Rows;
 use crate::error::Result;
-use crate::model::{Features, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
+use crate::model::{Features, Lent, Mode, Model, ModelConfig, ModelSpec, Signature, Taps};
 use crate::precision::Precision;
 use crate::seed::Seed;
 use crate::weights::{self, StateDict};
@@ -24,6 +24,8 @@ pub struct Teacher {
     fold_batch_norm: bool,
     /// Whether the network brought its weights along.
     complete: bool,
+    /// What methods may use of it.
+    lent: Lent,
 }
 
 impl Teacher {
@@ -46,7 +48,8 @@ impl Teacher {
         let model = config.build(&store.root(), spec)?;
         weights::check_names(&store)?;
         let (name, view, complete) = (name.to_owned(), view.to_owned(), config.file().is_some());
-        Ok(Teacher { name, view, model, store, precision, fold_batch_norm, complete })
+        let lent = Lent::of(model.signature(), &weights::variables(&store), precision)?;
+        Ok(Teacher { name, view, model, store, precision, fold_batch_norm, complete, lent })
     }
 
     /// Loads the weights from a file: safetensors or a PyTorch checkpoint, see [`StateDict::read`]. Of a network that came
@@ -109,7 +112,8 @@ impl Teacher {
         }
     }
 
-    /// Logits `[B, C]` and taps of a batch `[B, …]` of the teacher's view, float32, without gradients.
+    /// Logits `[B, C]` and taps of a batch `[B, …]` of the teacher's view, float32, without gradients, with what the network
+    /// lends.
     ///
     /// # Errors
     /// If a tap does not exist.
@@ -120,10 +124,11 @@ impl Teacher {
         let autocast = if self.precision == Precision::Mixed { self.precision.autocast(device)? } else { None };
         let features = self.model.forward(&input.to_kind(self.precision.weights()), want, Mode::Eval)?;
         drop(autocast);
-        Ok(match self.precision {
+        let features = match self.precision {
             Precision::Float32 | Precision::Tf32 => features,
             Precision::Bfloat16 | Precision::Mixed => features.map(|value| value.to_kind(Kind::Float)),
-        })
+        };
+        Ok(features.with(self.lent.shallow_clone()))
     }
 }
 

@@ -28,8 +28,10 @@ pub struct Term {
     pub teacher: String,
     /// The features that it compares.
     pub taps: TapPairs,
-    pub(crate) distiller: Box<dyn Distiller>,
-    pub(crate) store: nn::VarStore,
+    /// The distiller at work.
+    pub distiller: Box<dyn Distiller>,
+    /// What it trains and remembers.
+    pub store: nn::VarStore,
 }
 
 /// What the terms of a method are built for.

@@ -4,7 +4,7 @@ use tch::{Tensor, no_grad_guard};
 
 /// Gives every variable storage of its own, 4-d ones in channels_last order: the layout at the start of a stage, the
 /// same whether the values were just initialised, loaded, or trained by the stage before.
-pub(crate) fn separate(variables: &[(String, Tensor)]) {
+pub fn separate(variables: &[(String, Tensor)]) {
     let _no_grad = no_grad_guard();
     for (_, variable) in variables {
         let mut variable = variable.shallow_clone();

@@ -15,8 +15,8 @@ mod zip;
 
 pub use copy::copy_into;
 pub use format::Format;
-pub(crate) use layout::separate;
-pub(crate) use order::check_names;
+pub use layout::separate;
+pub use order::check_names;
 pub use order::variables;
 pub(crate) use safetensors::bytes_of;
 pub use safetensors::{TensorFile, from_bytes, read, save, to_bytes};

@@ -41,7 +41,7 @@ fn split(name: &str) -> (&str, &str) {
 ///
 /// # Errors
 /// With the new name.
-pub(crate) fn check_names(store: &nn::VarStore) -> Result<()> {
+pub fn check_names(store: &nn::VarStore) -> Result<()> {
     let renamed = |name: &str| {
         name.rsplit_once("__").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
     };

@@ -49,16 +49,28 @@ impl DistillerConfig for ReviewKd {
             stages.chain(network.pooled().map(|pooled| TapRef::output(&pooled.name))).collect()
         };
         let pairs = site.pair_taps(&taps(site.student, Form::Output), &taps(site.teacher, Form::PreActivation))?;
+        for pair in &pairs.pairs {
+            let sides =
+                [("student", &pair.student, pair.student_shape), ("teacher", &pair.teacher, pair.teacher_shape)];
+            for (side, tap, shape) in sides {
+                if !shape.is_map() && !shape.is_vector() {
+                    return Err(Error::plan(format!(
+                        "reviewkd compares maps and vectors, but the {side}'s tap `{tap}` is {}: choose a map or a vector",
+                        shape.name()
+                    )));
+                }
+            }
+        }
         not_empty("reviewkd", pairs)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let pairs = self.taps(site)?.pairs;
         let deepest = pairs.len() - 1;
-        let width = self.width.min(pairs[deepest].student_shape[0]);
+        let width = self.width.min(pairs[deepest].student_shape.channels());
         let fusion = |(i, pair): (usize, &TapPair)| {
             let path = &(params / "abfs") / i;
-            Fusion::new(&path, pair.student_shape[0], width, pair.teacher_shape[0], i < deepest)
+            Fusion::new(&path, pair.student_shape.channels(), width, pair.teacher_shape.channels(), i < deepest)
         };
         Ok(Box::new(Live { fusions: pairs.iter().enumerate().map(fusion).collect() }))
     }
@@ -76,8 +88,8 @@ impl Distiller for Live {
         let mut terms = Terms::new();
         let mut deeper: Option<Tensor> = None;
         for ((fusion, pair), (student, teacher)) in self.fusions.iter().zip(&step.taps.pairs).zip(step.pairs()?).rev() {
-            let teacher = as_map(teacher);
-            let (output, fused) = fusion.forward(&as_map(student), deeper.as_ref(), &teacher.size()[2..]);
+            let (student, teacher) = (as_map(student, pair.student_shape), as_map(teacher, pair.teacher_shape));
+            let (output, fused) = fusion.forward(&student, deeper.as_ref(), &teacher.size()[2..]);
             terms = terms.loss(&pair.student.to_string(), distance(&output, &teacher));
             deeper = Some(fused);
         }
@@ -86,11 +98,8 @@ impl Distiller for Live {
 }
 
 /// `[B, D]` → `[B, D, 1, 1]`; maps stay as they are.
-fn as_map(tap: &Tensor) -> Tensor {
-    match tap.dim() {
-        2 => tap.unsqueeze(-1).unsqueeze(-1),
-        _ => tap.shallow_clone(),
-    }
+fn as_map(tap: &Tensor, shape: TapShape) -> Tensor {
+    if shape.is_vector() { tap.unsqueeze(-1).unsqueeze(-1) } else { tap.shallow_clone() }
 }
 
 /// D: both `[B, C, H, W]` → a scalar

@@ -38,17 +38,13 @@ struct Case {
 
 /// A network with these stages and pooled vector, behind a stem that nobody looks at.
 fn signature(channels: &[i64], setting: &Setting) -> Signature {
-    let mut taps = vec![TapInfo { name: "stem".into(), shape: vec![1, 1, 1], pre_activation: false }];
+    let mut taps = vec![TapInfo::map("stem", [1, 1, 1])];
     let stages = channels.len() - 1;
     for (i, (channels, size)) in channels.iter().zip(&setting.sizes).enumerate().take(stages) {
-        taps.push(TapInfo {
-            name: format!("stage{}", i + 1),
-            shape: vec![*channels, *size, *size],
-            pre_activation: true,
-        });
+        taps.push(TapInfo::map(&format!("stage{}", i + 1), [*channels, *size, *size]).with_pre_activation());
     }
-    taps.push(TapInfo { name: "pooled".into(), shape: vec![channels[stages]], pre_activation: false });
-    Signature { input: [3, 32, 32], classes: setting.classes, taps, groups: Vec::new() }
+    taps.push(TapInfo::vector("pooled", channels[stages]));
+    Signature::new(&ModelSpec { input: [3, 32, 32], classes: setting.classes }, taps, Vec::new())
 }
 
 fn check(setting: &Setting, case: &Case, kind: Kind, tol: f64) {

@@ -176,6 +176,9 @@ fn refinements(train: &TrainConfig) -> Vec<(&'static str, String)> {
         let factors: Vec<String> = train.rates.iter().map(|(group, factor)| format!("{group} × {factor}")).collect();
         said.push(("learning rates by group", factors.join(", ")));
     }
+    if train.no_decay {
+        said.push(("weight decay", "not of biases, norms and other parameters that the network names".to_owned()));
+    }
     said
 }
 

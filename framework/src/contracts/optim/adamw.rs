@@ -35,6 +35,7 @@ impl OptimizerConfig for AdamW {
     fn build(&self, parameters: &Tensor) -> Result<Box<dyn Optimizer>> {
         Ok(Box::new(LiveAdamW {
             config: self.clone(),
+            decay: None,
             first: parameters.zeros_like(),
             second: parameters.zeros_like(),
             updates: Tensor::zeros([1], (Kind::Double, parameters.device())),
@@ -45,6 +46,8 @@ impl OptimizerConfig for AdamW {
 #[derive(Debug)]
 struct LiveAdamW {
     config: AdamW,
+    /// `[P]`: λ where weight decay applies, else 0; absent: λ everywhere.
+    decay: Option<Tensor>,
     first: Tensor,
     second: Tensor,
     /// `[1]`: t. On the device, so that no step waits to read it.
@@ -65,13 +68,22 @@ impl Optimizer for LiveAdamW {
         let AdamW { beta1, beta2, epsilon, weight_decay } = self.config;
         let _ = self.updates.g_add_scalar_(1.0);
         if weight_decay != 0.0 {
-            let _ = parameters.g_mul_(&(learning_rate * -weight_decay + 1.0));
+            let step = match &self.decay {
+                None => learning_rate * -weight_decay,
+                Some(decay) => -(learning_rate * decay),
+            };
+            let _ = parameters.g_mul_(&(step + 1.0));
         }
         let _ = self.first.g_mul_scalar_(beta1).g_add_(&(&*gradient * (1.0 - beta1)));
         let _ = self.second.g_mul_scalar_(beta2).g_add_(&(gradient.square() * (1.0 - beta2)));
         let root = (&self.second / self.correction(beta2)).sqrt_().g_add_scalar_(epsilon);
         let rate = learning_rate.neg() / self.correction(beta1);
         let _ = parameters.addcmul_(&(&self.first / root), &rate);
+    }
+
+    fn decay_only(&mut self, decays: &Tensor) -> Result<()> {
+        self.decay = Some(decays * self.config.weight_decay);
+        Ok(())
     }
 
     fn state(&self) -> Vec<(&'static str, Tensor)> {
@@ -84,6 +96,20 @@ impl Optimizer for LiveAdamW {
 mod tests {
     use super::*;
     use tch::Device;
+
+    #[test]
+    fn decay_spares_what_it_is_told_to() {
+        // θ = (1, −2), gradient (0.5, 1), η = 0.1, λ = 0.1, one step: m̂/√v̂ is 1 for any gradient, and only the second
+        // parameter decays.
+        let mut theta = Tensor::from_slice(&[1.0_f64, -2.0]);
+        let mut adamw = AdamW { weight_decay: 0.1, epsilon: 1e-300, ..AdamW::default() }.build(&theta).unwrap();
+        adamw.decay_only(&Tensor::from_slice(&[0.0_f64, 1.0])).unwrap();
+        let mut gradient = Tensor::from_slice(&[0.5_f64, 1.0]);
+        adamw.step(&mut theta, &mut gradient, &Tensor::full([] as [i64; 0], 0.1, (Kind::Double, Device::Cpu)));
+        let [first, second] = Vec::<f64>::try_from(theta).unwrap()[..] else { panic!("two parameters") };
+        approx::assert_relative_eq!(first, 1.0 - 0.1, max_relative = 1e-12);
+        approx::assert_relative_eq!(second, -2.0 * (1.0 - 0.1 * 0.1) - 0.1, max_relative = 1e-12);
+    }
 
     #[test]
     fn three_steps_are_those_of_algorithm_2() {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The recipe of an optimiser. Register it with [`plugin!`](crate::plugin).
 #[typetag::serde(tag = "kind")]
@@ -24,6 +24,15 @@ pub trait Optimizer: fmt::Debug + Send {
     /// of their own, `[P]`. It is 0 once the lane has met a non-finite loss (the gradient is 0 then, too): multiply every
     /// change of the parameters by it.
     fn step(&mut self, parameters: &mut Tensor, gradient: &mut Tensor, learning_rate: &Tensor);
+
+    /// Lets weight decay apply to some of the parameters only: `decays` is `[P]`, 1 where it does and 0 where it does not.
+    /// Called once, before the first step, where the training asks for `no_decay`.
+    ///
+    /// # Errors
+    /// If the optimiser does not know how to.
+    fn decay_only(&mut self, _decays: &Tensor) -> Result<()> {
+        Err(Error::plan("this optimiser cannot spare parameters from weight decay: remove `no_decay`"))
+    }
 
     /// What must be saved, by name. The tensors share storage with the optimiser: loading copies into them.
     fn state(&self) -> Vec<(&'static str, Tensor)>;

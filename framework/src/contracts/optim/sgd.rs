@@ -32,20 +32,26 @@ impl OptimizerConfig for Sgd {
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::plan("sgd: nesterov needs momentum"));
         }
-        Ok(Box::new(LiveSgd { config: self.clone(), velocity: parameters.zeros_like() }))
+        Ok(Box::new(LiveSgd { config: self.clone(), decay: None, velocity: parameters.zeros_like() }))
     }
 }
 
 #[derive(Debug)]
 struct LiveSgd {
     config: Sgd,
+    /// `[P]`: λ where weight decay applies, else 0; absent: λ everywhere.
+    decay: Option<Tensor>,
     velocity: Tensor,
 }
 
 impl Optimizer for LiveSgd {
     fn step(&mut self, parameters: &mut Tensor, gradient: &mut Tensor, learning_rate: &Tensor) {
         if self.config.weight_decay != 0.0 {
-            let _ = gradient.g_add_(&(&*parameters * self.config.weight_decay));
+            let decay = match &self.decay {
+                None => &*parameters * self.config.weight_decay,
+                Some(decay) => &*parameters * decay,
+            };
+            let _ = gradient.g_add_(&decay);
         }
         let _ = self.velocity.g_mul_scalar_(self.config.momentum).g_add_(gradient);
         let direction = if self.config.nesterov {
@@ -54,6 +60,11 @@ impl Optimizer for LiveSgd {
             self.velocity.shallow_clone()
         };
         let _ = parameters.addcmul_(&direction, &learning_rate.neg());
+    }
+
+    fn decay_only(&mut self, decays: &Tensor) -> Result<()> {
+        self.decay = Some(decays * self.config.weight_decay);
+        Ok(())
     }
 
     fn state(&self) -> Vec<(&'static str, Tensor)> {
@@ -100,6 +111,19 @@ mod tests {
             }
         }
         approx::assert_relative_eq!(three_steps(false)[0], 0.714_134_749, max_relative = 1e-9);
+    }
+
+    #[test]
+    fn decay_spares_what_it_is_told_to() {
+        // θ = (1, −2), gradient (0.5, 1), η = 0.1, λ = 0.01, one step: only the second parameter decays.
+        let mut theta = Tensor::from_slice(&[1.0_f64, -2.0]);
+        let mut sgd = Sgd { momentum: 0.0, weight_decay: 0.01, nesterov: false }.build(&theta).unwrap();
+        sgd.decay_only(&Tensor::from_slice(&[0.0_f64, 1.0])).unwrap();
+        let mut gradient = Tensor::from_slice(&[0.5_f64, 1.0]);
+        sgd.step(&mut theta, &mut gradient, &Tensor::full([] as [i64; 0], 0.1, (Kind::Double, Device::Cpu)));
+        let [first, second] = Vec::<f64>::try_from(theta).unwrap()[..] else { panic!("two parameters") };
+        approx::assert_relative_eq!(first, 1.0 - 0.1 * 0.5, max_relative = 1e-14);
+        approx::assert_relative_eq!(second, -2.0 - 0.1 * (1.0 - 0.01 * 2.0), max_relative = 1e-14);
     }
 
     #[test]

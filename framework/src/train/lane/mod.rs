@@ -25,7 +25,7 @@ use crate::event::{Event, LaneInfo};
 use crate::experiment::TrainConfig;
 use crate::measure::Measure;
 use crate::metric::{Meter, loss_by_targets, right_guesses};
-use crate::model::{Features, Mode, Model, ModelSpec, Signature, TapRef, Taps};
+use crate::model::{Features, Lent, Mode, Model, ModelSpec, Signature, TapRef, Taps};
 use crate::optim::{Average, FlatParameters, Optimizer, Progress, Variable};
 use crate::precision::Precision;
 use crate::record::{Accuracies, Environment, EpochAccuracy, EpochRecord, Timing};
@@ -46,6 +46,8 @@ pub(super) struct Lane {
     student: Box<dyn Model>,
     pub precision: Precision,
     store: nn::VarStore,
+    /// What methods may use of the student.
+    lent: Lent,
     /// The moving average of the student, if the training asks for one.
     average: Option<Average>,
     terms: Vec<Term>,
@@ -90,7 +92,12 @@ const STAGE_STATE: &str = "stage.";
 
 impl RunningStage {
     fn new(flat: FlatParameters, train: &TrainConfig, student: &Signature) -> Result<Self> {
-        let optimizer = train.optimizer.build(flat.buffer())?;
+        let mut optimizer = train.optimizer.build(flat.buffer())?;
+        if train.no_decay {
+            // What methods train beside the student decays in full.
+            let spared = |name: &str| name.strip_prefix("student.").is_some_and(|name| student.is_spared(name));
+            optimizer.decay_only(&flat.spread(|name| if spared(name) { 0.0 } else { 1.0 }))?;
+        }
         let rate = |name: &str| train.rate_of(student, name.strip_prefix("student."));
         let rates = if train.rates.is_empty() { None } else { Some(flat.spread(rate)) };
         let accumulated = if train.accumulate > 1 { Some(flat.buffer().zeros_like()) } else { None };
@@ -248,11 +255,12 @@ impl Lane {
         };
         store.set_device(site.device);
         weights::check_names(&store)?;
-        train.check_rates(student.signature())?;
+        train.check_groups(student.signature())?;
         config.precision.check(site.device)?;
         let terms = build_terms(&config.method, student.signature(), site)?;
         check_main_stage(&config.method, &terms, train.epochs)?;
         let taps = terms.iter().flat_map(|term| term.taps.pairs.iter().map(|pair| pair.student.clone())).collect();
+        let lent = Lent::of(student.signature(), &weights::variables(&store), config.precision)?;
         let mut stages: Vec<StagePlan> = Vec::new();
         let mut main_loss = vec![true; terms.len()];
         for (index, term) in terms.iter().enumerate() {
@@ -276,6 +284,7 @@ impl Lane {
             precision: config.precision,
             average: train.average.map(|config| Average::new(config, &weights::variables(&store))),
             store,
+            lent,
             terms,
             main_loss,
             taps,
@@ -423,14 +432,15 @@ impl Lane {
         result
     }
 
-    /// The student's logits and taps, float32, computed in its own precision.
+    /// The student's logits and taps, float32, computed in its own precision, with what the network lends.
     fn forward(&self, batch: &Batch, want: &Taps, mode: Mode<'_>) -> Result<Features> {
         let _selected = self.precision.select(self.device)?;
         let autocast = self.precision.autocast(self.device)?;
         let features = self.student.forward(batch.view(&self.view)?, want, mode)?;
         let cast = autocast.is_some();
         drop(autocast);
-        Ok(if cast { features.map(|value| value.to_kind(Kind::Float)) } else { features })
+        let features = if cast { features.map(|value| value.to_kind(Kind::Float)) } else { features };
+        Ok(features.with(self.lent.shallow_clone()))
     }
 
     /// One step of training.

@@ -1,25 +1,22 @@
 //! Networks: what they are asked for (taps), what they say of themselves (signature), and how a file configures them.
 
+mod lent;
+mod signature;
+mod tap;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
+
+pub use lent::Lent;
+pub use signature::{ClassifierInfo, Group, ModelSpec, STEM, Signature, Taps};
+pub use tap::{BatchNormInfo, Form, TapInfo, TapRef, TapShape};
 
 use crate::dataset::Rows;
 use crate::error::{Error, Result};
-
-/// What a network is built for: the view that it sees and the classes that it tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModelSpec {
-    /// `[C, H, W]` of the input view.
-    pub input: [i64; 3],
-    /// The number of classes, hence the width of the logits.
-    pub classes: i64,
-}
 
 /// The recipe of a network, as the experiment file has it. Register it with [`plugin!`](crate::plugin).
 #[typetag::serde(tag = "kind")]
@@ -100,114 +97,6 @@ pub trait Model: fmt::Debug + Send {
     }
 }
 
-/// The two values of a layer at which a feature can be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Form {
-    /// The layer's output, after its activation.
-    Output,
-    /// The value before that activation.
-    PreActivation,
-}
-
-/// A tap by name: `"stage2"`, or `"stage2:pre"` for the value before the activation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TapRef {
-    /// The tap's name in the [`Signature`].
-    pub name: String,
-    /// Which of its values.
-    pub form: Form,
-}
-
-impl TapRef {
-    /// The tap's output.
-    pub fn output(name: impl Into<String>) -> Self {
-        TapRef { name: name.into(), form: Form::Output }
-    }
-
-    /// The tap's value before its activation.
-    pub fn pre_activation(name: impl Into<String>) -> Self {
-        TapRef { name: name.into(), form: Form::PreActivation }
-    }
-}
-
-impl fmt::Display for TapRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.form {
-            Form::Output => f.write_str(&self.name),
-            Form::PreActivation => write!(f, "{}:pre", self.name),
-        }
-    }
-}
-
-impl FromStr for TapRef {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None => Ok(TapRef::output(text)),
-            Some((name, "pre")) => Ok(TapRef::pre_activation(name)),
-            Some((_, form)) => Err(format!("a tap is \"name\" or \"name:pre\", not \"name:{form}\"")),
-        }
-    }
-}
-
-impl Serialize for TapRef {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TapRef {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// A set of taps to record in a forward pass.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taps(Vec<TapRef>);
-
-impl Taps {
-    /// No tap: only the logits.
-    pub fn none() -> Self {
-        Taps::default()
-    }
-
-    /// Every tap of a signature, with the pre-activations where they exist.
-    pub fn all(signature: &Signature) -> Self {
-        let outputs = signature.taps.iter().map(|tap| TapRef::output(&tap.name));
-        let pre = signature.taps.iter().filter(|tap| tap.pre_activation).map(|tap| TapRef::pre_activation(&tap.name));
-        outputs.chain(pre).collect()
-    }
-
-    /// Adds a tap once.
-    pub fn insert(&mut self, tap: TapRef) {
-        if !self.0.contains(&tap) {
-            self.0.push(tap);
-        }
-    }
-
-    /// Whether this value is asked for.
-    pub fn wants(&self, name: &str, form: Form) -> bool {
-        self.0.iter().any(|tap| tap.form == form && tap.name == name)
-    }
-
-    /// The taps, in the order in which they were first asked for.
-    pub fn iter(&self) -> impl Iterator<Item = &TapRef> {
-        self.0.iter()
-    }
-}
-
-impl FromIterator<TapRef> for Taps {
-    fn from_iter<I: IntoIterator<Item = TapRef>>(iter: I) -> Self {
-        let mut taps = Taps::none();
-        for tap in iter {
-            taps.insert(tap);
-        }
-        taps
-    }
-}
-
 /// How a forward pass treats layers that behave differently in training (BatchNorm, dropout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode<'a> {
@@ -236,12 +125,19 @@ pub struct Features {
     /// `[B, classes]`
     pub logits: Tensor,
     taps: HashMap<TapRef, Tensor>,
+    lent: Lent,
 }
 
 impl Features {
     /// Collects the results of a forward pass.
     pub fn new(logits: Tensor, taps: HashMap<TapRef, Tensor>) -> Self {
-        Features { logits, taps }
+        Features { logits, taps, lent: Lent::default() }
+    }
+
+    /// The same with what the network lends. Whoever runs the network adds it.
+    #[must_use]
+    pub fn with(self, lent: Lent) -> Self {
+        Features { lent, ..self }
     }
 
     /// A recorded tap.
@@ -252,11 +148,39 @@ impl Features {
         self.taps.get(tap).ok_or_else(|| Error::run(format!("tap `{tap}` was not recorded: declare it in `taps`")))
     }
 
+    /// The logits `[B, classes]` that the network's classifier makes of these features `[B, D]` in place of its own, in its
+    /// arithmetic. Gradients reach the features and, of the student, the classifier.
+    ///
+    /// # Errors
+    /// If the network lends no classifier: ask [`Site`](crate::distiller::Site) for it while planning.
+    pub fn classify(&self, features: &Tensor) -> Result<Tensor> {
+        self.lent.classify(features)
+    }
+
+    /// The weight `[classes, D]` of the network's classifier and its bias `[classes]`, float32: the student's with gradients,
+    /// the teacher's frozen.
+    ///
+    /// # Errors
+    /// As for [`classify`](Self::classify).
+    pub fn classifier(&self) -> Result<(Tensor, Option<Tensor>)> {
+        self.lent.classifier()
+    }
+
+    /// The scale γ and the shift β, both `[C]` and float32, of the BatchNorm that the tap's value before the activation comes
+    /// out of: the student's with gradients, the teacher's frozen.
+    ///
+    /// # Errors
+    /// If the network lends none there: ask [`Site`](crate::distiller::Site) for it while planning.
+    pub fn batch_norm(&self, tap: &TapRef) -> Result<(Tensor, Tensor)> {
+        self.lent.batch_norm(tap)
+    }
+
     /// Applies `f` to the logits and every tap.
     pub fn map(self, f: impl Fn(&Tensor) -> Tensor) -> Self {
         Features {
             logits: f(&self.logits),
             taps: self.taps.iter().map(|(tap, value)| (tap.clone(), f(value))).collect(),
+            lent: self.lent,
         }
     }
 }
@@ -356,113 +280,5 @@ impl<'a> Recorder<'a> {
             Some(missing) => Err(Error::run(format!("this network has no tap `{missing}`"))),
             None => Ok(Features::new(logits, self.taps)),
         }
-    }
-}
-
-/// One tap of a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TapInfo {
-    /// Its name: `stem`, `stage1`, …, `pooled`.
-    pub name: String,
-    /// Its shape without the batch: `[C, H, W]`, or `[D]` for a vector.
-    pub shape: Vec<i64>,
-    /// Whether `name:pre` exists.
-    pub pre_activation: bool,
-}
-
-/// The name of a network's first tap, before all stages.
-pub const STEM: &str = "stem";
-
-/// A named group of modules, the unit in which an initial stage trains a network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Group {
-    /// Its name, for [`Mode::trains`].
-    pub name: String,
-    /// The parameters that belong to it: every state name that equals one of these or begins with it and a dot.
-    pub parameters: Vec<String>,
-    /// Whether it computes features (stem and stages), as opposed to the classifier.
-    pub feature: bool,
-}
-
-/// What a network says of itself, all that a method may know of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Signature {
-    /// `[C, H, W]` of its input.
-    pub input: [i64; 3],
-    /// The width of its logits.
-    pub classes: i64,
-    /// Its taps from the input to the output: first the stem, which is called that, then the stages, last the pooled vector.
-    /// A network from elsewhere may lack the first or the last.
-    pub taps: Vec<TapInfo>,
-    /// Its modules, in groups, in order.
-    pub groups: Vec<Group>,
-}
-
-impl Signature {
-    /// The first tap, if it is the stem.
-    pub fn stem(&self) -> Option<&TapInfo> {
-        self.taps.first().filter(|tap| tap.name == STEM)
-    }
-
-    /// The last tap, if it is a vector.
-    pub fn pooled(&self) -> Option<&TapInfo> {
-        self.taps.last().filter(|tap| tap.shape.len() == 1)
-    }
-
-    /// The taps before the pooled vector: the stem, if there is one, and the stages.
-    pub fn maps(&self) -> &[TapInfo] {
-        &self.taps[..self.taps.len() - usize::from(self.pooled().is_some())]
-    }
-
-    /// The taps between the stem and the pooled vector.
-    pub fn stages(&self) -> &[TapInfo] {
-        // A stem of one number a sample is the pooled vector, too.
-        self.maps().get(usize::from(self.stem().is_some())..).unwrap_or_default()
-    }
-
-    /// The tap of that name.
-    ///
-    /// # Errors
-    /// If there is none; the message lists those that exist.
-    pub fn tap(&self, name: &str) -> Result<&TapInfo> {
-        self.taps.iter().find(|tap| tap.name == name).ok_or_else(|| {
-            let names: Vec<&str> = self.taps.iter().map(|tap| tap.name.as_str()).collect();
-            Error::plan(format!("there is no tap `{name}`; the network has {}", names.join(", ")))
-        })
-    }
-
-    /// The shape of a tap without the batch.
-    ///
-    /// # Errors
-    /// If there is no such tap, or it has no pre-activation and that was asked for.
-    pub fn shape(&self, tap: &TapRef) -> Result<&[i64]> {
-        let info = self.tap(&tap.name)?;
-        if tap.form == Form::PreActivation && !info.pre_activation {
-            let with: Vec<&str> =
-                self.taps.iter().filter(|tap| tap.pre_activation).map(|tap| tap.name.as_str()).collect();
-            let remedy = match &with[..] {
-                [] => "no tap of the network has one: take a method that needs none".to_owned(),
-                with => format!(
-                    "pair taps that have one with `taps` ({}), or take a method that needs none",
-                    with.join(", ")
-                ),
-            };
-            return Err(Error::plan(format!("tap `{}` has no pre-activation value; {remedy}", tap.name)));
-        }
-        Ok(&info.shape)
-    }
-
-    /// The names of the groups that compute features.
-    pub fn feature_groups(&self) -> Vec<String> {
-        self.groups.iter().filter(|group| group.feature).map(|group| group.name.clone()).collect()
-    }
-
-    /// The group that a parameter belongs to.
-    pub fn group_of(&self, parameter: &str) -> Option<&Group> {
-        self.groups.iter().find(|group| {
-            group.parameters.iter().any(|prefix| {
-                parameter.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            })
-        })
     }
 }

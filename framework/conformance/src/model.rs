@@ -2,15 +2,22 @@
 
 use std::collections::HashSet;
 
+use limbeck::cohort::catch;
+use limbeck::error::{Error, Result};
+use limbeck::experiment::Precision;
+use limbeck::model::{
+    BatchNormInfo, ClassifierInfo, Features, Form, Lent, Mode, Model, ModelConfig, ModelSpec, TapInfo, TapRef,
+    TapShape, Taps,
+};
+use limbeck::seed::Seed;
+use limbeck::weights;
 use tch::{Kind, Tensor, nn, no_grad_guard};
 
-use super::probe::noise;
-use super::{Trial, distance, ensure, is_finite, memory_is_steady, read, same};
-use crate::cohort::catch;
-use crate::error::{Error, Result};
-use crate::model::{Features, Form, Mode, Model, ModelConfig, ModelSpec, TapRef, Taps};
-use crate::seed::Seed;
-use crate::weights;
+use crate::data::noise;
+use crate::memory::memory_is_steady;
+use crate::settings::read;
+use crate::tensors::{distance, is_finite, same};
+use crate::trial::{Trial, ensure};
 
 const CLASSES: i64 = 7;
 const BATCH: i64 = 3;
@@ -20,9 +27,10 @@ const SIDES: [i64; 3] = [32, 64, 224];
 const FLOAT32: f64 = 1e-3;
 const ALONE: f64 = 1e-4;
 const FOLDED: f64 = 1e-9;
+const LENT: f64 = 1e-9;
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
-    let found = trial.value("it can be built for colour images of 32, 64 or 224 pixels", || Subject::new(table));
+    let found = trial.value("it can be built for colour images of 32, 64 or 224 pixels", || ModelTrial::new(table));
     let Some(subject) = found else { return };
     if !trial.check("logits and taps have the signature's shapes", || subject.has_its_shapes()) {
         return;
@@ -33,6 +41,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("evaluation changes nothing and treats samples one by one", || subject.evaluates());
     trial.check("what a frozen group computes and remembers stands still", || subject.freezes());
     trial.check("gradients reach every parameter", || subject.gradients());
+    subject.lends(trial);
     trial.check("float32 agrees with float64", || subject.agrees_with_float64());
     let folding = "folding BatchNorm changes nothing beyond rounding";
     match catch(|| tch::no_grad(|| subject.build(Kind::Double)?.model.fold_batch_norm(Kind::Double))) {
@@ -53,18 +62,18 @@ fn store() -> nn::VarStore {
     nn::VarStore::new(tch::Device::Cpu)
 }
 
-struct Subject {
+struct ModelTrial {
     config: Box<dyn ModelConfig>,
     spec: ModelSpec,
 }
 
-struct Live {
+struct LiveModel {
     model: Box<dyn Model>,
     store: nn::VarStore,
     input: Tensor,
 }
 
-impl Live {
+impl LiveModel {
     fn forward(&self, mode: Mode<'_>, want: &Taps) -> Result<Features> {
         self.model.forward(&self.input, want, mode)
     }
@@ -81,21 +90,102 @@ impl Live {
     }
 }
 
-impl Subject {
+impl LiveModel {
+    /// What the network lends now.
+    fn lent(&self) -> Result<Lent> {
+        Lent::of(self.model.signature(), &weights::variables(&self.store), Precision::Float32)
+    }
+
+    /// Whether the classifier that is lent makes the logits, with other weights than those it began with: they are written
+    /// into what is lent, and the network must compute with them.
+    fn classifies(&self) -> Result<()> {
+        let Some(ClassifierInfo { weight, bias, tap }) = &self.model.signature().classifier else { return Ok(()) };
+        let lent = self.lent()?;
+        for (name, variable) in weights::variables(&self.store) {
+            if name == *weight || bias.as_ref() == Some(&name) {
+                variable.shallow_clone().copy_(&noise(&format!("lent {name}"), &variable.size(), -0.5, 0.5));
+            }
+        }
+        let tap = TapRef::output(tap);
+        let features = self.forward(Mode::Eval, &Taps::from_iter([tap.clone()]))?.with(lent);
+        let apart = distance(&features.classify(features.tap(&tap)?)?, &features.logits, 0.0);
+        ensure(apart <= LENT, || {
+            format!(
+                "`{weight}` makes of tap `{tap}` what is {apart:.1e} from the logits where {LENT:.0e} is allowed: lend the layer \
+                 that computes them, and name the tap before it"
+            )
+        })
+    }
+
+    /// Whether a tap's value before its activation is the sum of its BatchNorm's output and of what does not depend on that.
+    /// With x̂ the normalised value and a shift d, what (2γ, β + d) and (0, β) give deviates by γx̂ + d and −γx̂.
+    fn follows_batch_norm(&self, info: &TapInfo) -> Result<()> {
+        let Some(BatchNormInfo { weight, bias }) = &info.batch_norm else { return Ok(()) };
+        let tap = TapRef::pre_activation(&info.name);
+        let (mut gamma, mut beta) = self.lent()?.batch_norm(&tap)?;
+        let channels = info.shape.channels();
+        ensure(gamma.size() == [channels] && beta.size() == [channels], || {
+            format!(
+                "`{weight}` is lent for tap `{tap}`, which has {channels} channels, and has the shape {:?}",
+                gamma.size()
+            )
+        })?;
+        let value =
+            || -> Result<Tensor> { Ok(self.forward(Mode::Eval, &Taps::from_iter([tap.clone()]))?.tap(&tap)?.copy()) };
+        let (usual, gamma_was, beta_was) = (value()?, gamma.copy(), beta.copy());
+        let shift = noise(&format!("shift {bias}"), &[channels], 0.5, 1.5);
+        gamma.copy_(&(&gamma_was * 2.0));
+        beta.copy_(&(&beta_was + &shift));
+        let more = value()?;
+        gamma.copy_(&gamma.zeros_like());
+        beta.copy_(&beta_was);
+        let less = value()?;
+        gamma.copy_(&gamma_was);
+        let expected = match info.shape {
+            TapShape::Map { .. } => shift.view([1, -1, 1, 1]),
+            TapShape::Tokens { .. } | TapShape::Vector { .. } => shift,
+        };
+        let found = more + &less - &usual * 2.0;
+        let apart = distance(&found, &expected.expand_as(&found), 0.0);
+        ensure(apart <= LENT && !same(&less, &usual), || {
+            format!(
+                "tap `{tap}` does not follow `{weight}` and `{bias}` as the output of their BatchNorm does: lend the last one \
+                 before the activation, and only where it has all channels"
+            )
+        })
+    }
+
+    /// Whether every name that weight decay should spare is that of a parameter, once.
+    fn spares_its_own(&self) -> Result<()> {
+        let mut parameters: HashSet<String> = weights::variables(&self.store)
+            .into_iter()
+            .filter(|(_, variable)| variable.requires_grad())
+            .map(|(name, _)| name)
+            .collect();
+        for name in &self.model.signature().no_decay {
+            ensure(parameters.remove(name), || {
+                format!("`{name}` is named for `no_decay`, and is no parameter that trains, or is named twice")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl ModelTrial {
     fn new(table: &toml::Table) -> Result<Self> {
         let config: Box<dyn ModelConfig> = read(table)?;
         let mut last = Error::run("no size was tried");
         for side in SIDES {
             let spec = ModelSpec { input: [3, side, side], classes: CLASSES };
             match config.build(&store().root(), &spec) {
-                Ok(_) => return Ok(Subject { config, spec }),
+                Ok(_) => return Ok(ModelTrial { config, spec }),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    fn build(&self, kind: Kind) -> Result<Live> {
+    fn build(&self, kind: Kind) -> Result<LiveModel> {
         let mut store = store();
         let model = {
             let _drawing = Seed::new(0).stream("model").seed_libtorch();
@@ -108,7 +198,7 @@ impl Subject {
         weights::separate(&weights::variables(&store));
         let [channels, height, width] = self.spec.input;
         let input = noise("input", &[BATCH, height, width, channels], -1.5, 1.5).to_kind(kind).permute([0, 3, 1, 2]);
-        Ok(Live { model, store, input })
+        Ok(LiveModel { model, store, input })
     }
 
     fn has_its_shapes(&self) -> Result<()> {
@@ -129,11 +219,10 @@ impl Subject {
         let size = features.logits.size();
         ensure(size == [BATCH, CLASSES], || format!("the logits are {size:?} instead of [{BATCH}, {CLASSES}]"))?;
         for tap in want.iter() {
-            let (found, said) = (features.tap(tap)?.size(), [&[BATCH], signature.shape(tap)?].concat());
+            let (found, said) = (features.tap(tap)?.size(), signature.shape(tap)?.of_batch(BATCH));
             ensure(found == said, || format!("tap `{tap}` is {found:?}, and {said:?} by the signature"))?;
         }
-        let last = signature.taps.last().map(|tap| tap.shape.len());
-        ensure(last == Some(1), || "the last tap is no vector: it is the pooled feature, `[D]`".to_owned())
+        ensure(signature.pooled().is_some(), || "the last tap is no vector: it is the pooled feature, `[D]`".to_owned())
     }
 
     fn is_reproducible(&self) -> Result<()> {
@@ -148,15 +237,8 @@ impl Subject {
         let live = self.build(Kind::Float)?;
         let signature = live.model.signature();
         for (name, _) in live.variables() {
-            let within = |prefix: &String| {
-                name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            let owners: Vec<&str> = signature
-                .groups
-                .iter()
-                .filter(|group| group.parameters.iter().any(within))
-                .map(|group| group.name.as_str())
-                .collect();
+            let owners: Vec<&str> =
+                signature.groups.iter().filter(|group| group.holds(&name)).map(|group| group.name.as_str()).collect();
             ensure(owners.len() == 1, || match owners.as_slice() {
                 [] => format!("`{name}` is in no group, so that an initial stage cannot train it"),
                 _ => format!("`{name}` is in several groups: {}", owners.join(", ")),
@@ -240,15 +322,16 @@ impl Subject {
     fn agrees_with_float64(&self) -> Result<()> {
         let _no_grad = no_grad_guard();
         // Not in training mode: where a deep network leaves BatchNorm a handful of values, it amplifies any rounding.
-        let logits = |kind| Ok::<_, Error>(self.build(kind)?.forward(Mode::Eval, &Taps::none())?.logits);
-        let apart = distance(&logits(Kind::Float)?, &logits(Kind::Double)?, 0.0);
+        let single = self.build(Kind::Float)?.forward(Mode::Eval, &Taps::none())?.logits;
+        let double = self.build(Kind::Double)?.forward(Mode::Eval, &Taps::none())?.logits;
+        let apart = distance(&single, &double, 0.0);
         ensure(apart <= FLOAT32, || format!("logits are {apart:.1e} apart where {FLOAT32:.0e} is allowed"))
     }
 
     fn keeps_nothing(&self) -> Result<()> {
         let live = self.build(Kind::Float)?;
         let taps = live.model.signature().taps.iter();
-        let largest = taps.map(|tap| tap.shape.iter().product::<i64>()).max().unwrap_or(1);
+        let largest = taps.map(|tap| tap.shape.elements()).max().unwrap_or(1);
         memory_is_steady((4 * BATCH * largest) as usize, || live.forward(Mode::Train, &Taps::none()).map(drop))
     }
 
@@ -266,6 +349,39 @@ impl Subject {
         live.model.fold_batch_norm(Kind::Double)?;
         let folded = live.forward(Mode::Eval, &want)?;
         let apart = distance(&folded.logits, &plain.logits, 0.0);
-        ensure(apart <= FOLDED, || format!("logits are {apart:.1e} apart where {FOLDED:.0e} is allowed"))
+        ensure(apart <= FOLDED, || format!("logits are {apart:.1e} apart where {FOLDED:.0e} is allowed"))?;
+        live.classifies()
+    }
+
+    /// What the network lends, and what it names for weight decay, is its own.
+    fn lends(&self, trial: &mut Trial) {
+        let (classifier, batch_norm) = (
+            "the logits are what the classifier that it lends makes of its tap",
+            "a tap follows the BatchNorm that is lent for it",
+        );
+        let decay = "every parameter that weight decay should spare is one that trains";
+        let Some(live) = trial.value("it can be built in float64", || self.build(Kind::Double)) else { return };
+        let signature = live.model.signature();
+        if signature.classifier.is_some() {
+            trial.check(classifier, || {
+                let _no_grad = no_grad_guard();
+                live.classifies()
+            });
+        } else {
+            trial.skip(classifier, "the network lends no classifier: `Signature::with_classifier`");
+        }
+        if signature.taps.iter().any(|tap| tap.batch_norm.is_some()) {
+            trial.check(batch_norm, || {
+                let _no_grad = no_grad_guard();
+                signature.taps.iter().try_for_each(|tap| live.follows_batch_norm(tap))
+            });
+        } else {
+            trial.skip(batch_norm, "the network lends no BatchNorm: `TapInfo::behind`");
+        }
+        if signature.no_decay.is_empty() {
+            trial.skip(decay, "the network names none: `Signature::with_no_decay`");
+        } else {
+            trial.check(decay, || live.spares_its_own());
+        }
     }
 }

@@ -2,18 +2,21 @@
 
 use std::collections::HashSet;
 
+use limbeck::dataset::{Batch, Dataset, DatasetConfig, DatasetInfo, Rows, Split, Views};
+use limbeck::error::Result;
+use limbeck::record::Measure;
+use limbeck::seed::Seed;
 use tch::{Device, Kind, Tensor};
 
-use super::{Trial, ensure, is_finite, memory_is_steady, read, same};
-use crate::dataset::{Batch, Dataset, DatasetConfig, DatasetInfo, Rows, Split, Views};
-use crate::error::Result;
-use crate::record::Measure;
-use crate::seed::Seed;
+use crate::memory::memory_is_steady;
+use crate::settings::read;
+use crate::tensors::{is_finite, same};
+use crate::trial::{Trial, ensure};
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
     let build = || read::<Box<dyn DatasetConfig>>(table)?.build(Device::Cpu);
     let Some(dataset) = trial.value("it can be built", build) else { return };
-    let subject = Subject { dataset };
+    let subject = DatasetTrial { dataset };
     if !trial.check("classes, labels and views are in order", || subject.information()) {
         return;
     }
@@ -25,7 +28,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("what does not exist is an error", || subject.refuses());
     trial.check("memory does not grow", || subject.keeps_nothing());
     trial.check("building twice gives the same", || {
-        let again = Subject { dataset: build()? };
+        let again = DatasetTrial { dataset: build()? };
         let (a, b) = (subject.dataset.info(), again.dataset.info());
         ensure(a.identity == b.identity && !a.identity.is_empty(), || {
             format!("its identity is `{}` and then `{}`: runs are told apart by it", a.identity, b.identity)
@@ -58,11 +61,11 @@ fn targets(batch: &Batch, info: &DatasetInfo, split: Split) -> Result<()> {
     ensure(whole, || format!("a batch of the {split:?} part has `targets` other than 0 and 1"))
 }
 
-struct Subject {
+struct DatasetTrial {
     dataset: Box<dyn Dataset>,
 }
 
-impl Subject {
+impl DatasetTrial {
     /// Rows from all over a part, out of order.
     fn some(&self, split: Split) -> Vec<i64> {
         let count = self.dataset.info().labels(split).len() as i64;

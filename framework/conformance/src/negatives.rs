@@ -2,29 +2,28 @@
 
 use std::sync::Arc;
 
+use limbeck::dataset::Rows;
+use limbeck::distiller::Site;
+use limbeck::error::{Error, Result};
+use limbeck::model::Signature;
+use limbeck::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
+use limbeck::record::Measure;
+use limbeck::seed::Seed;
 use tch::{Device, Kind, Tensor};
 
-use super::probe::{self, TEACHER, noise};
-use super::{Trial, ensure, read, same};
-use crate::dataset::Rows;
-use crate::distiller::Site;
-use crate::error::{Error, Result};
-use crate::model::Signature;
-use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
-use crate::record::Measure;
-use crate::seed::Seed;
+use crate::data::{CLASSES, labels, noise};
+use crate::network::signature;
+use crate::settings::read;
+use crate::tensors::same;
+use crate::training::TEACHER;
+use crate::trial::{Trial, ensure};
 
 const ANCHORS: [i64; 6] = [3, 17, 8, 31, 22, 5];
 const ORDER: [i64; 6] = [4, 0, 5, 2, 1, 3];
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
     let found = trial.value("it can be built", || {
-        let subject = Subject {
-            config: read(table)?,
-            network: probe::signature(4)?,
-            labels: probe::labels(),
-            classes: probe::CLASSES,
-        };
+        let subject = SamplerTrial { config: read(table)?, network: signature(4)?, labels: labels(), classes: CLASSES };
         subject.build().map(|_| subject)
     });
     let Some(subject) = found else { return };
@@ -42,7 +41,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("a training set of one class gives an error or valid negatives", || subject.survives_one_class());
 }
 
-struct Subject {
+struct SamplerTrial {
     config: Box<dyn NegativeSamplerConfig>,
     network: Signature,
     labels: Arc<[i64]>,
@@ -55,7 +54,7 @@ struct Drawn {
     mask: Tensor,
 }
 
-impl Subject {
+impl SamplerTrial {
     fn build(&self) -> Result<Box<dyn NegativeSampler>> {
         self.config.build(&Site {
             student: &self.network,
@@ -69,17 +68,24 @@ impl Subject {
         })
     }
 
+    /// `[rows]`
+    fn labels_of(&self, rows: &[i64]) -> Tensor {
+        Tensor::from_slice(&rows.iter().map(|row| self.labels[*row as usize]).collect::<Vec<_>>())
+    }
+
     fn samples(&self) -> i64 {
         self.labels.len() as i64
     }
 
     fn draw(&self, sampler: &mut dyn NegativeSampler, anchors: &[i64], seed: u64) -> Result<Drawn> {
-        let labels: Vec<i64> = anchors.iter().map(|row| self.labels[*row as usize]).collect();
-        let score = |row: &i64| noise(&format!("scores {row}"), &[self.samples()], -5.0, 5.0);
-        let scores = Tensor::stack(&anchors.iter().map(score).collect::<Vec<_>>(), 0).to_kind(Kind::Float);
+        let scores: Vec<Tensor> = anchors
+            .iter()
+            .map(|row| noise(&format!("scores {row}"), &[self.samples()], -5.0, 5.0).to_kind(Kind::Float))
+            .collect();
+        let scores = Tensor::stack(&scores, 0);
         let negatives = sampler.draw(&Draw {
             rows: &Rows::new(anchors.to_vec(), Device::Cpu),
-            labels: &Tensor::from_slice(&labels),
+            labels: &self.labels_of(anchors),
             scores: sampler.wants_scores().then_some(&scores),
             seed: Seed::new(seed),
             device: Device::Cpu,
@@ -120,9 +126,10 @@ impl Subject {
 
     /// Whether an anchor is among its own negatives, or has none although a bank has some for it.
     fn valid(&self, drawn: &Drawn, anchors: &[i64]) -> Result<()> {
-        let own = match Self::of_batch(drawn) {
-            true => drawn.mask.diagonal(0, 0, 1).any(),
-            false => drawn.mask.gather(1, &column(anchors), false).any(),
+        let own = if Self::of_batch(drawn) {
+            drawn.mask.diagonal(0, 0, 1).any()
+        } else {
+            drawn.mask.gather(1, &column(anchors), false).any()
         };
         ensure(own.int64_value(&[]) == 0, || "a sample is its own negative: leave the anchor's row out".to_owned())?;
         let some = drawn.mask.any_dim(1, false).all().int64_value(&[]) != 0;
@@ -140,21 +147,23 @@ impl Subject {
     fn keeps_its_form(&self) -> Result<()> {
         let mut sampler = self.build()?;
         let (wants, drawn) = (sampler.wants_bank(), self.draw(sampler.as_mut(), &ANCHORS, 0)?);
-        ensure(wants != Self::of_batch(&drawn), || match wants {
-            true => "a mask over the batch was drawn, although `wants_bank` is true".to_owned(),
-            false => "rows of a bank were drawn, although `wants_bank` is false and none is kept".to_owned(),
+        ensure(wants != Self::of_batch(&drawn), || {
+            let fault = if wants {
+                "a mask over the batch was drawn, although `wants_bank` is true"
+            } else {
+                "rows of a bank were drawn, although `wants_bank` is false and none is kept"
+            };
+            fault.to_owned()
         })
     }
 
     fn spares_class(&self) -> Result<()> {
         let mut sampler = self.build()?;
-        let labels =
-            |rows: &[i64]| Tensor::from_slice(&rows.iter().map(|r| self.labels[*r as usize]).collect::<Vec<_>>());
         let all: Vec<i64> = (0..self.samples()).collect();
         for seed in 0..20 {
             let drawn = self.draw(sampler.as_mut(), &ANCHORS, seed)?;
-            let candidates = if Self::of_batch(&drawn) { labels(&ANCHORS) } else { labels(&all) };
-            let of_class = labels(&ANCHORS).unsqueeze(1).eq_tensor(&candidates.unsqueeze(0));
+            let candidates = if Self::of_batch(&drawn) { self.labels_of(&ANCHORS) } else { self.labels_of(&all) };
+            let of_class = self.labels_of(&ANCHORS).unsqueeze(1).eq_tensor(&candidates.unsqueeze(0));
             ensure(drawn.mask.logical_and(&of_class).any().int64_value(&[]) == 0, || {
                 "a negative is of its anchor's class, although `spares_class` says that none is".to_owned()
             })?;
@@ -177,8 +186,8 @@ impl Subject {
 
     fn ignores_order(&self) -> Result<()> {
         let shuffled = ORDER.map(|place| ANCHORS[place as usize]);
-        let draw = |anchors: &[i64]| self.draw(self.build()?.as_mut(), anchors, 0);
-        let (usual, other) = (draw(&ANCHORS)?, draw(&shuffled)?);
+        let usual = self.draw(self.build()?.as_mut(), &ANCHORS, 0)?;
+        let other = self.draw(self.build()?.as_mut(), &shuffled, 0)?;
         let order = Tensor::from_slice(&ORDER);
         let mut expected = usual.mask.index_select(0, &order);
         if Self::of_batch(&usual) {
@@ -190,7 +199,7 @@ impl Subject {
     }
 
     fn survives_one_class(&self) -> Result<()> {
-        let alike = Subject {
+        let alike = SamplerTrial {
             config: read(&toml::Table::try_from(&self.config).map_err(|e| Error::run(e.to_string()))?)?,
             network: self.network.clone(),
             labels: vec![0; self.labels.len()].into(),

@@ -4,20 +4,25 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use limbeck::cohort::{Term, TermSite, build_terms};
+use limbeck::dataset::Rows;
+use limbeck::device::DeviceSpec;
+use limbeck::distiller::{DistillerConfig, Step};
+use limbeck::error::{Error, Result};
+use limbeck::experiment::{MethodConfig, Precision, TermConfig};
+use limbeck::model::{Features, Form, Lent, Mode, Signature, TapRef};
+use limbeck::record::Measure;
+use limbeck::seed::Seed;
+use limbeck::weights;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use super::probe::{self, CLASSES, End, TEACHER, Training, noise, tap_shape};
-use super::{Trial, distance, ensure, is_finite, memory_is_steady, read, same};
-use crate::cohort::{Term, TermSite, build_terms};
-use crate::dataset::Rows;
-use crate::device::DeviceSpec;
-use crate::distiller::{DistillerConfig, Step};
-use crate::error::{Error, Result};
-use crate::experiment::{MethodConfig, Precision, TermConfig};
-use crate::model::{Features, Form, Mode, Signature, TapRef};
-use crate::record::Measure;
-use crate::seed::Seed;
-use crate::weights;
+use crate::data::{CLASSES, SAMPLES, labels, noise};
+use crate::memory::memory_is_steady;
+use crate::network::{signature, tap_shape};
+use crate::settings::read;
+use crate::tensors::{distance, is_finite, same};
+use crate::training::{End, TEACHER, Training};
+use crate::trial::{Trial, ensure};
 
 /// The student's channels in the first stage; the teacher has twice as many, or as many where a method wants that.
 const WIDTH: i64 = 8;
@@ -29,7 +34,8 @@ const FLOAT32_LOSS: f64 = 1e-4;
 const FLOAT32_GRADIENT: f64 = 1e-2;
 
 pub fn check(trial: &mut Trial, table: &toml::Table) {
-    let found = trial.value("it fits a student and a teacher of other widths, or of the same", || Subject::new(table));
+    let found =
+        trial.value("it fits a student and a teacher of other widths, or of the same", || DistillerTrial::new(table));
     let Some(subject) = found else { return };
     if !trial.check("a loss comes of the declared taps", || subject.all(Input::default()).map(drop)) {
         return;
@@ -135,27 +141,63 @@ impl Input<'_> {
         }
     }
 
-    /// The features of one side, with their names.
-    fn features(
-        &self,
-        side: &str,
-        signature: &Signature,
-        taps: &BTreeSet<TapRef>,
-    ) -> Result<(Features, Vec<(String, Tensor)>)> {
+    /// The features of one side, with what its network lends.
+    fn features(&self, side: &str, signature: &Signature, taps: &BTreeSet<TapRef>) -> Result<Given> {
         let batch = self.rows.len() as i64;
         let leaf = |tap: Option<&TapRef>, shape: &[i64]| {
             let value = self.value(side, tap, shape).to_kind(self.kind).to_device(self.device);
             value.set_requires_grad(side == "student")
         };
         let logits = leaf(None, &[batch, CLASSES]);
-        let mut named = vec![("the logits".to_owned(), logits.shallow_clone())];
+        let mut leaves = vec![("the logits".to_owned(), logits.shallow_clone())];
         let mut recorded = HashMap::new();
         for tap in taps {
             let value = leaf(Some(tap), &tap_shape(signature, tap, batch)?);
-            named.push((format!("tap `{tap}`"), value.shallow_clone()));
+            leaves.push((format!("tap `{tap}`"), value.shallow_clone()));
             recorded.insert(tap.clone(), value);
         }
-        Ok((Features::new(logits, recorded), named))
+        let lent = self.lent(side, signature)?;
+        let features = Features::new(logits, recorded).with(Lent::of(signature, &lent, Precision::Float32)?);
+        Ok(Given { features, leaves, lent })
+    }
+
+    /// The parameters that a network lends, by state name.
+    fn lent(&self, side: &str, signature: &Signature) -> Result<Vec<(String, Tensor)>> {
+        let mut shapes: Vec<(&String, Vec<i64>)> = Vec::new();
+        if let Some(classifier) = &signature.classifier {
+            let width = signature.tap(&classifier.tap)?.shape.channels();
+            shapes.push((&classifier.weight, vec![CLASSES, width]));
+            shapes.extend(classifier.bias.iter().map(|bias| (bias, vec![CLASSES])));
+        }
+        for tap in &signature.taps {
+            if let Some(batch_norm) = &tap.batch_norm {
+                let channels = vec![tap.shape.channels()];
+                shapes.extend([(&batch_norm.weight, channels.clone()), (&batch_norm.bias, channels)]);
+            }
+        }
+        let mut lent = Vec::new();
+        for (name, shape) in shapes {
+            let value = noise(&format!("{side} {name}"), &shape, -0.5, 0.5).to_kind(self.kind).to_device(self.device);
+            lent.push((name.clone(), value.set_requires_grad(side == "student")));
+        }
+        Ok(lent)
+    }
+}
+
+/// What a loss is given of one side.
+struct Given {
+    features: Features,
+    /// The tensors of the features, in words.
+    leaves: Vec<(String, Tensor)>,
+    /// What the network lends, by state name.
+    lent: Vec<(String, Tensor)>,
+}
+
+impl Given {
+    /// Every tensor, in words.
+    fn inputs<'a>(&'a self, side: &'a str) -> impl Iterator<Item = (String, &'a Tensor)> {
+        let lent = self.lent.iter().map(move |(name, t)| (format!("the lent `{name}` of the {side}"), t));
+        self.leaves.iter().map(move |(name, t)| (format!("{name} of the {side}"), t)).chain(lent)
     }
 }
 
@@ -168,17 +210,19 @@ struct Measured {
     /// Gradients by the student's feature, and by the method's own parameter; those that exist.
     student: IndexMap<String, Tensor>,
     own: IndexMap<String, Tensor>,
+    /// Gradients by what the student lends.
+    lent: IndexMap<String, Tensor>,
     /// Inputs that are not what they were.
     changed: Vec<String>,
 }
 
 impl Measured {
     fn gradients(&self) -> impl Iterator<Item = (&String, &Tensor)> {
-        self.student.iter().chain(&self.own)
+        self.student.iter().chain(&self.own).chain(&self.lent)
     }
 }
 
-struct Subject {
+struct DistillerTrial {
     method: MethodConfig,
     student: Signature,
     teachers: IndexMap<String, Signature>,
@@ -186,19 +230,19 @@ struct Subject {
     labels: Arc<[i64]>,
 }
 
-impl Subject {
+impl DistillerTrial {
     fn new(table: &toml::Table) -> Result<Self> {
         let distiller: Arc<dyn DistillerConfig> = read::<Box<dyn DistillerConfig>>(table)?.into();
         let term = TermConfig { weight: 1.0, schedule: None, teachers: None, taps: None, distiller };
         let method = MethodConfig { cross_entropy: 1.0, terms: vec![term] };
         let mut refusals = Vec::new();
         for teacher_width in [2 * WIDTH, WIDTH] {
-            let subject = Subject {
+            let subject = DistillerTrial {
                 method: method.clone(),
-                student: probe::signature(WIDTH)?,
-                teachers: IndexMap::from([(TEACHER.to_owned(), probe::signature(teacher_width)?)]),
+                student: signature(WIDTH)?,
+                teachers: IndexMap::from([(TEACHER.to_owned(), signature(teacher_width)?)]),
                 teacher_width,
-                labels: probe::labels(),
+                labels: labels(),
             };
             match subject.build(Kind::Float, Device::Cpu) {
                 Ok(_) => return Ok(subject),
@@ -240,15 +284,15 @@ impl Subject {
         let taps = term.taps.clone();
         let of_student = taps.pairs.iter().map(|pair| pair.student.clone()).collect();
         let of_teacher = taps.pairs.iter().map(|pair| pair.teacher.clone()).collect();
-        let (student, student_leaves) = input.features("student", &self.student, &of_student)?;
-        let (teacher, teacher_leaves) = input.features("teacher", &self.teachers[TEACHER], &of_teacher)?;
+        let student = input.features("student", &self.student, &of_student)?;
+        let teacher = input.features("teacher", &self.teachers[TEACHER], &of_teacher)?;
         let labels: Vec<i64> = input.rows.iter().map(|row| self.labels[*row as usize]).collect();
         let labels = Tensor::from_slice(&labels).to_device(input.device);
         let groups = term.initial_stage().map(|stage| stage.student_groups).unwrap_or_default();
         let seed = Seed::new(0).stream("conformance").at(input.step);
         let step = Step {
-            student: &student,
-            teacher: &teacher,
+            student: &student.features,
+            teacher: &teacher.features,
             taps: &taps,
             labels: &labels,
             rows: &Rows::new(input.rows.to_vec(), input.device),
@@ -257,12 +301,8 @@ impl Subject {
             seed,
             mode: if phase == Phase::Initial { Mode::TrainGroups(&groups) } else { Mode::Train },
         };
-        let inputs: Vec<(String, &Tensor)> = student_leaves
-            .iter()
-            .map(|(name, t)| (format!("{name} of the student"), t))
-            .chain(teacher_leaves.iter().map(|(name, t)| (format!("{name} of the teacher"), t)))
-            .chain([("the labels".to_owned(), &labels)])
-            .collect();
+        let inputs = student.inputs("student").chain(teacher.inputs("teacher"));
+        let inputs: Vec<(String, &Tensor)> = inputs.chain([("the labels".to_owned(), &labels)]).collect();
         let before: Vec<(Tensor, bool)> = inputs.iter().map(|(_, t)| (t.detach().copy(), t.requires_grad())).collect();
 
         let _drawing = seed.stream("libtorch").seed_libtorch();
@@ -280,22 +320,21 @@ impl Subject {
         if total.requires_grad() {
             total.backward();
         }
-        let gradients = |named: &[(String, Tensor)]| {
-            named.iter().map(|(name, t)| (name.clone(), t.grad())).filter(|(_, grad)| grad.defined()).collect()
-        };
-        let (of_student, of_own): (IndexMap<_, Tensor>, IndexMap<_, Tensor>) =
-            (gradients(&student_leaves), gradients(&own));
+        let (of_student, of_lent) = (gradients(&student.leaves), gradients(&student.lent));
+        let of_own = gradients(&own);
         let of_own = of_own.into_iter().map(|(name, grad)| (name, grad.copy())).collect();
         own.into_iter().for_each(|(_, mut variable)| variable.zero_grad());
         if phase == Phase::Main {
             let _no_grad = no_grad_guard();
             term.distiller.after_step(&step)?;
         }
-        let touched = |((name, now), (then, trained)): ((String, &Tensor), (Tensor, bool))| {
-            (now.requires_grad() != trained || !same(&now.detach(), &then)).then_some(name)
-        };
-        let changed = inputs.into_iter().zip(before).filter_map(touched).collect();
-        Ok(Measured { phase, loss: total.detach(), student: of_student, own: of_own, changed })
+        let mut changed = Vec::new();
+        for ((name, now), (then, trained)) in inputs.into_iter().zip(before) {
+            if now.requires_grad() != trained || !same(&now.detach(), &then) {
+                changed.push(name);
+            }
+        }
+        Ok(Measured { phase, loss: total.detach(), student: of_student, own: of_own, lent: of_lent, changed })
     }
 
     fn is_reproducible(&self) -> Result<()> {
@@ -332,8 +371,7 @@ impl Subject {
         for measured in self.all(Input::default())? {
             let trains = measured.phase == Phase::Main
                 || term.initial_stage().is_some_and(|stage| !stage.student_groups.is_empty());
-            let moved = |gradient: &Tensor| gradient.abs().max().double_value(&[]) > 0.0;
-            ensure(!trains || measured.student.values().any(moved), || {
+            ensure(!trains || measured.student.values().any(is_not_zero), || {
                 format!(
                     "in the {:?} phase no gradient reaches the student's logits or taps: is something detached, or under \
                      `no_grad`?",
@@ -382,10 +420,7 @@ impl Subject {
         let usual = self.totals(input)?;
         for pair in &pairs {
             let name = format!("tap `{}`", pair.student);
-            let reached = |measured: &Measured| {
-                measured.student.get(&name).is_some_and(|gradient| gradient.abs().max().double_value(&[]) > 0.0)
-            };
-            ensure(usual.iter().any(reached), || {
+            ensure(usual.iter().any(|measured| measured.student.get(&name).is_some_and(is_not_zero)), || {
                 format!("the student's {name} is declared in `taps`, but no loss depends on it: do not declare it")
             })?;
             let other = self.totals(Input { replaced: Some(&pair.teacher), ..input })?;
@@ -445,10 +480,10 @@ impl Subject {
     }
 
     fn keeps_nothing(&self) -> Result<()> {
-        let rows: Vec<i64> = (0..probe::SAMPLES as i64).collect();
+        let rows: Vec<i64> = (0..SAMPLES as i64).collect();
         let mut term = self.build(Kind::Float, Device::Cpu)?;
         let phases = self.phases(&term);
-        let smallest = term.taps.pairs.iter().map(|pair| pair.student_shape.iter().product()).min();
+        let smallest = term.taps.pairs.iter().map(|pair| pair.student_shape.elements()).min();
         let bytes = 4 * rows.len() * smallest.unwrap_or(CLASSES) as usize;
         let mut step = 0;
         memory_is_steady(bytes, || {
@@ -468,6 +503,15 @@ impl Subject {
         let mut ends = training.run(folder.path(), others, limit)?;
         Ok(ends.swap_remove(0))
     }
+}
+
+fn is_not_zero(gradient: &Tensor) -> bool {
+    gradient.abs().max().double_value(&[]) > 0.0
+}
+
+/// The gradients that exist, by name.
+fn gradients(named: &[(String, Tensor)]) -> IndexMap<String, Tensor> {
+    named.iter().map(|(name, t)| (name.clone(), t.grad())).filter(|(_, grad)| grad.defined()).collect()
 }
 
 /// Whether losses and gradients are so near. A gradient that vanishes beside the largest, as that of a bias before a

@@ -1,14 +1,17 @@
 //! What a critic must do.
 
+use limbeck::critic::{Critic, CriticConfig, CriticSite, Scores, Side};
+use limbeck::distiller::Terms;
+use limbeck::error::{Error, Result};
+use limbeck::seed::Seed;
+use limbeck::weights;
 use tch::{Device, Kind, Tensor, nn};
 
-use super::probe::noise;
-use super::{Trial, distance, ensure, is_finite, memory_is_steady, read, same};
-use crate::critic::{Critic, CriticConfig, CriticSite, Scores, Side};
-use crate::distiller::Terms;
-use crate::error::{Error, Result};
-use crate::seed::Seed;
-use crate::weights;
+use crate::data::noise;
+use crate::memory::memory_is_steady;
+use crate::settings::read;
+use crate::tensors::{distance, is_finite, same};
+use crate::trial::{Trial, ensure};
 
 /// Anchors, negatives of each, and the width of the embeddings.
 const B: i64 = 6;
@@ -29,7 +32,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("one seed gives the same twice", || is_reproducible(config));
     trial.check("a pair has one score, in a bank and among pairs", || pairs_agree(config));
     let factors = "a score that `factors` is linear in the candidate";
-    match Live::new(config, Kind::Double).map(|live| live.critic.factors()) {
+    match LiveCritic::new(config, Kind::Double).map(|live| live.critic.factors()) {
         Ok(false) => trial.skip(factors, "the critic says that its score is no dot product"),
         _ => drop(trial.check(factors, || is_linear(config))),
     }
@@ -39,8 +42,8 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("a bound on the mutual information is given for fair negatives only", || bound(config));
     trial.check("the order of anchors and of negatives does not matter", || ignores_order(config));
     trial.check("float32 agrees with float64", || {
-        let of = |kind| Live::new(config, kind)?.losses(&scores(kind));
-        let (found, expected) = (of(Kind::Float)?, of(Kind::Double)?);
+        let found = LiveCritic::new(config, Kind::Float)?.losses(&scores(Kind::Float))?;
+        let expected = LiveCritic::new(config, Kind::Double)?.losses(&scores(Kind::Double))?;
         near(&found, &expected, FLOAT32, "in float32")
     });
     trial.check("everything that it remembers is registered on `params`", || remembers_in_variables(config));
@@ -48,12 +51,12 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
 }
 
 /// A critic with its variables.
-struct Live {
+struct LiveCritic {
     critic: Box<dyn Critic>,
     store: nn::VarStore,
 }
 
-impl Live {
+impl LiveCritic {
     fn new(config: &dyn CriticConfig, kind: Kind) -> Result<Self> {
         let mut store = nn::VarStore::new(Device::Cpu);
         let critic = {
@@ -64,7 +67,7 @@ impl Live {
         if kind == Kind::Double {
             store.double();
         }
-        Ok(Live { critic, store })
+        Ok(LiveCritic { critic, store })
     }
 
     /// The loss of both sides.
@@ -109,7 +112,7 @@ fn near(found: &[Tensor; 2], expected: &[Tensor; 2], allowed: f64, when: &str) -
 }
 
 fn shapes(config: &dyn CriticConfig) -> Result<()> {
-    let live = Live::new(config, Kind::Float)?;
+    let live = LiveCritic::new(config, Kind::Float)?;
     let anchors = embeddings("anchors", &[B, D], Kind::Float);
     for (shape, candidates) in [([B, 3 * K], vec![3 * K, D]), ([B, K], vec![B, K, D])] {
         for side in SIDES {
@@ -121,8 +124,8 @@ fn shapes(config: &dyn CriticConfig) -> Result<()> {
 }
 
 fn is_reproducible(config: &dyn CriticConfig) -> Result<()> {
-    let variables = || Ok::<_, Error>(weights::variables(&Live::new(config, Kind::Float)?.store));
-    for ((name, a), (_, b)) in variables()?.iter().zip(&variables()?) {
+    let (first, second) = (LiveCritic::new(config, Kind::Float)?, LiveCritic::new(config, Kind::Float)?);
+    for ((name, a), (_, b)) in weights::variables(&first.store).iter().zip(&weights::variables(&second.store)) {
         ensure(same(&a.detach(), &b.detach()), || {
             format!("`{name}` begins with other values each time: initialise it by libtorch's generator")
         })?;
@@ -131,7 +134,7 @@ fn is_reproducible(config: &dyn CriticConfig) -> Result<()> {
 }
 
 fn pairs_agree(config: &dyn CriticConfig) -> Result<()> {
-    let live = Live::new(config, Kind::Double)?;
+    let live = LiveCritic::new(config, Kind::Double)?;
     let (anchors, bank) = (embeddings("anchors", &[B, D], Kind::Double), embeddings("bank", &[K, D], Kind::Double));
     for side in SIDES {
         let by_bank = live.critic.score(side, &anchors, &bank)?;
@@ -145,12 +148,13 @@ fn pairs_agree(config: &dyn CriticConfig) -> Result<()> {
 }
 
 fn is_linear(config: &dyn CriticConfig) -> Result<()> {
-    let live = Live::new(config, Kind::Double)?;
+    let live = LiveCritic::new(config, Kind::Double)?;
     let anchors = embeddings("anchors", &[B, D], Kind::Double);
     let [a, b] = ["a", "b"].map(|name| embeddings(name, &[K, D], Kind::Double));
     for side in SIDES {
-        let score = |candidates: &Tensor| live.critic.score(side, &anchors, candidates);
-        let apart = distance(&score(&(&a * 2.0 + &b))?, &(score(&a)? * 2.0 + score(&b)?), 0.0);
+        let of_sum = live.critic.score(side, &anchors, &(&a * 2.0 + &b))?;
+        let sum = live.critic.score(side, &anchors, &a)? * 2.0 + live.critic.score(side, &anchors, &b)?;
+        let apart = distance(&of_sum, &sum, 0.0);
         ensure(apart <= EXACT, || {
             "the score of a sum of candidates is not the sum of their scores: let `factors` be false".to_owned()
         })?;
@@ -159,7 +163,7 @@ fn is_linear(config: &dyn CriticConfig) -> Result<()> {
 }
 
 fn gradients(config: &dyn CriticConfig) -> Result<()> {
-    let mut live = Live::new(config, Kind::Float)?;
+    let mut live = LiveCritic::new(config, Kind::Float)?;
     let trainable: Vec<(String, Tensor)> =
         weights::variables(&live.store).into_iter().filter(|(_, t)| t.requires_grad()).collect();
     for side in SIDES {
@@ -194,7 +198,7 @@ fn finite(config: &dyn CriticConfig) -> Result<()> {
             mask: None,
             fair: true,
         };
-        let mut live = Live::new(config, Kind::Float)?;
+        let mut live = LiveCritic::new(config, Kind::Float)?;
         // What is normalised by the first batch sees usual scores first.
         let _ = live.losses(&self::scores(Kind::Float))?;
         for loss in live.losses(&scores)? {
@@ -216,14 +220,14 @@ fn ignores_masked(config: &dyn CriticConfig) -> Result<()> {
     let of = |hidden: f64| {
         let usual = scores(Kind::Double);
         let negative = usual.negative.masked_fill(&mask.logical_not(), hidden);
-        Live::new(config, Kind::Double)?.losses(&Scores { negative, mask: Some(mask.shallow_clone()), ..usual })
+        LiveCritic::new(config, Kind::Double)?.losses(&Scores { negative, mask: Some(mask.shallow_clone()), ..usual })
     };
     near(&of(5.0)?, &of(-5.0)?, EXACT, "with other scores behind the mask")
 }
 
 fn bound(config: &dyn CriticConfig) -> Result<()> {
     for fair in [true, false] {
-        let mut live = Live::new(config, Kind::Float)?;
+        let mut live = LiveCritic::new(config, Kind::Float)?;
         if !fair && live.critic.needs_fair_negatives() {
             continue;
         }
@@ -245,12 +249,13 @@ fn ignores_order(config: &dyn CriticConfig) -> Result<()> {
     let usual = scores(Kind::Double);
     let shuffled =
         Scores { positive: usual.positive.flip([0]), negative: usual.negative.flip([0, 1]), mask: None, fair: true };
-    let of = |scores: &Scores| Live::new(config, Kind::Double)?.losses(scores);
-    near(&of(&shuffled)?, &of(&usual)?, EXACT, "in another order")
+    let found = LiveCritic::new(config, Kind::Double)?.losses(&shuffled)?;
+    let expected = LiveCritic::new(config, Kind::Double)?.losses(&usual)?;
+    near(&found, &expected, EXACT, "in another order")
 }
 
 fn remembers_in_variables(config: &dyn CriticConfig) -> Result<()> {
-    let (mut first, mut second) = (Live::new(config, Kind::Float)?, Live::new(config, Kind::Float)?);
+    let (mut first, mut second) = (LiveCritic::new(config, Kind::Float)?, LiveCritic::new(config, Kind::Float)?);
     let _ = first.losses(&scores(Kind::Float))?;
     tch::no_grad(|| {
         for ((_, mut to), (_, from)) in
@@ -272,6 +277,6 @@ fn keeps_nothing(config: &dyn CriticConfig) -> Result<()> {
         mask: None,
         fair: true,
     };
-    let mut live = Live::new(config, Kind::Float)?;
+    let mut live = LiveCritic::new(config, Kind::Float)?;
     memory_is_steady((4 * anchors * negatives) as usize, || live.losses(&scores).map(drop))
 }

@@ -1,0 +1,263 @@
+//! What a network lends to methods: its classifier and the BatchNorm before a tap, the teacher's frozen and the student's
+//! live. And what weight decay spares.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use limbeck::cohort::Stop;
+use limbeck::event::{Event, LaneInfo, Observer};
+use limbeck::experiment::TrainConfig;
+use limbeck::prelude::*;
+use limbeck::probe::Backbone;
+use limbeck::registry::Role;
+use limbeck_experiments::plan::Plan;
+use limbeck_experiments::{run, store};
+use limbeck_models::resnet::ResNet8;
+use tempfile::TempDir;
+
+limbeck::plugin! { distiller "borrower": Borrower, summary: "", citation: "" }
+
+/// Lets the teacher's classifier judge the student's projected features, and weighs the student's BatchNorm. Alone, it
+/// looks at what the student lends and at nothing else.
+#[derive(Clone, Debug, Settings)]
+struct Borrower {
+    /// Whether it looks at what the student lends alone.
+    #[setting(example = false)]
+    alone: bool,
+    /// The tap whose BatchNorm it asks for.
+    #[setting(example = TapRef::pre_activation("stage1"))]
+    tap: TapRef,
+}
+
+#[typetag::serde(name = "borrower")]
+impl DistillerConfig for Borrower {
+    fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
+        for classifier in [site.student_classifier()?, site.teacher_classifier()?] {
+            assert_eq!(classifier.tap, "pooled");
+        }
+        site.student_batch_norm(&self.tap)?;
+        site.teacher_batch_norm(&self.tap)?;
+        site.pooled()
+    }
+
+    fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
+        let taps = self.taps(site)?;
+        let pair = taps.single()?;
+        let (from, to) = (pair.student_shape.channels(), pair.teacher_shape.channels());
+        let head = tch::nn::linear(params / "head", from, to, Default::default());
+        Ok(Box::new(LiveBorrower { alone: self.alone, tap: self.tap.clone(), head }))
+    }
+}
+
+#[derive(Debug)]
+struct LiveBorrower {
+    alone: bool,
+    tap: TapRef,
+    head: nn::Linear,
+}
+
+impl Distiller for LiveBorrower {
+    fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
+        let (student, teacher) = step.pair()?;
+        let (gamma, beta) = step.student.batch_norm(&self.tap)?;
+        let affine = gamma.square().mean(None::<Kind>) + (beta + 1.0).square().mean(None::<Kind>);
+        if self.alone {
+            let logits = step.student.classify(&student.ones_like())?;
+            return Ok(Terms::of("affine", affine).loss("logits", logits.square().mean(None::<Kind>)));
+        }
+        let (weight, bias) = step.teacher.classifier()?;
+        let (frozen_gamma, frozen_beta) = step.teacher.batch_norm(&self.tap)?;
+        assert!([&weight, &bias.unwrap(), &frozen_gamma, &frozen_beta].iter().all(|t| !t.requires_grad()));
+        assert_eq!(weight.kind(), step.teacher.logits.kind());
+        let projected = student.apply(&self.head);
+        let hint = (&projected - teacher).square().mean(None::<Kind>);
+        let borrowed = (step.teacher.classify(&projected)? - &step.teacher.logits).square().mean(None::<Kind>);
+        let apart = |own: Tensor, logits: &Tensor| (own - logits).abs().max();
+        Ok(Terms::of("borrowed", borrowed)
+            .loss("hint", hint)
+            .loss("affine", affine)
+            .metric("own", apart(step.student.classify(student)?, &step.student.logits))
+            .metric("theirs", apart(step.teacher.classify(teacher)?, &step.teacher.logits)))
+    }
+}
+
+fn experiment(teacher: &str, student: &str, train: &str, term: &str) -> String {
+    format!(
+        r#"
+format = 1
+name = "lends"
+device = "cpu"
+threads = 1
+[dataset]
+kind = "shapes"
+train = 64
+test = 40
+[teacher.big]
+{teacher}
+[student]
+{student}
+[train]
+{train}
+[method.borrower]
+cross_entropy = 0.0
+terms = [{{ distiller = {{ kind = "borrower", {term} }} }}]
+[compare]
+methods = ["borrower"]
+"#
+    )
+}
+
+const TEACHER: &str = "model = { kind = \"resnet14\" }\ntrain = { epochs = 1 }";
+const STUDENT: &str = "model = { kind = \"resnet8\" }";
+const TERM: &str = "alone = false, tap = \"stage1:pre\"";
+
+fn plan(text: &str, out: &Path) -> Result<Plan> {
+    let file = Path::new("lends.toml");
+    Plan::new(limbeck::config::parse(text, file, &[])?, file, out)
+}
+
+/// What the loss does not reach in the student's main stage.
+#[derive(Default)]
+struct Unreached(Vec<String>);
+
+impl Observer for Unreached {
+    fn event(&mut self, lane: &LaneInfo, event: &Event) {
+        if let Event::StageStarted { unreached, .. } = event
+            && lane.name.starts_with("borrower")
+        {
+            self.0.clone_from(unreached);
+        }
+    }
+}
+
+#[test]
+fn a_method_that_borrows_conforms() {
+    limbeck_conformance::check(Role::Distiller, "borrower", "").assert();
+}
+
+#[test]
+fn what_is_lent_is_what_the_network_computes_with_in_every_precision() {
+    tch::set_num_threads(1);
+    for (of_teacher, of_student) in [
+        ("", ""),
+        ("fold_batch_norm = true", "precision = \"mixed\""),
+        ("precision = \"bfloat16\"", "precision = \"bfloat16\""),
+        ("precision = \"mixed\"", ""),
+        ("precision = \"bfloat16\"\nfold_batch_norm = true", ""),
+    ] {
+        let out = TempDir::new().unwrap();
+        let (teacher, student) = (format!("{TEACHER}\n{of_teacher}"), format!("{STUDENT}\n{of_student}"));
+        let text = experiment(&teacher, &student, "epochs = 2", TERM);
+        let plan = plan(&text, out.path()).unwrap();
+        let finished = run::execute(&plan, &Stop::default(), &mut ()).unwrap();
+        assert_eq!(finished.failed, Vec::<String>::new());
+        let summary = store::summary(&plan.cells[0].folder).unwrap().unwrap();
+        for record in &summary.history {
+            for what in ["own", "theirs"] {
+                let apart = record.train[&format!("borrower.{what}")];
+                assert_eq!(apart, 0.0, "{what}, {of_teacher:?} and {of_student:?}, epoch {}", record.epoch);
+            }
+            assert!(record.train["borrower.borrowed"] > 0.0);
+        }
+    }
+}
+
+#[test]
+fn what_the_student_lends_trains() {
+    let out = TempDir::new().unwrap();
+    let term = "alone = true, tap = \"stage1:pre\"";
+    let text = experiment(TEACHER, STUDENT, "epochs = 1", term);
+    let mut unreached = Unreached::default();
+    run::execute(&plan(&text, out.path()).unwrap(), &Stop::default(), &mut unreached).unwrap();
+    let reached = ["fc.weight", "fc.bias", "layer1.0.bn2.weight", "layer1.0.bn2.bias"];
+    let is_reached = |name: &str| !unreached.0.iter().any(|other| *other == format!("student.{name}"));
+    assert!(reached.into_iter().all(is_reached), "{:?}", unreached.0);
+    assert!(["conv1.weight", "bn1.weight", "layer1.0.bn1.bias", "layer3.0.bn2.weight"].iter().all(|n| !is_reached(n)));
+}
+
+#[test]
+fn a_network_that_lends_nothing_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let outputs = folder.path().join("outputs.safetensors");
+    let table = |columns: i64| Tensor::zeros([64, columns], (Kind::Float, Device::Cpu));
+    limbeck::weights::save(&outputs, &[("logits".to_owned(), table(20)), ("pooled".to_owned(), table(6))], None)
+        .unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/teacher/teacher.pt");
+    let names = "[\"stem\", \"stage1\", \"stage1:pre\", \"pooled\", \"logits\"]";
+    for teacher in [
+        format!("model = {{ kind = \"precomputed\", path = {outputs:?}, taps = [\"pooled\"] }}"),
+        format!("model = {{ kind = \"torchscript\", path = {script:?}, outputs = {names} }}"),
+    ] {
+        let text = experiment(&teacher, STUDENT, "epochs = 1", TERM);
+        let message = plan(&text, folder.path()).unwrap_err().to_string();
+        let expected = "teacher big: the network lends no classifier, as one from a TorchScript file or from precomputed \
+                        outputs cannot: take a network that is built here, or a method without it";
+        assert!(message.ends_with(expected), "{message}");
+    }
+    // A unit whose last BatchNorm has half of the channels.
+    let text = experiment(TEACHER, "model = { kind = \"ShuffleV2\" }", "epochs = 1", TERM);
+    let message = plan(&text, folder.path()).unwrap_err().to_string();
+    let expected = "student: the network lends no BatchNorm before tap `stage1:pre`; pair taps behind one with `taps` \
+                    (stem:pre)";
+    assert!(message.ends_with(expected), "{message}");
+    let text = experiment(TEACHER, STUDENT, "epochs = 1", "alone = false, tap = \"pooled\"");
+    let message = plan(&text, folder.path()).unwrap_err().to_string();
+    assert!(message.contains("the network lends no BatchNorm before tap `pooled`"), "{message}");
+}
+
+/// The student of one update without distillation, by SGD of rate 0.1 without momentum.
+fn after_one_update(weight_decay: f64, no_decay: bool) -> IndexMap<String, Tensor> {
+    let out = TempDir::new().unwrap();
+    let optimizer = format!("{{ kind = \"sgd\", momentum = 0.0, weight_decay = {weight_decay} }}");
+    let train = format!("epochs = 1\nlearning_rate = 0.1\noptimizer = {optimizer}\nno_decay = {no_decay}");
+    let text =
+        experiment(TEACHER, STUDENT, &train, TERM).replace("methods = [\"borrower\"]", "methods = [\"vanilla\"]");
+    let plan = plan(&text, out.path()).unwrap();
+    let finished = run::execute(&plan, &Stop::default(), &mut ()).unwrap();
+    assert_eq!(finished.failed, Vec::<String>::new());
+    limbeck::weights::read(&plan.cells[0].folder.join("student.safetensors")).unwrap().tensors
+}
+
+/// The student before any update.
+fn untrained() -> IndexMap<String, Tensor> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("untrained.safetensors");
+    let spec = ModelSpec { input: [3, 32, 32], classes: 20 };
+    Backbone::write_untrained(&ResNet8::default(), &spec, 0, &path).unwrap();
+    limbeck::weights::read(&path).unwrap().tensors
+}
+
+#[test]
+fn weight_decay_spares_biases_and_norms_where_it_is_told_to() {
+    tch::set_num_threads(1);
+    let (without, spared, all) =
+        (after_one_update(0.0, false), after_one_update(0.5, true), after_one_update(0.5, false));
+    let equal = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) < 1e-6;
+    for (name, start) in untrained() {
+        if name.contains("running") {
+            continue;
+        }
+        // Decay takes η·λ·θ of every parameter, θ being what it was before the update.
+        let decayed = &without[&name] - start * (0.1 * 0.5);
+        assert!(equal(&all[&name], &decayed), "{name}");
+        let spares =
+            ["fc.bias", "bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias", "downsample.1.weight", "downsample.1.bias"];
+        let expected = if spares.iter().any(|end| name.ends_with(end)) { &without[&name] } else { &decayed };
+        assert!(equal(&spared[&name], expected), "{name}");
+    }
+    assert!(!equal(&all["bn1.weight"], &spared["bn1.weight"]) && equal(&all["fc.weight"], &spared["fc.weight"]));
+}
+
+#[test]
+fn no_decay_is_refused_of_a_network_that_names_nothing_and_is_written_where_it_is_set() {
+    let train = TrainConfig { no_decay: true, ..TrainConfig::default() };
+    let bare = Signature::new(&ModelSpec { input: [3, 32, 32], classes: 2 }, Vec::new(), Vec::new());
+    assert_eq!(
+        train.check_groups(&bare).unwrap_err().to_string(),
+        "no_decay: the network names no parameters that weight decay should spare: remove `no_decay`"
+    );
+    assert!(toml::to_string(&train).unwrap().contains("no_decay = true"));
+    assert!(!toml::to_string(&TrainConfig::default()).unwrap().contains("no_decay"));
+}
