@@ -126,7 +126,7 @@ impl<'a> Cohort<'a> {
             [label] => format!(" of {label}"),
             _ => format!(" of {} points", labels.len()),
         };
-        let students = crate::progress::plural(self.seats.len() as u64, "student");
+        let students = limbeck_report::words::plural(self.seats.len() as u64, "student");
         format!("seed {}, {students}{of}", self.seed())
     }
 

@@ -43,19 +43,17 @@ pub mod doctor;
 pub mod evaluate;
 pub mod golden;
 pub mod listing;
-pub mod log;
 pub mod new;
 pub mod plan;
 pub mod probes;
 pub mod progress;
-pub mod report;
 pub mod run;
-pub mod store;
 pub mod sweep;
 mod tasks;
-pub mod tensorboard;
 pub mod weights;
 pub mod worker;
+
+pub use limbeck_report::{self as report, log, store, tensorboard};
 
 /// The `limbeck` command: reads the arguments of the process and does what they say.
 ///

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use limbeck::error::{Error, Result};
 use limbeck::model::{ModelConfig, ModelSpec, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
+use limbeck_report::words::thousands;
 use serde::Serialize;
 
-use crate::plan::{Network, shape, thousands};
+use crate::plan::{Network, shape};
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {

@@ -22,11 +22,12 @@ use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo
 use limbeck::precision::Precision;
 use limbeck::record::Measure;
 use limbeck::seed::Seed;
+use limbeck_report::twins::{Twin, twins, vanilla};
+use limbeck_report::words::{plural, thousands};
 use serde::Serialize;
 use tch::{Device, Kind, nn};
 
 use crate::probes::{self, PlannedProbe, ProbeOutline, ProbeSeat};
-use crate::progress::plural;
 use crate::store::{self, CellEntry, PlanFile, Progress};
 
 /// An experiment that can be run.
@@ -250,17 +251,6 @@ struct Identity<'a> {
     seed: u64,
 }
 
-/// The part of a training configuration that changes results: not how often something is logged, timed or saved.
-pub(crate) fn decisive(train: &TrainConfig) -> TrainConfig {
-    let default = TrainConfig::default();
-    TrainConfig {
-        checkpoint_steps: default.checkpoint_steps,
-        log_steps: default.log_steps,
-        timing_steps: default.timing_steps,
-        ..train.clone()
-    }
-}
-
 /// Where an experiment has its files.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
@@ -440,7 +430,7 @@ impl Plan {
             view: &self.student.view,
             student: &*self.experiment.student.model,
             precision: self.experiment.student.precision,
-            train: decisive(&self.experiment.train),
+            train: store::decisive(&self.experiment.train),
             method: &method.config,
             seed,
         })?;
@@ -554,7 +544,7 @@ fn plan_teacher(
                 view: &network.view,
                 student: &*config.model,
                 precision: Precision::Float32,
-                train: decisive(train),
+                train: store::decisive(train),
                 method: &vanilla(),
                 seed: config.seed,
             })?;
@@ -822,49 +812,6 @@ impl Plan {
     }
 }
 
-/// How a teacher is trained: by the labels alone.
-pub(crate) fn vanilla() -> MethodConfig {
-    MethodConfig { cross_entropy: 1.0, terms: Vec::new() }
-}
-
-/// A teacher that is a student of its own experiment, to the byte, and what there is to say of that.
-pub(crate) struct Twin {
-    pub teacher: String,
-    pub message: String,
-}
-
-/// The teachers that are a student of their experiment: the same network, trained on labels alone by the same recipe from the
-/// same seed. `sees_the_same` tells whether a teacher and the student have one view.
-pub(crate) fn twins(experiment: &Experiment, sees_the_same: impl Fn(&str) -> bool) -> Vec<Twin> {
-    let student = &experiment.student;
-    let recipe = |model: &dyn ModelConfig, train: &TrainConfig| {
-        // How often it is evaluated changes nothing of the network.
-        let train = TrainConfig { evaluate_epochs: 1, ..decisive(train) };
-        store::digest(&(model, train)).ok()
-    };
-    let alone = store::digest(&vanilla()).ok();
-    let is_alone = |name: &&String| experiment.method(name).is_ok_and(|method| store::digest(&method).ok() == alone);
-    let method = experiment.compare.methods.iter().find(is_alone);
-    let Some(method) = method.filter(|_| student.precision == Precision::Float32) else { return Vec::new() };
-    let own = recipe(&*student.model, &experiment.train);
-    let is_twin = |teacher: &NetworkConfig| {
-        teacher.weights.is_none()
-            && teacher.train.as_ref().is_some_and(|train| recipe(&*teacher.model, train) == own)
-            && experiment.compare.seeds.contains(&teacher.seed)
-    };
-    let networks = experiment.teacher.iter().filter_map(|(name, teacher)| Some((name, teacher.network()?)));
-    let twins = networks.filter(|(name, teacher)| is_twin(teacher) && sees_the_same(name));
-    let twin = |(name, teacher): (&String, &NetworkConfig)| Twin {
-        teacher: name.clone(),
-        message: format!(
-            "the teacher `{name}` and the student of `{method}` with seed {} are the same network with the same weights: one \
-             recipe, one seed. Another `seed` under [teacher.{name}] makes it a teacher apart from the students",
-            teacher.seed
-        ),
-    };
-    twins.map(twin).collect()
-}
-
 fn plan_method(
     experiment: &Experiment,
     name: &str,
@@ -898,18 +845,6 @@ fn taps(signature: &Signature) -> String {
 
 pub(crate) fn shape(shape: &[i64]) -> String {
     shape.iter().map(i64::to_string).collect::<Vec<_>>().join("×")
-}
-
-pub(crate) fn thousands(n: i64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 impl fmt::Display for Network {

@@ -16,11 +16,12 @@ use limbeck::error::{Error, Result};
 use limbeck::event::{LaneInfo, Observer};
 use limbeck::experiment::{ProbeConfig, ProbeTrainConfig};
 use limbeck::model::{ModelConfig, Signature};
-use limbeck::probe::{PROBE, Probe, ProbeWeights};
+use limbeck::probe::{Probe, ProbeWeights};
 use limbeck::record::{Environment, Measure, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
+use limbeck_report::words::thousands;
 use serde::Serialize;
 
-use crate::plan::{self, Cell, Network, Plan, PlannedTeacher, join_label, shape, thousands};
+use crate::plan::{self, Cell, Network, Plan, PlannedTeacher, join_label, shape};
 use crate::store::{self, ProbeEntry, Progress};
 
 /// The folder of features, in that of the probes.
@@ -72,24 +73,6 @@ impl Subject {
             network: self.network.clone(),
             seed: self.seed,
             folder: store::relative(&self.folder, folder),
-        }
-    }
-}
-
-/// The record in a probe's folder, if it has ended.
-///
-/// # Errors
-/// If the file is there and cannot be read, or is of another format.
-pub fn read(folder: &Path) -> Result<Option<ProbeRecord>> {
-    let path = folder.join(PROBE);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let record: ProbeRecord = store::read_json(&path)?;
-    match record.format {
-        PROBE_FORMAT => Ok(Some(record)),
-        other => {
-            Err(Error::data(&path, format!("format {other} is not known; this version reads format {PROBE_FORMAT}")))
         }
     }
 }
@@ -376,7 +359,7 @@ impl<'a> ProbeSeat<'a> {
             ProbeWeights::File(path) => plan::file_digest(&path).is_ok_and(|digest| digest == record.digest),
             ProbeWeights::Untrained => true,
         };
-        match read(&self.subject.folder) {
+        match store::probe(&self.subject.folder) {
             Ok(Some(record)) if record.identity == self.subject.identity => {
                 if !self.lacks_network() && is_of_these(&record) { Progress::Finished } else { Progress::New }
             }

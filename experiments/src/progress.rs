@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::record::{Accuracy, EpochRecord, Measure, Outcome};
+use limbeck_report::words::plural;
 
 /// All bars of the process: whoever writes to the standard error stream has to ask them to step aside.
 static BARS: LazyLock<MultiProgress> =
@@ -155,11 +156,6 @@ impl Lane {
 fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round() as u64;
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-/// `1 epoch`, `2 epochs`
-pub(crate) fn plural(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `50.00 %` of top-1, `mAP 50.00 %`: what is not top-1 says so.

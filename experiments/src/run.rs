@@ -14,6 +14,8 @@ use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::model::Taps;
 use limbeck::precision::Precision;
 use limbeck::record::{Accuracy, Ensemble, Environment, Measure, Outcome, TeacherRecord};
+use limbeck_report::twins::vanilla;
+use limbeck_report::words::plural;
 use tch::Device;
 use tracing::warn;
 
@@ -21,7 +23,6 @@ use crate::cohorts::{self, Cohort, Seat};
 use crate::log::EventLog;
 use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher, TeacherWeights};
 use crate::probes::ProbeSeat;
-use crate::progress::plural;
 use crate::store::{self, CellEntry, PlanFile, Progress};
 use crate::sweep::Sweep;
 use crate::tasks::{Board, End, Task};
@@ -228,7 +229,7 @@ impl<'a> Runner<'a> {
             precision: Precision::Float32,
             view: teacher.network.view.clone(),
             method_name: "teacher".to_owned(),
-            method: plan::vanilla(),
+            method: vanilla(),
         };
         let config = CohortConfig {
             data: &plan.data,

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::config::grid::{Coordinates, Filter, Grid};
 use limbeck::error::{Error, Result};
+use limbeck_report::words::{plural, thousands};
 use serde::Serialize;
 
 use crate::cohorts::{self, Seat};
-use crate::plan::{Outline, Place, Plan, Pool, thousands};
+use crate::plan::{Outline, Place, Plan, Pool};
 use crate::probes::ProbeSeat;
-use crate::progress::plural;
 use crate::run::{is_open, is_unread};
 use crate::store::{self, PointEntry, SweepFile};
 

@@ -149,7 +149,7 @@ fn students(folder: &Path) -> Vec<(String, Vec<u8>, Summary)> {
 fn probes(folder: &Path) -> Vec<ProbeRecord> {
     let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
     let read = |entry: &store::ProbeEntry| {
-        let record = limbeck_experiments::probes::read(&folder.join(&entry.folder)).unwrap().unwrap();
+        let record = limbeck_experiments::store::probe(&folder.join(&entry.folder)).unwrap().unwrap();
         ProbeRecord { seconds: 0.0, ..record }
     };
     plan.probes.iter().map(read).collect()

@@ -9,6 +9,7 @@ pub mod info_nce;
 pub mod mlp;
 pub mod nce;
 
+use limbeck::critic::MUTUAL_INFORMATION;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -71,5 +72,5 @@ fn negatives_per_anchor(scores: &Scores) -> Tensor {
 
 /// Adds the bound on the mutual information, which holds if the negatives are a fair sample.
 fn with_bound(terms: Terms, scores: &Scores, bound: impl FnOnce() -> Tensor) -> Terms {
-    if scores.fair { terms.metric("mutual_information", bound()) } else { terms }
+    if scores.fair { terms.metric(MUTUAL_INFORMATION, bound()) } else { terms }
 }

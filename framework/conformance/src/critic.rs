@@ -1,6 +1,6 @@
 //! What a critic must do.
 
-use limbeck::critic::{Critic, CriticConfig, CriticSite, Scores, Side};
+use limbeck::critic::{Critic, CriticConfig, CriticSite, MUTUAL_INFORMATION, Scores, Side};
 use limbeck::distiller::Terms;
 use limbeck::error::{Error, Result};
 use limbeck::seed::Seed;
@@ -234,7 +234,7 @@ fn bound(config: &dyn CriticConfig) -> Result<()> {
         for side in SIDES {
             let terms = live.critic.loss(side, &Scores { fair, ..scores(Kind::Float) })?;
             for (name, value) in terms.metrics() {
-                ensure(fair || name != "mutual_information", || {
+                ensure(fair || name != MUTUAL_INFORMATION, || {
                     "`mutual_information` is reported of negatives that were chosen by their scores: nothing bounds it then"
                         .to_owned()
                 })?;

@@ -9,6 +9,14 @@ use tch::{Tensor, nn};
 use crate::distiller::Terms;
 use crate::error::Result;
 
+/// The metric that bounds the mutual information of both representations from below, in nats.
+pub const MUTUAL_INFORMATION: &str = "mutual_information";
+
+/// Whether a metric is such a bound, by the name that it has in a run: that of its side and its term stand before it.
+pub fn is_bound(metric: &str) -> bool {
+    metric.ends_with(MUTUAL_INFORMATION)
+}
+
 /// The recipe of a critic. Register it with [`plugin!`](crate::plugin).
 #[typetag::serde(tag = "kind")]
 pub trait CriticConfig: fmt::Debug + Send + Sync {
@@ -67,7 +75,7 @@ pub trait Critic: fmt::Debug + Send {
     fn score(&self, side: Side, anchors: &Tensor, candidates: &Tensor) -> Result<Tensor>;
 
     /// The loss for anchors of `side`: one loss term, and, where the negatives are [fair](Scores::fair), the bound on the
-    /// mutual information in nats as the metric `mutual_information`.
+    /// mutual information in nats as the metric [`MUTUAL_INFORMATION`].
     ///
     /// # Errors
     /// If the step cannot be computed.
