@@ -225,7 +225,7 @@ const MAP_AND_POOLED: &[(&str, &str)] = &[("stage1", "stage1"), ("pooled", "pool
 const TWO_PAIRS: &[(&str, &str)] = &[("pooled", "pooled"), ("stage1", "stage1")];
 const LOGITS_ALONE: &str = "this method uses the logits alone: remove `taps`";
 const ONE_PAIR: &str = "this method takes one pair of taps, not 2: name it with `taps = [[STUDENT'S, TEACHER'S]]`";
-const NO_STAGE4: &str = "student: there is no tap `stage4`";
+const NO_STAGE4: &str = "student: there is no tap `stage4`; the network has stem, stage1, stage2, stage3, pooled";
 
 #[test]
 fn networks_and_pairs_that_do_not_fit_are_refused() {
