@@ -68,7 +68,7 @@ impl ImageSet {
             name: name.to_owned(),
             identity: identity(&parts, &class_names, modalities, views),
             class_names,
-            measure: Measure::Top1,
+            task: &Classification,
             train_labels: Arc::from(train.labels.as_slice()),
             test_labels: Arc::from(test.labels.as_slice()),
             views: pipelines.iter().map(|view| view.info.clone()).collect(),
@@ -97,7 +97,7 @@ impl ImageSet {
             hasher.update(&Vec::<u8>::try_from(part.to_kind(Kind::Uint8).flatten(0, -1))?);
         }
         self.info.identity = hasher.finalize().to_hex().to_string();
-        self.info.measure = Measure::MeanAveragePrecision;
+        self.info.task = &Presence;
         let device = self.parts[0].1.device();
         self.targets = Some(targets.map(|part| part.to_device(device)));
         Ok(self)

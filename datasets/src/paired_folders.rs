@@ -395,7 +395,7 @@ mod tests {
         };
         let targets = |config: &PairedFolders, split: Split| -> Vec<Vec<f64>> {
             let set = config.load(Device::Cpu).unwrap();
-            assert_eq!(set.info().measure, Measure::MeanAveragePrecision);
+            assert_eq!(set.info().task.name(), "presence");
             let views: Views = ["depth"].into_iter().collect();
             let batch = set.batch(split, &Rows::new(vec![2, 1], Device::Cpu), &views, None).unwrap();
             Vec::try_from(batch.targets.unwrap()).unwrap()

@@ -3,8 +3,10 @@
 //! The pixels lie in memory as `[N, H, W, C]` with black margins, so that a padded crop is a window and nothing else:
 //! one gather of `B` windows fetches a batch, without waiting for the device.
 //!
-//! The [`Geometry`] of a batch (where to crop, whether to mirror) is drawn once, from the epoch's seed and the row
-//! numbers, and is the same for every modality. What follows is a [view's](crate::views) own.
+//! The [`Geometry`] of the images (where to crop, whether to mirror) is drawn once an epoch, from the epoch's seed and the
+//! row numbers, and is the same for every modality. What follows is a [view's](crate::views) own.
+
+use std::cell::RefCell;
 
 use limbeck::prelude::*;
 
@@ -19,7 +21,7 @@ pub struct Augmentation {
     pub flip: bool,
 }
 
-/// Where the images of one batch are cropped, and which are mirrored.
+/// Where images are cropped, and which are mirrored.
 #[derive(Debug)]
 pub struct Geometry {
     /// (y, x) of each crop's corner in the padded image, each `[B]` int64 in `0..=2 * crop_pad`; without it, the centre.
@@ -43,7 +45,7 @@ impl Augmentation {
         Ok(())
     }
 
-    /// The geometry of a batch: a function of the seed and of each row (`rows`: `[B]`, int64) alone. Without a seed, the
+    /// The geometry of some images: a function of the seed and of each row (`rows`: `[B]`, int64) alone. Without a seed, the
     /// images as they are.
     pub fn draw(&self, rows: &Tensor, draw: Option<Seed>) -> Geometry {
         let Some(seed) = draw else { return Geometry { corner: None, flip: None } };
@@ -115,15 +117,20 @@ impl Images {
         self.count
     }
 
-    /// The crops of `rows` (`[B]`, int64) that `geometry` asks for: `[B, H, W, C]`, uint8, contiguous.
-    pub fn gather(&self, rows: &Tensor, geometry: &Geometry) -> Tensor {
+    /// The first pixel of the crop of each of `rows` (`[B]`, int64) that `geometry` asks for: `[B]`, int64.
+    fn first_pixels(&self, rows: &Tensor, geometry: &Geometry) -> Tensor {
         let (row, image) = self.stride;
-        let first_pixel = match &geometry.corner {
+        match &geometry.corner {
             Some((y, x)) => rows * image + y * row + x,
             None => rows * image + self.pad * (row + 1),
-        };
-        let crops = self.windows.index_select(0, &first_pixel);
-        match &geometry.flip {
+        }
+    }
+
+    /// The crops that begin with `first_pixels` (`[B]`, int64), mirrored where `flip` (`[B]`, bool) says so: `[B, H, W, C]`,
+    /// uint8, contiguous.
+    fn crops(&self, first_pixels: &Tensor, flip: Option<&Tensor>) -> Tensor {
+        let crops = self.windows.index_select(0, first_pixels);
+        match flip {
             Some(flip) => crops.flip([2]).where_self(&flip.view([-1, 1, 1, 1]), &crops),
             None => crops,
         }
@@ -135,12 +142,33 @@ impl Images {
 pub struct Resident {
     modalities: Vec<Images>,
     augmentation: Augmentation,
+    /// For the seed that was asked for last: an epoch asks for the same one at every step.
+    drawn: RefCell<Option<Drawn>>,
+}
+
+/// The crops of all images of a split for one seed.
+#[derive(Debug)]
+struct Drawn {
+    seed: Seed,
+    /// For each modality `[N]`, int64.
+    first_pixels: Vec<Tensor>,
+    /// `[N]`, bool.
+    flip: Option<Tensor>,
 }
 
 impl Resident {
     /// The modalities, aligned: as many images in each.
     pub fn new(modalities: Vec<Images>, augmentation: Augmentation) -> Self {
-        Resident { modalities, augmentation }
+        Resident { modalities, augmentation, drawn: RefCell::new(None) }
+    }
+
+    /// The crops of all images.
+    fn draw(&self, seed: Seed) -> Drawn {
+        let device = self.modalities.first().map_or(Device::Cpu, |images| images.inner.device());
+        let rows = Tensor::arange(self.count(), (Kind::Int64, device));
+        let geometry = self.augmentation.draw(&rows, Some(seed));
+        let first_pixels = self.modalities.iter().map(|images| images.first_pixels(&rows, &geometry)).collect();
+        Drawn { seed, first_pixels, flip: geometry.flip }
     }
 }
 
@@ -150,8 +178,25 @@ impl Pixels for Resident {
     }
 
     fn gather(&self, rows: &Rows, modalities: &[usize], draw: Option<Seed>) -> Result<Vec<Tensor>> {
-        let geometry = self.augmentation.draw(rows.device(), draw);
-        Ok(modalities.iter().map(|modality| self.modalities[*modality].gather(rows.device(), &geometry)).collect())
+        let rows = rows.device();
+        let Some(seed) = draw else {
+            let whole = self.augmentation.draw(rows, None);
+            let images = modalities.iter().map(|modality| &self.modalities[*modality]);
+            return Ok(images.map(|images| images.crops(&images.first_pixels(rows, &whole), None)).collect());
+        };
+        let mut last = self.drawn.borrow_mut();
+        let drawn = match last.take() {
+            Some(drawn) if drawn.seed == seed => drawn,
+            _ => self.draw(seed),
+        };
+        let flip = drawn.flip.as_ref().map(|flip| flip.index_select(0, rows));
+        let mut crops = Vec::new();
+        for modality in modalities {
+            let first_pixels = drawn.first_pixels[*modality].index_select(0, rows);
+            crops.push(self.modalities[*modality].crops(&first_pixels, flip.as_ref()));
+        }
+        *last = Some(drawn);
+        Ok(crops)
     }
 
     fn identify(&self, hasher: &mut blake3::Hasher) {

@@ -58,7 +58,7 @@ impl Fixture {
             teacher_name: "big",
             labels: &self.labels,
             classes: distinct.len().max(2) as i64,
-            measure: Measure::Top1,
+            task: &Classification,
             configured_pairs: None,
             device: Device::Cpu,
         }

@@ -13,7 +13,7 @@ use limbeck::error::{Error, Result};
 use limbeck::experiment::Precision;
 use limbeck::metric::{CALIBRATION_BINS, CalibrationMeter, SplitMeter};
 use limbeck::model::{ModelConfig, ModelSpec, Taps};
-use limbeck::record::{Accuracy, Measure};
+use limbeck::task::Metrics;
 use limbeck::weights::{Format, StateDict};
 use serde::{Deserialize, Serialize};
 
@@ -88,10 +88,11 @@ pub struct Evaluation {
     pub view: String,
     /// How many there were.
     pub images: usize,
-    /// `top1` and `top5` in percent, `loss` in nats; or `mean_average_precision` in percent and `binary_cross_entropy` in nats.
+    /// Under the keys of the task: `top1` and `top5` in percent, `loss` in nats; or `mean_average_precision` in percent and
+    /// `binary_cross_entropy` in nats.
     #[serde(flatten)]
-    pub accuracy: Accuracy,
-    /// Expected calibration error in percent, see [`CalibrationMeter`]; absent where targets are sets of classes.
+    pub accuracy: Metrics,
+    /// Expected calibration error in percent, see [`CalibrationMeter`]; absent where samples have not one class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_error: Option<f64>,
     /// The bins of equal width that it is taken over.
@@ -182,18 +183,21 @@ fn read_weights(arguments: &EvaluateArgs, model: &dyn ModelConfig) -> Result<(Pa
 }
 
 /// Accuracy, calibration error in percent, and the seconds of the whole pass.
-fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> Result<(Accuracy, Option<f64>, f64)> {
+fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> Result<(Metrics, Option<f64>, f64)> {
     let info = data.info();
     let rows: Vec<i64> = (0..info.labels(split).len() as i64).collect();
     let views: Views = [network.view.as_str()].into_iter().collect();
     let device = network.device();
     let pass = |rows: &[i64]| {
-        let (mut accuracy, mut calibration) = (SplitMeter::new(info.measure, device), CalibrationMeter::new(device));
+        let (mut accuracy, mut calibration) =
+            (SplitMeter::new(info.task, device), info.task.one_class().then(|| CalibrationMeter::new(device)));
         for chunk in rows.chunks(batch as usize) {
             let batch = data.batch(split, &Rows::new(chunk.to_vec(), device), &views, None)?;
             let logits = network.forward(batch.view(&network.view)?, &Taps::none())?.logits;
-            accuracy.add(&logits, &batch)?;
-            calibration.add(&logits, &batch.labels);
+            accuracy.add(&logits, batch.truth())?;
+            if let Some(calibration) = &mut calibration {
+                calibration.add(&logits, &batch.labels);
+            }
         }
         synchronize(device);
         Ok::<_, Error>((accuracy, calibration))
@@ -203,7 +207,7 @@ fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> R
     let start = Instant::now();
     let (accuracy, calibration) = pass(&rows)?;
     let seconds = start.elapsed().as_secs_f64();
-    let calibration = (info.measure == Measure::Top1).then(|| calibration.read()).transpose()?;
+    let calibration = calibration.map(|calibration| calibration.read()).transpose()?;
     Ok((accuracy.read()?, calibration, seconds))
 }
 
@@ -218,19 +222,10 @@ impl fmt::Display for Evaluation {
             "{} ({} parameters) on {}, {part}: {} images",
             self.model, self.parameters, self.dataset, self.images
         )?;
-        match self.accuracy {
-            Accuracy::SingleLabel { top1, top5, loss } => {
-                writeln!(f, "top-1              {top1:8.2} %")?;
-                writeln!(f, "top-5              {top5:8.2} %")?;
-                writeln!(f, "loss               {loss:8.4} nats")?;
-            }
-            Accuracy::MultiLabel { mean_average_precision, binary_cross_entropy } => {
-                writeln!(
-                    f,
-                    "mAP                {mean_average_precision:8.2} % (mean average precision, over classes that occur)"
-                )?;
-                writeln!(f, "loss               {binary_cross_entropy:8.4} nats (binary cross-entropy)")?;
-            }
+        for (metric, value) in self.accuracy.named() {
+            let (unit, decimals) = (metric.unit.symbol, metric.unit.decimals);
+            let note = if metric.note.is_empty() { String::new() } else { format!(" ({})", metric.note) };
+            writeln!(f, "{:17}  {value:8.decimals$} {unit}{note}", metric.short)?;
         }
         if let (Some(error), Some(bins)) = (self.calibration_error, self.calibration_bins) {
             writeln!(f, "calibration error  {error:8.2} % (expected, {bins} bins of equal width)")?;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use limbeck::error::{Error, Result};
 use limbeck::model::{ModelConfig, ModelSpec, Signature, TapInfo};
 use limbeck::registry::{self, Plugin, Role};
+use limbeck::task::{Better, Task};
 use limbeck_report::words::thousands;
 use serde::Serialize;
 
@@ -124,6 +125,9 @@ pub fn show_json(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result
             fields["multiply_adds"] = multiply_adds.into();
             fields["signature"] = serde_json::to_value(signature).map_err(|e| Error::run(e.to_string()))?;
         }
+        if let Some(task) = task(plugin) {
+            fields["metrics"] = task.metrics().map(|metric| metric.key).collect();
+        }
         Ok(fields)
     };
     json(&found.into_iter().map(all).collect::<Result<Vec<_>>>()?)
@@ -178,7 +182,12 @@ fn entry(plugin: &Plugin, built_for: &BuiltFor) -> Result<String> {
     if !citation.is_empty() {
         let _ = writeln!(text, "  {citation}");
     }
-    let _ = writeln!(text, "  crate {package} {version}\n\n  in an experiment file, with the default settings:\n");
+    let _ = writeln!(text, "  crate {package} {version}");
+    if let Some(task) = task(plugin) {
+        text.push_str(&judged(task));
+        return Ok(text);
+    }
+    text.push_str("\n  in an experiment file, with the default settings:\n\n");
     for line in example(plugin)?.lines() {
         let _ = writeln!(text, "{}", format!("    {line}").trim_end());
     }
@@ -186,6 +195,26 @@ fn entry(plugin: &Plugin, built_for: &BuiltFor) -> Result<String> {
         text.push_str(&figures(&network));
     }
     Ok(text)
+}
+
+/// The task itself; nothing for other plugins. Data sets say which task they are for: no experiment file names one.
+fn task(plugin: &Plugin) -> Option<&'static dyn Task> {
+    if plugin.role == Role::Task { <dyn Task>::find(plugin.name) } else { None }
+}
+
+/// What a task learns from and how it is judged.
+fn judged(task: &dyn Task) -> String {
+    let mut text = format!("\n  targets: {}\n  loss: {}\n", task.targets(), task.split_loss().name);
+    for metric in task.metrics() {
+        let name = if metric.short == "loss" { metric.name.to_owned() } else { metric.full() };
+        let unit = if metric.unit.words.is_empty() { String::new() } else { format!("{}, ", metric.unit.words) };
+        let better = match metric.better {
+            Better::Higher => "higher",
+            Better::Lower => "lower",
+        };
+        let _ = writeln!(text, "  metric {}: {name}, {unit}{better} is better", metric.key);
+    }
+    text
 }
 
 /// What a network costs and where it can be tapped.
@@ -218,6 +247,7 @@ fn example(plugin: &Plugin) -> Result<String> {
         Role::Dataset => "dataset",
         Role::Schedule => "train.schedule",
         Role::Optimizer => "train.optimizer",
+        Role::Task => return Ok(String::new()),
     };
     let item = if plugin.role == Role::Distiller { "[[method.NAME.terms]]\nweight = 1.0\n" } else { "" };
     let text = format!("{item}[{table}]\nkind = {name:?}\n{settings}");
@@ -306,7 +336,7 @@ mod tests {
 
     #[test]
     fn every_example_is_toml_in_its_place() {
-        for plugin in registry::plugins() {
+        for plugin in registry::plugins().into_iter().filter(|plugin| plugin.role != Role::Task) {
             let text = example(plugin).unwrap();
             let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{text}\n{error}"));
             let top = match plugin.role {
@@ -318,6 +348,19 @@ mod tests {
             };
             assert_eq!(table.keys().collect::<Vec<_>>(), [top], "{text}");
         }
+    }
+
+    #[test]
+    fn a_task_is_shown_with_what_is_measured() {
+        let text = show("presence", None, &BuiltFor::default()).unwrap();
+        let judged = "\n  targets: sets of classes\n  loss: binary cross-entropy\n  metric mean_average_precision: mean average \
+                      precision (mAP), percent, higher is better\n  metric binary_cross_entropy: binary cross-entropy, nats, \
+                      lower is better\n";
+        assert!(text.contains(judged), "{text}");
+        assert!(!text.contains("in an experiment file"), "{text}");
+        let json: serde_json::Value =
+            serde_json::from_str(&show_json("classification", None, &BuiltFor::default()).unwrap()).unwrap();
+        assert_eq!(json[0]["metrics"], serde_json::json!(["top1", "top5", "loss"]));
     }
 
     #[test]

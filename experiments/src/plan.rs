@@ -20,8 +20,8 @@ use limbeck::experiment::{
 };
 use limbeck::model::{Folded, ModelConfig, ModelSpec, Outputs, Signature, TapInfo, TapShape};
 use limbeck::precision::Precision;
-use limbeck::record::Measure;
 use limbeck::seed::Seed;
+use limbeck::task::Task;
 use limbeck_report::twins::{Twin, twins, vanilla};
 use limbeck_report::words::{plural, thousands};
 use serde::Serialize;
@@ -568,11 +568,12 @@ fn plan_combination(
     teachers: &[PlannedTeacher],
     data: &Data,
 ) -> Result<PlannedCombination> {
-    if combination.kind != Combining::MeanLogits && data.dataset.info().measure != Measure::Top1 {
+    let task = data.dataset.info().task;
+    if combination.kind != Combining::MeanLogits && !task.one_class() {
         return Err(Error::plan(format!(
-            "{} takes one distribution over all classes, and the targets of these data are sets of classes: \
-             combine by mean_logits",
-            combination.kind.name()
+            "{} takes one distribution over all classes, and the targets of these data are {}: combine by mean_logits",
+            combination.kind.name(),
+            task.targets()
         )));
     }
     let identity = |member: &String| {
@@ -600,13 +601,11 @@ fn check_outputs(outputs: &Outputs, info: &DatasetInfo) -> Result<String> {
         )));
     }
     let text = "its outputs are of images without augmentation: it and the student see different crops";
-    Ok(match info.measure {
-        Measure::Top1 => {
-            let right = outputs.agreement(&info.train_labels);
-            format!("{text}; they name the right class of {right:.2} % of the training samples")
-        }
-        Measure::MeanAveragePrecision => text.to_owned(),
-    })
+    if !info.task.one_class() {
+        return Ok(text.to_owned());
+    }
+    let right = outputs.agreement(&info.train_labels);
+    Ok(format!("{text}; they name the right class of {right:.2} % of the training samples"))
 }
 
 /// Folds a network's BatchNorm and says how far that goes.
@@ -643,9 +642,9 @@ pub struct Outline {
     /// Samples of the training part, whether they are trained on, held out or neither.
     available: usize,
     steps_per_epoch: u64,
-    /// Said only where it is not top-1.
+    /// The key of the score, where it is not the usual one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    measure: Option<Measure>,
+    measure: Option<&'static str>,
     student: NetworkOutline,
     teachers: Vec<TeacherOutline>,
     /// Teachers that combine others.
@@ -777,7 +776,7 @@ impl Plan {
             samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
             available: info.train_labels.len(),
             steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
-            measure: Some(info.measure).filter(|measure| *measure != Measure::Top1),
+            measure: (!info.task.is_usual()).then(|| info.task.score().key),
             student: (&self.student).into(),
             teachers: self.teachers.iter().map(teacher).collect(),
             combined: self
@@ -828,8 +827,8 @@ fn plan_method(
     let combined: IndexMap<String, Vec<String>> =
         combined.iter().map(|teacher| (teacher.name.clone(), teacher.combination.teachers.clone())).collect();
     let labels: &Arc<[i64]> = &data.labels;
-    let measure = data.dataset.info().measure;
-    let site = TermSite { teachers: &signatures, combined: &combined, labels, measure, device: Device::Cpu, seed: 0 };
+    let task = data.dataset.info().task;
+    let site = TermSite { teachers: &signatures, combined: &combined, labels, task, device: Device::Cpu, seed: 0 };
     let terms = build_terms(&config, &student.signature, &site)
         .and_then(|terms| check_main_stage(&config, &terms, experiment.train.epochs).map(|()| terms))
         .map_err(|e| e.within(&format!("method.{name}")))?;
@@ -865,6 +864,12 @@ impl Plan {
     }
 }
 
+/// What a plan says of a task that is not the usual one.
+fn unusual(task: &dyn Task) -> String {
+    let (loss, score, usual) = (task.split_loss().name, task.score().full(), <&dyn Task>::default().score().short);
+    format!("targets are {}: trained by {loss}, measured by {score}, not by {usual}", task.targets())
+}
+
 /// Data, networks and training of a plan.
 struct Setting<'a>(&'a Plan);
 
@@ -882,13 +887,8 @@ impl fmt::Display for Setting<'_> {
             info.test_labels.len(),
             info.classes()
         )?;
-        if info.measure == Measure::MeanAveragePrecision {
-            writeln!(
-                f,
-                "           targets are sets of classes: trained by {}, measured by mean average precision (mAP), not by \
-                 top-1",
-                info.measure.loss_in_words()
-            )?;
+        if !info.task.is_usual() {
+            writeln!(f, "           {}", unusual(info.task))?;
         }
         info.notes.iter().try_for_each(|note| writeln!(f, "           note: {note}"))?;
         for teacher in &plan.teachers {
@@ -933,7 +933,7 @@ impl fmt::Display for Plan {
         writeln!(f, "experiment {}, in {}", self.experiment.name, self.folder.display())?;
         write!(f, "{}", Setting(self))?;
         for method in &self.methods {
-            let loss = self.data.dataset.info().measure.loss_in_words();
+            let loss = self.data.dataset.info().task.split_loss().name;
             writeln!(f, "\nmethod {}: {} × {loss}", method.name, method.config.cross_entropy)?;
             for term in &method.terms {
                 write!(f, "  + {} × {} of teacher {}", term.weight, term.label, term.teacher)?;

@@ -17,7 +17,7 @@ use limbeck::event::{LaneInfo, Observer};
 use limbeck::experiment::{ProbeConfig, ProbeTrainConfig};
 use limbeck::model::{ModelConfig, Signature};
 use limbeck::probe::{Probe, ProbeWeights};
-use limbeck::record::{Environment, Measure, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
+use limbeck::record::{Environment, PROBE_FORMAT, ProbeRecord, ProbedNetwork};
 use limbeck_report::words::thousands;
 use serde::Serialize;
 
@@ -108,9 +108,16 @@ struct Candidate<'a> {
 /// Plans a probe: every network is checked against its data.
 ///
 /// # Errors
-/// If no sample of a part has a label, or a network lacks the tap or takes another shape than the view has; the message has
+/// If its targets are not of whole samples, no sample of a part has a label, or a network lacks the tap or takes another shape than the view has; the message has
 /// the key and the remedy.
 pub(crate) fn plan(plan: &Plan, name: &str, config: &ProbeConfig, data: Rc<Data>) -> Result<PlannedProbe> {
+    let task = data.dataset.info().task;
+    if !task.of_whole_samples() {
+        return Err(Error::plan(format!(
+            "a linear probe tells whole samples apart, and the targets of its data are {}: give it another `dataset`",
+            task.targets()
+        )));
+    }
     let (candidates, notes) = candidates(plan, config)?;
     let count = |split| data.labelled(split).map(|rows| rows.len()).map_err(|e| e.within("dataset"));
     let samples = [count(Split::Train)?, count(Split::Test)?];
@@ -227,7 +234,7 @@ impl PlannedProbe {
         ProbeOutline {
             name: self.name.clone(),
             dataset: info.name.clone(),
-            measure: info.measure,
+            measure: info.task.score().key,
             tap: self.config.tap.to_string(),
             samples: self.samples,
             classes: info.classes(),
@@ -273,7 +280,7 @@ impl fmt::Display for PlannedProbe {
             thousands(train as i64),
             thousands(test as i64),
             info.classes(),
-            info.measure.short()
+            info.task.score().short
         )?;
         writeln!(
             f,
@@ -292,7 +299,7 @@ impl fmt::Display for PlannedProbe {
 pub(crate) struct ProbeOutline {
     name: String,
     dataset: String,
-    measure: Measure,
+    measure: &'static str,
     tap: String,
     /// Samples to train on and to test on.
     samples: [usize; 2],

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::event::{Event, LaneInfo, Observer};
-use limbeck::record::{Accuracy, EpochRecord, Measure, Outcome};
+use limbeck::record::{EpochRecord, Outcome};
+use limbeck::task::Metrics;
 use limbeck_report::words::plural;
 
 /// All bars of the process: whoever writes to the standard error stream has to ask them to step aside.
@@ -89,7 +90,7 @@ struct Lane {
     began: (u64, Instant),
     samples_per_second: Option<f64>,
     /// The last known test accuracy.
-    test: Option<Accuracy>,
+    test: Option<Metrics>,
 }
 
 impl Lane {
@@ -125,7 +126,7 @@ impl Lane {
         let stage = if self.stage == "main" { String::new() } else { format!("{} ", self.stage) };
         let mut parts = vec![format!("{stage}{epoch}/{}", self.epochs)];
         parts.extend(loss.map(|loss| format!("loss {loss:.3}")));
-        parts.extend(self.test.map(|test| format!("test {}", shown(&test))));
+        parts.extend(self.test.map(|test| format!("test {}", test.show())));
         parts.extend(self.left(step, now).map(|left| format!("{} left", clock(left))));
         parts.extend(self.samples_per_second.map(|rate| format!("{rate:.0} samples/s")));
         if let Some(top1) = train_top1 {
@@ -158,14 +159,6 @@ fn clock(duration: Duration) -> String {
     format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// `50.00 %` of top-1, `mAP 50.00 %`: what is not top-1 says so.
-fn shown(accuracy: &Accuracy) -> String {
-    match accuracy.measure() {
-        Measure::Top1 => format!("{:.2} %", accuracy.score()),
-        measure => format!("{} {:.2} %", measure.short(), accuracy.score()),
-    }
-}
-
 /// The line of an epoch.
 fn epoch_line(lane: &Lane, record: &EpochRecord, now: Instant) -> String {
     let mut text = format!("{} epoch {}/{}:", record.stage, record.epoch, lane.epochs);
@@ -176,11 +169,16 @@ fn epoch_line(lane: &Lane, record: &EpochRecord, now: Instant) -> String {
         text += &format!(" train {top1:.2} %,");
     }
     if let Some(validation) = &record.validation {
-        text += &format!(" validation {},", shown(validation));
+        text += &format!(" validation {},", validation.show());
     }
     if let Some(test) = &record.test {
-        text += &format!(" test {}", shown(test));
-        text += &test.top5().map(|top5| format!(" (top-5 {top5:.2} %),")).unwrap_or_else(|| ",".to_owned());
+        text += &format!(" test {}", test.show());
+        let beside: Vec<String> =
+            test.beside().map(|(metric, value)| format!("{} {}", metric.short, metric.show(value))).collect();
+        if !beside.is_empty() {
+            text += &format!(" ({})", beside.join(", "));
+        }
+        text.push(',');
     }
     text.truncate(text.trim_end_matches(',').len());
     if let Some(rate) = lane.samples_per_second {
@@ -242,7 +240,7 @@ impl Observer for Progress {
             Event::Ended(Outcome::Finished) => {
                 lane.clear();
                 if bars {
-                    let test = lane.test.map(|test| format!(", test {}", shown(&test))).unwrap_or_default();
+                    let test = lane.test.map(|test| format!(", test {}", test.show())).unwrap_or_default();
                     lines.push(format!("finished{test}"));
                 }
             }
@@ -263,6 +261,8 @@ impl Observer for Progress {
 
 #[cfg(test)]
 mod tests {
+    use limbeck::task::Classification;
+
     use super::*;
     use std::cell::RefCell;
     use std::rc::Rc;
@@ -309,7 +309,7 @@ mod tests {
             train: IndexMap::from([("loss".to_owned(), 1.5)]),
             train_top1: Some(40.0),
             validation: None,
-            test: test.map(|top1| Accuracy::SingleLabel { top1, top5: 80.0, loss: 1.0 }),
+            test: test.and_then(|top1| Metrics::new(&Classification, &[top1, 80.0, 1.0]).ok()),
             seconds: 1.0,
         })
     }
@@ -344,7 +344,7 @@ mod tests {
         let now = Instant::now();
         lane.began = (500, now);
         lane.samples_per_second = Some(1234.4);
-        lane.test = Some(Accuracy::SingleLabel { top1: 51.0, top5: 80.0, loss: 1.0 });
+        lane.test = Metrics::new(&Classification, &[51.0, 80.0, 1.0]).ok();
         let later = now + Duration::from_secs(60);
         // 100 steps in 60 s, 400 to go.
         assert_eq!(lane.left(600, later), Some(Duration::from_secs(240)));

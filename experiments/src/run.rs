@@ -13,7 +13,8 @@ use limbeck::error::{Error, Result};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::model::Taps;
 use limbeck::precision::Precision;
-use limbeck::record::{Accuracy, Ensemble, Environment, Measure, Outcome, TeacherRecord};
+use limbeck::record::{Ensemble, Environment, Outcome, TeacherRecord};
+use limbeck::task::Metrics;
 use limbeck_report::twins::vanilla;
 use limbeck_report::words::plural;
 use tch::Device;
@@ -338,10 +339,10 @@ fn combine(
     Ok((CombinedTeacher { name: planned.name.clone(), combination: combination.clone() }, record))
 }
 
-/// What several networks are worth together, though nobody asked for their combination. Where targets are sets of classes
-/// there is no distribution over all classes whose mean could be taken.
+/// What several networks are worth together, though nobody asked for their combination. Where samples have not one
+/// class there is no distribution over all classes whose mean could be taken.
 fn ensemble(plan: &Plan, teachers: &[(Teacher, TeacherRecord)], stop: &Stop) -> Result<Option<Ensemble>> {
-    if teachers.len() < 2 || plan.data.dataset.info().measure != Measure::Top1 {
+    if teachers.len() < 2 || !plan.data.dataset.info().task.one_class() {
         return Ok(None);
     }
     let names: Vec<String> = teachers.iter().map(|(teacher, _)| teacher.name.clone()).collect();
@@ -381,7 +382,7 @@ fn measure_together(
     combination: &Combination,
     members: &[&(Teacher, TeacherRecord)],
     stop: &Stop,
-) -> Result<Option<Accuracy>> {
+) -> Result<Option<Metrics>> {
     if members.iter().any(|(teacher, _)| teacher.model().outputs().is_some()) {
         return Ok(None);
     }
@@ -403,7 +404,7 @@ fn measured(
     networks: &[&Teacher],
     classify: Classifier<'_>,
     stop: &Stop,
-) -> Result<Accuracy> {
+) -> Result<Metrics> {
     let cache = plan.teacher_folder.join("measured").join(format!("{cache}.json"));
     let _turn = take_turns(&cache)?;
     store::read_json(&cache).or_else(|error| {

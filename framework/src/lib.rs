@@ -27,6 +27,7 @@ pub mod seed;
 pub mod settings;
 pub mod similarity;
 mod switches;
+pub mod task;
 mod train;
 pub mod weights;
 
@@ -52,9 +53,9 @@ pub mod prelude {
     pub use crate::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
     pub use crate::nn;
     pub use crate::optim::{Optimizer, OptimizerConfig, Progress, ScheduleConfig};
-    pub use crate::record::Measure;
     pub use crate::seed::Seed;
     pub use crate::settings::Settings;
+    pub use crate::task::{Classification, Presence, Task, TaskMeter, Truth};
     pub use tch::{Device, Kind, Tensor};
     pub use typetag;
 }

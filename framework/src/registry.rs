@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::contracts::task::Task;
 use crate::critic::CriticConfig;
 use crate::dataset::DatasetConfig;
 use crate::distiller::DistillerConfig;
@@ -40,11 +41,13 @@ pub enum Role {
     Schedule,
     /// An optimiser.
     Optimizer,
+    /// A task: what is learned from the targets of a data set, and how it is judged.
+    Task,
 }
 
 impl Role {
     /// All roles, in the order of listings.
-    pub const ALL: [Role; 8] = [
+    pub const ALL: [Role; 9] = [
         Role::Method,
         Role::Distiller,
         Role::Critic,
@@ -53,6 +56,7 @@ impl Role {
         Role::Dataset,
         Role::Schedule,
         Role::Optimizer,
+        Role::Task,
     ];
 
     /// The role's name in listings and on the command line.
@@ -66,6 +70,7 @@ impl Role {
             Role::Dataset => "dataset",
             Role::Schedule => "schedule",
             Role::Optimizer => "optimizer",
+            Role::Task => "task",
         }
     }
 
@@ -84,8 +89,15 @@ impl Role {
             Role::Dataset => through::<Box<dyn DatasetConfig>>(settings),
             Role::Schedule => through::<Box<dyn ScheduleConfig>>(settings),
             Role::Optimizer => through::<Box<dyn OptimizerConfig>>(settings),
+            Role::Task => of_task(settings),
         }
     }
+}
+
+fn of_task(settings: toml::Table) -> Result<toml::Table, String> {
+    let name = settings.get("kind").and_then(toml::Value::as_str).unwrap_or_default();
+    <dyn Task>::check_linked(name)?;
+    Ok(settings)
 }
 
 impl fmt::Display for Role {
@@ -122,6 +134,8 @@ pub enum Content {
     Settings(fn() -> Vec<Setting>),
     /// The method that its name stands for.
     Method(fn() -> MethodConfig),
+    /// Nothing: data sets say which task they are for, and have what there is to be set.
+    Task(&'static dyn Task),
 }
 
 inventory::collect!(Plugin);
@@ -132,6 +146,7 @@ impl Plugin {
         match self.content {
             Content::Settings(settings) => settings::to_toml(&settings()),
             Content::Method(method) => method().to_toml(),
+            Content::Task(_) => String::new(),
         }
     }
 
@@ -147,6 +162,7 @@ impl Plugin {
                 Ok(table)
             }
             Content::Method(method) => toml::Table::try_from(method()).map_err(|e| self.fault(e)),
+            Content::Task(_) => Ok(toml::Table::from_iter([("kind".to_owned(), self.name.into())])),
         }
     }
 
@@ -286,9 +302,19 @@ pub fn check_names() -> Result<()> {
 ///     summary: "cross-entropy and hints",
 /// ```
 ///
-/// A method whose terms are other files' stands alone: `method "NAME": …, summary: …, citation: …`.
+/// A method whose terms are other files' stands alone: `method "NAME": …, summary: …, citation: …`. A `task "NAME" = VALUE`
+/// is named by [`Task::name`](crate::task::Task::name), and has no settings.
 #[macro_export]
 macro_rules! plugin {
+    (
+        task $name:literal = $task:expr, summary: $summary:expr, citation: $citation:expr
+        $(, page: $page:expr)? $(,)?
+    ) => {
+        $crate::plugin!(@submit Task, $name, $summary, $citation, concat!($($page)?), Task(&$task));
+        $crate::inventory::submit! {
+            $crate::task::LinkedTask(&$task)
+        }
+    };
     (
         method $name:literal: $method:expr, summary: $summary:expr, citation: $citation:expr
         $(, page: $page:expr)? $(,)?

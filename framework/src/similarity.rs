@@ -25,12 +25,12 @@ pub fn divergence(student: &Tensor, teacher: &Tensor) -> Result<f64> {
     read(&each.mean(Kind::Double), "the divergence from the teacher")
 }
 
-/// How the logits `[N, C]` of the classes are correlated over samples: `[C, C]`, float64. The difference of these matrices
-/// between teacher and student is what figures of the CRD paper (arXiv 1910.10699) show. A class whose logit
-/// never changes is correlated with nothing.
+/// How the logits of the classes are correlated over samples, `[N, C]`, or over samples and places, `[N, C, …]`: `[C, C]`,
+/// float64. The difference of these matrices between teacher and student is what figures of the CRD paper (arXiv
+/// 1910.10699) show. A class whose logit never changes is correlated with nothing.
 pub fn class_correlation(logits: &Tensor) -> Tensor {
     let _no_grad = no_grad_guard();
-    logits.to_kind(Kind::Double).tr().corrcoef().nan_to_num(0.0, None, None)
+    logits.to_kind(Kind::Double).transpose(0, 1).flatten(1, -1).corrcoef().nan_to_num(0.0, None, None)
 }
 
 /// The mean absolute difference of two correlation matrices `[C, C]` off their diagonals, which are both 1.

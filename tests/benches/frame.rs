@@ -20,8 +20,9 @@ use limbeck::metric::cross_entropy;
 use limbeck::optim::{Constant, FlatParameters, Sgd, Variable};
 use limbeck::precision::Precision;
 use limbeck::prelude::*;
-use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
+use limbeck::record::{Environment, Outcome, TeacherRecord};
 use limbeck::registry::{self, Role};
+use limbeck::task::Metrics;
 use limbeck::{tch, weights};
 use limbeck_datasets::shapes::Shapes;
 use limbeck_distillers::bank::{Bank, BankPrecision};
@@ -166,7 +167,7 @@ fn sampler() -> Result<Box<dyn NegativeSampler>> {
         teacher_name: "teacher",
         labels: &labels,
         classes: CLASSES,
-        measure: Measure::Top1,
+        task: &Classification,
         configured_pairs: None,
         device: CPU,
     })
@@ -393,7 +394,7 @@ fn beside_a_cohort(
             name: "prepared".to_owned(),
             identity: "prepared".to_owned(),
             class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
-            measure: Measure::Top1,
+            task: &Classification,
             train_labels: (0..rows as i64).map(|row| row % CLASSES).collect(),
             test_labels: Arc::from([0, 1]),
             views: vec![ViewInfo { name: IMAGE.to_owned(), shape: SPEC.input }],
@@ -517,7 +518,7 @@ fn teacher(
         parameters: teacher.parameters(),
         precision,
         folded: false,
-        test: Some(Accuracy::SingleLabel { top1: 0.0, top5: 0.0, loss: 0.0 }),
+        test: Metrics::new(&Classification, &[0.0, 0.0, 0.0]).ok(),
         members: Vec::new(),
     };
     Ok((teacher, record))

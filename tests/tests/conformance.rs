@@ -13,6 +13,7 @@ use indexmap::IndexMap;
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
 use limbeck::settings::Setting;
+use limbeck::task::{Better, ClassScore, Example, MetricInfo, Unit};
 use limbeck_conformance::Outcome;
 use limbeck_tests as _;
 use serde::{Deserialize, Serialize};
@@ -170,6 +171,11 @@ impl Files<'_> {
         }
         "size = [12, 16]\nclasses = 3\nblock = 1"
     }
+}
+
+#[test]
+fn every_task() {
+    conform(Role::Task);
 }
 
 #[test]
@@ -785,7 +791,7 @@ impl DatasetConfig for BrokenDataset {
             name: "Broken".to_owned(),
             identity,
             class_names: ["a", second].map(str::to_owned).to_vec(),
-            measure: if self.fault.ends_with("sets") { Measure::MeanAveragePrecision } else { Measure::Top1 },
+            task: if self.fault.ends_with("sets") { &Presence } else { &Classification },
             train_labels: labels.iter().map(|label| label + more).collect(),
             test_labels: labels.into(),
             views: vec![ViewInfo { name: "image".to_owned(), shape: [3, 4, 4] }],
@@ -878,4 +884,197 @@ fn a_broken_data_set_is_caught_by_name() {
             ("remembers every batch", &["memory does not grow"], "memory kept growing over"),
         ],
     );
+}
+
+/// A task that classifies, but for its fault: a type for each, since tasks have no settings.
+macro_rules! broken_task {
+    ($task:ident, $fault:literal, $key:literal) => {
+        limbeck::plugin! { task $fault = $task, summary: "", citation: "" }
+
+        #[derive(Debug)]
+        struct $task;
+
+        impl Task for $task {
+            fn name(&self) -> &'static str {
+                $fault
+            }
+
+            fn targets(&self) -> &'static str {
+                "classes"
+            }
+
+            fn check(&self, truth: Truth<'_>, classes: i64) -> Result<()> {
+                if $fault == "takes any targets" { Ok(()) } else { Classification.check(truth, classes) }
+            }
+
+            fn one_class(&self) -> bool {
+                true
+            }
+
+            fn takes_unlabelled(&self) -> bool {
+                true
+            }
+
+            fn of_whole_samples(&self) -> bool {
+                $fault != "is of places and says so of samples"
+            }
+
+            fn loss(&self, logits: &Tensor, truth: Truth<'_>) -> Result<Tensor> {
+                broken_loss($fault, logits, truth)
+            }
+
+            fn loss_key(&self) -> &'static str {
+                "loss"
+            }
+
+            fn meter(&self, device: Device) -> Box<dyn TaskMeter> {
+                Box::new(BrokenMeter { fault: $fault, meter: Classification.meter(device), batches: 0 })
+            }
+
+            fn score(&self) -> &'static MetricInfo {
+                const SCORE: MetricInfo = MetricInfo {
+                    key: $key,
+                    short: "score",
+                    name: "score",
+                    note: "",
+                    definition: "",
+                    unit: Unit::PERCENT,
+                    better: if matches!($fault.as_bytes(), b"has it the wrong way round") {
+                        Better::Lower
+                    } else {
+                        Better::Higher
+                    },
+                };
+                &SCORE
+            }
+
+            fn beside(&self) -> &'static [MetricInfo] {
+                Classification.beside()
+            }
+
+            fn split_loss(&self) -> &'static MetricInfo {
+                Classification.split_loss()
+            }
+
+            fn class_metric(&self) -> Option<&'static MetricInfo> {
+                Classification.class_metric()
+            }
+
+            fn by_class(&self, classes: &[String], logits: &Tensor, truth: Truth<'_>) -> Result<Vec<ClassScore>> {
+                let mut found = Classification.by_class(classes, logits, truth)?;
+                if $fault == "loses a class" {
+                    found.remove(2);
+                }
+                Ok(found)
+            }
+
+            fn example(&self, samples: i64, classes: i64) -> Example {
+                Classification.example(samples, classes)
+            }
+        }
+    };
+}
+
+broken_task!(SoundTask, "has no fault", "sound");
+broken_task!(TwinTask, "has the key of another", "same_key");
+broken_task!(OtherTwinTask, "has that key too", "same_key");
+broken_task!(ShoutingTask, "has a key in capitals", "SCORE");
+broken_task!(LaxTask, "takes any targets", "lax");
+broken_task!(PlacedTask, "is of places and says so of samples", "placed");
+broken_task!(DetachedTask, "detaches the logits", "detached");
+broken_task!(BlindTask, "learns from the first sample alone", "blind");
+broken_task!(InfiniteTask, "has an infinite loss", "infinite");
+broken_task!(DoublingTask, "doubles the logits", "doubling");
+broken_task!(DilutedTask, "counts what has no label", "diluted");
+broken_task!(ShortTask, "forgets a metric", "short");
+broken_task!(MeanTask, "takes the mean over batches", "mean");
+broken_task!(UnlikeTask, "has another loss over a split", "unlike");
+broken_task!(ReversedTask, "has it the wrong way round", "reversed");
+broken_task!(LosingTask, "loses a class", "losing");
+
+fn broken_loss(fault: &str, logits: &Tensor, truth: Truth<'_>) -> Result<Tensor> {
+    let loss = Classification.loss(logits, truth)?;
+    Ok(match fault {
+        "detaches the logits" => loss.detach(),
+        "learns from the first sample alone" => {
+            Classification.loss(&logits.narrow(0, 0, 1), Truth::new(&truth.labels.narrow(0, 0, 1), None))?
+        }
+        "has an infinite loss" => loss / 0.0,
+        "doubles the logits" => {
+            let _ = logits.detach().g_mul_scalar_(2.0);
+            loss
+        }
+        "counts what has no label" => loss * truth.labels.ge(0).to_kind(Kind::Double).mean(logits.kind()),
+        _ => loss,
+    })
+}
+
+#[derive(Debug)]
+struct BrokenMeter {
+    fault: &'static str,
+    meter: Box<dyn TaskMeter>,
+    batches: i64,
+}
+
+impl TaskMeter for BrokenMeter {
+    fn add(&mut self, logits: &Tensor, truth: Truth<'_>) -> Result<()> {
+        self.batches += 1;
+        self.meter.add(logits, truth)
+    }
+
+    fn read(&self) -> Result<Vec<f64>> {
+        let mut values = self.meter.read()?;
+        match self.fault {
+            "forgets a metric" => drop(values.pop()),
+            "takes the mean over batches" => values[0] /= self.batches as f64,
+            "has another loss over a split" => values[2] *= 2.0,
+            _ => {}
+        }
+        Ok(values)
+    }
+}
+
+#[test]
+fn a_broken_task_is_caught_by_name() {
+    tch::set_num_threads(1);
+    const NAMES: &str = "its metrics have names, and keys of their own";
+    const TARGETS: &str = "it knows its targets";
+    const LOSS: &str = "its loss is a finite scalar of the logits' kind, and learns from every sample";
+    const KNOWN: &str = "it is known by its name and by the key of its score";
+    let cases: [(&str, &[&str], &str); 16] = [
+        ("has no fault", &[], ""),
+        ("has the key of another", &[KNOWN], "`same_key`, which is one of the task `has that key too` too"),
+        ("has that key too", &[KNOWN], "files could not be told apart"),
+        ("has a key in capitals", &[NAMES], "`SCORE` is no key"),
+        ("takes any targets", &[TARGETS], "it accepts `targets` that it does not read"),
+        ("is of places and says so of samples", &[TARGETS], "logits are [24, 7], and `of_whole_samples` is false"),
+        ("detaches the logits", &[LOSS], "the loss does not depend on the logits"),
+        ("learns from the first sample alone", &[LOSS], "a sample of its example has no gradient"),
+        ("has an infinite loss", &[LOSS], "the loss of its example is not finite"),
+        ("doubles the logits", &["logits and targets are left as they are"], "the logits were changed"),
+        ("counts what has no label", &["samples without a label have no part in the loss"], "take the mean over those"),
+        ("forgets a metric", &["its meter gives every metric"], "has 3 metrics, and its meter gave 2 values"),
+        (
+            "takes the mean over batches",
+            &["neither batches nor the order of the samples matter to the meter"],
+            "in batches of five `mean` is ",
+        ),
+        (
+            "has another loss over a split",
+            &["the loss over a split is the loss"],
+            "and the loss of the same samples is ",
+        ),
+        (
+            "has it the wrong way round",
+            &["whoever learns by the loss gets the better score"],
+            "after steps up, and Lower is said to be better",
+        ),
+        ("loses a class", &["scores by class are of all classes, in order"], "its scores are of the classes"),
+    ];
+    for (fault, checks, message) in cases {
+        let report = limbeck_conformance::check(Role::Task, fault, "");
+        let found: Vec<(&str, &str)> = report.faults().collect();
+        assert_eq!(found.iter().map(|(check, _)| *check).collect::<Vec<_>>(), checks, "{fault}: {report}");
+        assert!(checks.is_empty() || found.iter().any(|(_, said)| said.contains(message)), "{fault}: {report}");
+    }
 }

@@ -82,29 +82,72 @@ pub(super) struct NoiseContrast {
     z_v1: Tensor,
     z_v2: Tensor,
     samples: f64,
+    /// Of the last step in which every anchor had all negatives: mostly that of the next one.
+    noise: Option<Noise>,
+}
+
+/// What the loss makes of the numbers of negatives alone.
+#[derive(Debug)]
+struct Noise {
+    /// `[B, K]` of the scores, with their kind.
+    of: (Vec<i64>, Kind),
+    /// K of each anchor, `[B, 1]`.
+    k: Tensor,
+    /// ln K, of at least one.
+    ln_k: Tensor,
+    /// ln (K/n + ε)
+    ln_density: Tensor,
+    /// Σ K ln (1 + ε n/K) over the anchors: a scalar.
+    offset: Tensor,
+}
+
+impl Noise {
+    fn new(scores: &Scores, samples: f64) -> Self {
+        let k = negatives_per_anchor(scores);
+        // An anchor may have none where negatives come from the batch.
+        let at_least_one = k.clamp_min(1.0);
+        let density = &at_least_one / samples;
+        Noise {
+            of: (scores.negative.size(), scores.negative.kind()),
+            ln_k: at_least_one.log(),
+            ln_density: (&density + EPSILON).log(),
+            offset: (&k * (EPSILON / density).log1p()).sum(None),
+            k,
+        }
+    }
+
+    /// Whether it is that of these scores, too.
+    fn is_of(&self, scores: &Scores) -> bool {
+        scores.mask.is_none()
+            && self.of == (scores.negative.size(), scores.negative.kind())
+            && self.k.device() == scores.negative.device()
+    }
 }
 
 impl NoiseContrast {
     pub fn new(site: &CriticSite, params: &nn::Path<'_>) -> Self {
         let unset = |name| params.zeros_no_train(name, &[]);
-        NoiseContrast { z_v1: unset("z_v1"), z_v2: unset("z_v2"), samples: site.samples as f64 }
+        NoiseContrast { z_v1: unset("z_v1"), z_v2: unset("z_v2"), samples: site.samples as f64, noise: None }
     }
 
     pub fn terms(&mut self, side: Side, scores: &Scores) -> Terms {
-        let k = negatives_per_anchor(scores);
-        // An anchor may have none where negatives come from the batch.
-        let at_least_one = k.clamp_min(1.0);
-        let noise = &at_least_one / self.samples;
-        let ln_z = self.normaliser(side, scores, &k).log();
-        let threshold = ln_z + (&noise + EPSILON).log();
+        let noise = match self.noise.take() {
+            Some(noise) if noise.is_of(scores) => noise,
+            _ => Noise::new(scores, self.samples),
+        };
+        let ln_z = self.normaliser(side, scores, &noise.k).log();
+        let threshold = ln_z + &noise.ln_density;
         let ln_h = (scores.positive.unsqueeze(1) - &threshold).log_sigmoid();
         let mut accepted = (&scores.negative - &threshold).softplus();
         if let Some(mask) = &scores.mask {
             accepted = accepted.masked_fill(&mask.logical_not(), 0.0);
         }
-        let offset = (&k * (EPSILON / noise).log1p()).sum(None);
-        let loss = (accepted.sum(None) + offset - ln_h.sum(None)) / scores.positive.size()[0] as f64;
-        with_bound(Terms::of("nce", loss), scores, || (at_least_one.log() + ln_h).mean(None))
+        let loss = (accepted.sum(None) + &noise.offset - ln_h.sum(None)) / scores.positive.size()[0] as f64;
+        let terms = with_bound(Terms::of("nce", loss), scores, || (&noise.ln_k + ln_h).mean(None));
+        if scores.mask.is_none() {
+            self.noise = Some(noise);
+        }
+        terms
     }
 
     /// Z of this side's anchors, after setting it from `scores` if this is the first batch: a scalar.

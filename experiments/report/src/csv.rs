@@ -49,7 +49,8 @@ pub fn accuracy(measure: Measure, prefix: &str, value: Option<Accuracy>) -> Colu
         Measure::Top1 => &["top1", "top5", "loss"],
         Measure::MeanAveragePrecision => &["mean_average_precision", "binary_cross_entropy"],
     };
-    let named: IndexMap<&str, f64> = value.map(|value| value.named().into_iter().collect()).unwrap_or_default();
+    let named: IndexMap<&str, f64> =
+        value.map(|value| value.named().map(|(metric, number)| (metric.key, number)).collect()).unwrap_or_default();
     names.iter().map(|name| (format!("{prefix}_{name}"), named.get(name).copied())).collect()
 }
 

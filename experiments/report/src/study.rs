@@ -204,7 +204,7 @@ impl Study {
                 let Some(accuracies) = &run.accuracies else { continue };
                 match pick(accuracy, accuracies) {
                     Some(accuracy) => method.results.push((run.cell.seed, accuracy)),
-                    None => run.reason = format!("it has no {}", accuracy.describe(measure)),
+                    None => run.reason = format!("it has no {}", accuracy.describe(measure.task())),
                 }
             }
             method.score = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.score()));

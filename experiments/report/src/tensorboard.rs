@@ -9,7 +9,7 @@ use std::path::Path;
 
 use limbeck::error::{Error, Result};
 use limbeck::event::{Event, LaneInfo, Observer};
-use limbeck::record::{Accuracy, EpochRecord};
+use limbeck::record::EpochRecord;
 
 use crate::log::EVENTS;
 
@@ -93,8 +93,8 @@ fn of_epoch(record: &EpochRecord) -> Vec<(String, f64)> {
     let mut scalars: Vec<(String, f64)> = losses.collect();
     scalars.extend(record.train_top1.map(|top1| ("epoch/top1".to_owned(), top1)));
     for (split, found) in [("validation", record.validation), ("test", record.test)] {
-        let numbers = found.iter().flat_map(Accuracy::named);
-        scalars.extend(numbers.map(|(name, value)| (format!("{split}/{name}"), value)));
+        let numbers = found.iter().flat_map(|found| found.named());
+        scalars.extend(numbers.map(|(metric, value)| (format!("{split}/{}", metric.key), value)));
     }
     scalars
 }
@@ -175,6 +175,8 @@ fn crc32c(data: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use limbeck::task::{Classification, Metrics};
+
     use super::*;
     use indexmap::IndexMap;
 
@@ -277,7 +279,7 @@ mod tests {
             train: IndexMap::from([("loss".to_owned(), 1.25)]),
             train_top1: Some(40.0),
             validation: None,
-            test: Some(Accuracy::SingleLabel { top1: 44.5, top5: 80.0, loss: 1.5 }),
+            test: Metrics::new(&Classification, &[44.5, 80.0, 1.5]).ok(),
             seconds: 12.5,
         })
     }

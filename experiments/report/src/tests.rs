@@ -7,9 +7,10 @@ use indexmap::IndexMap;
 use limbeck::experiment::AccuracyChoice;
 use limbeck::precision::Precision;
 use limbeck::record::{
-    Accuracies, Accuracy, ClassAccuracy, Environment, EpochAccuracy, EpochRecord, Outcome, SIMILARITY_FORMAT,
-    SUMMARY_FORMAT, Similarity, Summary, TapSimilarity, TeacherRecord, TeacherSimilarity, Timing,
+    Accuracies, Environment, EpochAccuracy, EpochRecord, Outcome, SIMILARITY_FORMAT, SUMMARY_FORMAT, Similarity,
+    Summary, TapSimilarity, TeacherRecord, TeacherSimilarity, Timing,
 };
+use limbeck::task::{ClassScore, Classification, Metrics};
 use limbeck::{cohort, weights};
 use tch::Tensor;
 
@@ -43,8 +44,8 @@ methods = ["plain", "soft", "contrast"]
 seeds = [0, 1, 2]
 "#;
 
-fn accuracy(top1: f64) -> Accuracy {
-    Accuracy::SingleLabel { top1, top5: top1 + 20.0, loss: 1.5 }
+fn accuracy(top1: f64) -> Metrics {
+    Metrics::new(&Classification, &[top1, top1 + 20.0, 1.5]).unwrap()
 }
 
 fn summary(method: &str, seed: u64, last: f64) -> Summary {
@@ -142,12 +143,7 @@ fn fill(dir: &Path, experiment: &str, methods: &[&str], seeds: &[u64], summaries
 /// Two classes and two taps on either side, all numbers moved by the seed.
 fn similarity(seed: u64) -> Similarity {
     let moved = seed as f64;
-    let class = |name: &str, right| ClassAccuracy {
-        name: name.to_owned(),
-        samples: 20,
-        right: Some(right),
-        average_precision: None,
-    };
+    let class = |name: &str, right| ClassScore::counted(name, 20, right);
     let tap = |student: &str, teacher: &str, alignment| TapSimilarity {
         student: student.to_owned(),
         teacher: teacher.to_owned(),

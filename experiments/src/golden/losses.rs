@@ -71,8 +71,8 @@ pub(super) fn site<'a>(
     device: Device,
 ) -> Site<'a> {
     let classes = student.classes;
-    let (teacher_name, measure, configured_pairs) = ("teacher", Measure::Top1, None);
-    Site { student, teacher, teacher_name, labels, classes, measure, configured_pairs, device }
+    let (teacher_name, task, configured_pairs): (_, &dyn Task, _) = ("teacher", &Classification, None);
+    Site { student, teacher, teacher_name, labels, classes, task, configured_pairs, device }
 }
 
 pub(super) fn total(terms: &Terms) -> Result<Tensor> {

@@ -39,7 +39,7 @@ impl NoiseImages {
             name: "noise".to_owned(),
             identity: "noise".to_owned(),
             class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
-            measure: Measure::Top1,
+            task: &Classification,
             train_labels: labels(),
             test_labels: (0..CLASSES).collect(),
             views: vec![ViewInfo { name: VIEW.to_owned(), shape: SPEC.input }],

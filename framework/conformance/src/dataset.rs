@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use limbeck::dataset::{Batch, Dataset, DatasetConfig, DatasetInfo, Rows, Split, Views};
-use limbeck::error::Result;
-use limbeck::record::Measure;
+use limbeck::dataset::{Batch, Dataset, DatasetConfig, Rows, Split, Views};
+use limbeck::error::{Error, Result};
 use limbeck::seed::Seed;
 use tch::{Device, Kind, Tensor};
 
@@ -40,25 +39,6 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
             "built again",
         )
     });
-}
-
-/// A batch has sets of classes if, and only if, its data say so.
-fn targets(batch: &Batch, info: &DatasetInfo, split: Split) -> Result<()> {
-    let Some(targets) = &batch.targets else {
-        return ensure(info.measure == Measure::Top1, || format!("a batch of the {split:?} part has no `targets`"));
-    };
-    let (shape, found) = ([batch.labels.size()[0], info.classes()], (targets.size(), targets.kind()));
-    ensure(info.measure == Measure::MeanAveragePrecision, || {
-        format!("a batch of the {split:?} part has `targets`, and by its information one class a sample")
-    })?;
-    ensure(found.0 == shape && found.1 == Kind::Float, || {
-        format!(
-            "a batch of the {split:?} part has `targets` {:?} of kind {:?} instead of {shape:?} of Float",
-            found.0, found.1
-        )
-    })?;
-    let whole = targets.eq(0.0).logical_or(&targets.eq(1.0)).all().int64_value(&[]) != 0;
-    ensure(whole, || format!("a batch of the {split:?} part has `targets` other than 0 and 1"))
 }
 
 struct DatasetTrial {
@@ -146,7 +126,8 @@ impl DatasetTrial {
                     batch.labels
                 )
             })?;
-            targets(&batch, info, split)?;
+            let checked = info.task.check(batch.truth(), info.classes());
+            checked.map_err(|e| Error::run(format!("a batch of the {split:?} part has {e}")))?;
         }
         let first: Vec<&str> = info.views.iter().map(|view| view.name.as_str()).take(1).collect();
         let rows = Rows::new(self.some(Split::Train), Device::Cpu);

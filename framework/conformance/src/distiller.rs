@@ -11,8 +11,8 @@ use limbeck::distiller::{DistillerConfig, Step};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{MethodConfig, Precision, TermConfig};
 use limbeck::model::{Features, Form, Lent, Mode, Signature, TapRef};
-use limbeck::record::Measure;
 use limbeck::seed::Seed;
+use limbeck::task::Classification;
 use limbeck::weights;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
@@ -256,7 +256,7 @@ impl DistillerTrial {
     /// The live method, as training builds it.
     fn build(&self, kind: Kind, device: Device) -> Result<Term> {
         let (teachers, combined, labels) = (&self.teachers, &IndexMap::new(), &self.labels);
-        let site = TermSite { teachers, combined, labels, measure: Measure::Top1, device, seed: 0 };
+        let site = TermSite { teachers, combined, labels, task: &Classification, device, seed: 0 };
         let mut terms = build_terms(&self.method, &self.student, &site)?;
         let mut term = terms.pop().ok_or_else(|| Error::run("no term was built"))?;
         if kind == Kind::Double {

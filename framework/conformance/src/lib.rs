@@ -31,6 +31,7 @@
 //! | negatives | rows exist and are never the anchor's own; [`spares_class`](limbeck::negatives::NegativeSampler::spares_class) and [`wants_bank`](limbeck::negatives::NegativeSampler::wants_bank) are true; a draw is a function of the seed and the anchor; a training set of one class gives an error or valid negatives |
 //! | model | the signature's shapes; groups that hold every parameter once; evaluation changes nothing and treats samples one by one; frozen groups stand still; gradients; wanted taps and no others; what it lends is what it computes with ([`Lent`](limbeck::model::Lent)), and what weight decay should spare trains; kinds; folding; memory |
 //! | dataset | labels, names and views in order; `[B, C, H, W]` float32 in channels_last order; evaluation is repeatable; a sample's augmentation is a function of seed and row; what does not exist is an error; building twice gives the same |
+//! | task | metrics with names and keys of their own; targets that it knows and others that it refuses; a finite loss of the logits' kind that learns from every sample and changes nothing; a meter that does not depend on batches or order and agrees with the loss; the better score for whoever learns; scores of all classes, in order |
 //!
 //! A check that cannot be made (no GPU) or that the plugin is exempt from is reported as skipped, with the reason. Methods,
 //! schedules and optimisers have the checks of [`registry::check`](limbeck::registry::check) alone.
@@ -45,6 +46,7 @@ mod negatives;
 mod network;
 mod report;
 mod settings;
+mod task;
 mod tensors;
 mod training;
 mod trial;
@@ -97,6 +99,7 @@ pub fn check(role: Role, name: &str, settings: &str) -> Report {
                 settings_hold::<Box<dyn DatasetConfig>>(&mut trial, plugin, &table);
                 dataset::check(&mut trial, &table);
             }
+            Role::Task => task::check(&mut trial, plugin),
             Role::Method | Role::Schedule | Role::Optimizer => {
                 trial.check("the default settings are complete and survive a round trip", || plugin.check());
             }

@@ -7,8 +7,8 @@ use limbeck::distiller::Site;
 use limbeck::error::{Error, Result};
 use limbeck::model::Signature;
 use limbeck::negatives::{Draw, NegativeSampler, NegativeSamplerConfig, Negatives};
-use limbeck::record::Measure;
 use limbeck::seed::Seed;
+use limbeck::task::Classification;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::{CLASSES, labels, noise};
@@ -62,7 +62,7 @@ impl SamplerTrial {
             teacher_name: TEACHER,
             labels: &self.labels,
             classes: self.classes,
-            measure: Measure::Top1,
+            task: &Classification,
             configured_pairs: None,
             device: Device::Cpu,
         })

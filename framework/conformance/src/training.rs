@@ -8,7 +8,8 @@ use limbeck::checkpoint;
 use limbeck::cohort::{self, CohortConfig, Data, LaneConfig, Limit, Stop, Teacher};
 use limbeck::experiment::{Division, MethodConfig, Precision, TrainConfig};
 use limbeck::prelude::*;
-use limbeck::record::{Accuracy, Environment, Outcome, TeacherRecord};
+use limbeck::record::{Environment, Outcome, TeacherRecord};
+use limbeck::task::{Classification, Metrics};
 use limbeck::weights;
 
 use crate::data::{NoiseImages, SPEC, VIEW};
@@ -90,7 +91,7 @@ impl Training {
             parameters: teacher.parameters(),
             precision: Precision::Float32,
             folded: false,
-            test: Some(Accuracy::SingleLabel { top1: 0.0, top5: 0.0, loss: 0.0 }),
+            test: Metrics::new(&Classification, &[0.0, 0.0, 0.0]).ok(),
             members: Vec::new(),
         };
         Ok((teacher, record))

@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
+use crate::contracts::task::{Task, Truth};
 use crate::error::{Error, Result};
-use crate::measure::Measure;
 use crate::seed::Seed;
 
 /// The recipe of a data set, as the experiment file has it. Register it with [`plugin!`](crate::plugin).
@@ -72,11 +72,12 @@ pub struct DatasetInfo {
     pub identity: String,
     /// The classes, in the order of the labels.
     pub class_names: Vec<String>,
-    /// What the targets are, and so what is measured: one class a sample, its label; or, measured by
-    /// [`Measure::MeanAveragePrecision`], a set of classes, which every [`Batch`] has as its `targets`.
-    pub measure: Measure,
-    /// The label of every row of the training part, or [`UNLABELLED`], on the host: samplers need it there. Where targets are
-    /// sets of classes, the one that stands for the sample when rows are held out or told apart by class.
+    /// The task that the targets are for: what is learned from them, and what is measured. The default is
+    /// [`Classification`](crate::task::Classification), of one class a sample, its label; a task that learns from more has it
+    /// as the `targets` of every [`Batch`].
+    pub task: &'static dyn Task,
+    /// The label of every row of the training part, or [`UNLABELLED`], on the host: samplers need it there. Where it does not
+    /// say it all, the class that stands for the sample when rows are held out or told apart by class.
     pub train_labels: Arc<[i64]>,
     /// The label of every row of the test part.
     pub test_labels: Arc<[i64]>,
@@ -188,7 +189,8 @@ pub struct Batch {
     pub views: IndexMap<String, Tensor>,
     /// `[B]`, int64.
     pub labels: Tensor,
-    /// `[B, C]`, float32: 1 for each class that a sample has and 0 for the others; absent where it has one, its label.
+    /// `[B, …]`: what the task learns from, where the label does not say it all; [`Task::check`] says what it must be. Of
+    /// [`Presence`](crate::task::Presence) `[B, C]`, float32: 1 for each class that a sample has and 0 for the others.
     pub targets: Option<Tensor>,
 }
 
@@ -199,5 +201,10 @@ impl Batch {
     /// If it was not asked for.
     pub fn view(&self, name: &str) -> Result<&Tensor> {
         self.views.get(name).ok_or_else(|| Error::run(format!("view `{name}` is not in the batch")))
+    }
+
+    /// What is right about its samples.
+    pub fn truth(&self) -> Truth<'_> {
+        Truth::new(&self.labels, self.targets.as_ref())
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor, nn};
 
+use crate::contracts::task::Task;
 use crate::dataset::{Rows, UNLABELLED};
 use crate::error::{Error, Result};
-use crate::measure::Measure;
 use crate::model::{BatchNormInfo, ClassifierInfo, Features, Form, Mode, Signature, TapInfo, TapRef, TapShape};
 use crate::seed::Seed;
 
@@ -85,8 +85,8 @@ pub struct Site<'a> {
     pub labels: &'a Arc<[i64]>,
     /// The number of classes.
     pub classes: i64,
-    /// What is measured: whether targets are one class a sample or sets of them.
-    pub measure: Measure,
+    /// The task of the data.
+    pub task: &'static dyn Task,
     /// The pairs that the experiment file names for this term, in place of the method's own.
     pub configured_pairs: Option<&'a [(TapRef, TapRef)]>,
     /// Where tensors live.
@@ -99,19 +99,20 @@ impl Site<'_> {
         self.labels.len() as i64
     }
 
-    /// Refuses data whose targets are sets of classes, for a method that supposes one class a sample: `why` says in what way,
-    /// as in "kd compares one distribution over all classes".
+    /// Refuses data whose task is not of [one class a sample](Task::one_class), for a method that supposes it: `why` says in
+    /// what way, as in "kd compares one distribution over all classes".
     ///
     /// # Errors
-    /// If targets are sets of classes.
+    /// If it is not.
     pub fn one_class(&self, why: &str) -> Result<()> {
-        match self.measure {
-            Measure::Top1 => Ok(()),
-            Measure::MeanAveragePrecision => Err(Error::plan(format!(
-                "{why}, and the targets of these data are sets of classes: take a method that compares features, or data \
-                 with one class a sample"
-            ))),
+        if self.task.one_class() {
+            return Ok(());
         }
+        Err(Error::plan(format!(
+            "{why}, and the targets of these data are {}: take a method that compares features, or data with one class a \
+             sample",
+            self.task.targets()
+        )))
     }
 
     /// Refuses data of which some training samples have no label, for a method whose loss looks labels up: `why` says what

@@ -6,3 +6,4 @@ pub mod distiller;
 pub mod model;
 pub mod negatives;
 pub mod optim;
+pub mod task;

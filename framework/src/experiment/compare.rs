@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Measure;
+use crate::contracts::task::{Part, Task};
 
 /// What an experiment compares.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,25 +40,15 @@ pub enum AccuracyChoice {
 
 impl AccuracyChoice {
     /// What a reader must know about it.
-    pub fn describe(self, measure: Measure) -> &'static str {
-        match (measure, self) {
-            (Measure::Top1, AccuracyChoice::Last) => "test accuracy after the last epoch",
-            (Measure::Top1, AccuracyChoice::BestOnValidation) => {
-                "test accuracy at the epoch with the best validation accuracy"
+    pub fn describe(self, task: &dyn Task) -> String {
+        let test = task.score_on(Part::Test, &task.measured());
+        match self {
+            AccuracyChoice::Last => format!("{test} after the last epoch"),
+            AccuracyChoice::BestOnValidation => {
+                format!("{test} at the epoch with the best {}", task.score_on(Part::HeldOut, "").trim_start())
             }
-            (Measure::Top1, AccuracyChoice::BestOnTest) => {
-                "best test accuracy of any epoch (chosen on the test set, hence optimistic)"
-            }
-            (Measure::MeanAveragePrecision, AccuracyChoice::Last) => {
-                "mean average precision (mAP, not top-1: targets are sets of classes) on the test split after the last epoch"
-            }
-            (Measure::MeanAveragePrecision, AccuracyChoice::BestOnValidation) => {
-                "mean average precision (mAP, not top-1: targets are sets of classes) on the test split at the epoch with the \
-                 best on the samples held out"
-            }
-            (Measure::MeanAveragePrecision, AccuracyChoice::BestOnTest) => {
-                "best mean average precision (mAP, not top-1: targets are sets of classes) on the test split of any epoch \
-                 (chosen on the test set, hence optimistic)"
+            AccuracyChoice::BestOnTest => {
+                format!("best {test} of any epoch (chosen on the test set, hence optimistic)")
             }
         }
     }

@@ -5,8 +5,8 @@ mod run;
 mod similarity;
 mod teacher;
 
-pub use crate::measure::{Accuracy, Measure};
+pub use crate::measure::{Accuracy, ClassAccuracy, Measure};
 pub use probe::{PROBE_FORMAT, ProbeRecord, ProbedNetwork};
 pub use run::{Accuracies, Environment, EpochAccuracy, EpochRecord, Outcome, SUMMARY_FORMAT, Summary, Timing};
-pub use similarity::{ClassAccuracy, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherSimilarity};
+pub use similarity::{SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherSimilarity};
 pub use teacher::{Ensemble, TeacherRecord};

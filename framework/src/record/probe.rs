@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::run::Environment;
-use crate::measure::Accuracy;
+use crate::contracts::task::Metrics;
 use crate::model::TapRef;
 
 /// The version of [`ProbeRecord`]'s format.
@@ -76,7 +76,7 @@ pub struct ProbeRecord {
     /// Mean loss of the last of them, in nats.
     pub train_loss: f64,
     /// On the test part, after the last epoch.
-    pub test: Accuracy,
+    pub test: Metrics,
     /// Seconds, taking the features included where they were not there yet.
     pub seconds: f64,
     /// The surroundings.

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::teacher::{Ensemble, TeacherRecord};
-use crate::measure::Accuracy;
+use crate::contracts::task::Metrics;
 use crate::precision::Precision;
 
 /// The version of [`Summary`]'s format.
@@ -47,7 +47,7 @@ pub struct EpochRecord {
     pub step: u64,
     /// The learning rate of the epoch's last step.
     pub learning_rate: f64,
-    /// Means over the epoch's samples: `loss` (the total), the loss by the targets ([`Measure::loss`](crate::record::Measure::loss)), each term's
+    /// Means over the epoch's samples: `loss` (the total), the loss by the targets ([`Task::loss_key`](crate::task::Task::loss_key)), each term's
     /// unweighted losses and metrics.
     pub train: IndexMap<String, f64>,
     /// Top-1 on the training batches, in percent, as they came: augmented, while the weights moved. Absent where targets are
@@ -56,10 +56,10 @@ pub struct EpochRecord {
     pub train_top1: Option<f64>,
     /// On the samples held out, if there are any and this epoch was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<Accuracy>,
+    pub validation: Option<Metrics>,
     /// On the test split, if this epoch was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test: Option<Accuracy>,
+    pub test: Option<Metrics>,
     /// Seconds that this lane took for the epoch, evaluation and its share of data and teachers included.
     pub seconds: f64,
 }
@@ -83,7 +83,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Accuracies {
     /// Test, after the last epoch.
-    pub last: Accuracy,
+    pub last: Metrics,
     /// Test, at the epoch with the best validation accuracy (the first of equals).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_on_validation: Option<EpochAccuracy>,
@@ -97,7 +97,7 @@ pub struct EpochAccuracy {
     /// From 1.
     pub epoch: u64,
     /// On the test split.
-    pub test: Accuracy,
+    pub test: Metrics,
 }
 
 /// The surroundings of a run: all that could change its numbers and is not in its configuration.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::contracts::task::ClassScore;
+
 /// The version of [`Similarity`]'s format.
 pub const SIMILARITY_FORMAT: u32 = 1;
 
@@ -11,44 +13,17 @@ pub const SIMILARITY_FORMAT: u32 = 1;
 pub struct Similarity {
     /// [`SIMILARITY_FORMAT`]
     pub format: u32,
-    /// Expected calibration error of the student, in percentage points; absent where targets are sets of classes.
+    /// Expected calibration error of the student, in percentage points; absent where samples have not [one class](crate::task::Task::one_class).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration_error: Option<f64>,
-    /// Every class, in the order of the labels.
-    pub classes: Vec<ClassAccuracy>,
+    /// Every class, in the order of the labels; none where the task has no score by class.
+    pub classes: Vec<ClassScore>,
     /// Against each teacher of the cohort, whether the student's method asks it or not.
     pub teachers: Vec<TeacherSimilarity>,
 }
 
-/// A student on the test samples of one class.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassAccuracy {
-    /// The class.
-    pub name: String,
-    /// The test samples that have it.
-    pub samples: usize,
-    /// How many of them the first guess got right; absent where targets are sets of classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub right: Option<usize>,
-    /// Its average precision in percent, where targets are sets of classes and a sample has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub average_precision: Option<f64>,
-}
-
-impl ClassAccuracy {
-    /// How good the student is at this class, in percent: the share of its samples that were guessed right, or its average
-    /// precision. Nothing if no test sample has it.
-    pub fn share(&self) -> Option<f64> {
-        match self.right {
-            Some(_) if self.samples == 0 => None,
-            Some(right) => Some(100.0 * right as f64 / self.samples as f64),
-            None => self.average_precision,
-        }
-    }
-}
-
 /// A student beside a teacher, on the same test samples. What compares one distribution over all classes is absent where
-/// targets are sets of classes.
+/// samples have not [one class](crate::task::Task::one_class).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TeacherSimilarity {
     /// The teacher's name in the experiment.

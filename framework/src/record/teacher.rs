@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Accuracy;
+use crate::contracts::task::Metrics;
 use crate::precision::Precision;
 
 /// A teacher of a run.
@@ -31,7 +31,7 @@ pub struct TeacherRecord {
     /// Its accuracy on the test split, measured before the run in the precision that it teaches in; absent if only its
     /// outputs on the training samples are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test: Option<Accuracy>,
+    pub test: Option<Metrics>,
     /// The teachers that it combines; none if it is a network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
@@ -46,5 +46,5 @@ pub struct Ensemble {
     #[serde(default)]
     pub digests: Vec<String>,
     /// Their accuracy together, on the test split.
-    pub test: Accuracy,
+    pub test: Metrics,
 }

@@ -27,7 +27,8 @@ pub use super::term::{Term, TermSite, build_terms, check_main_stage};
 use super::checkpoint;
 use super::clock::Clock;
 use super::comparison;
-use super::lane::{Lane, Shared};
+use super::lane::Lane;
+use super::lane::step::Shared;
 use super::observers::Observers;
 use super::order::EpochOrder;
 use super::stage::Position;
@@ -88,7 +89,7 @@ impl<'a> Cohort<'a> {
             teachers: &teachers,
             combined: &combined,
             labels: &config.data.labels,
-            measure: config.data.dataset.info().measure,
+            task: config.data.dataset.info().task,
             device: config.device,
             seed: config.seed,
         };
@@ -247,7 +248,7 @@ impl<'a> Cohort<'a> {
             let lane = &mut self.slots[index].lane;
             // A panic inside `tch::no_grad` leaves gradients off: every lane turns them on for itself.
             let result = catch(|| tch::with_grad(|| lane.step(&shared, &clock, observers)));
-            lane.book(share + started.elapsed().as_secs_f64());
+            lane.charge(share + started.elapsed().as_secs_f64());
             if let Err(error) = result {
                 self.fail_at(index, position, &error, observers)?;
                 self.check_device(&error)?;
@@ -303,7 +304,7 @@ impl<'a> Cohort<'a> {
         let started = Instant::now();
         let sound = self.sound(position, lanes, observers)?;
         let share = started.elapsed().as_secs_f64() / lanes.len().max(1) as f64;
-        lanes.iter().for_each(|i| self.slots[*i].lane.book(share));
+        lanes.iter().for_each(|i| self.slots[*i].lane.charge(share));
         if logs {
             let rate = self.pace.1 as f64 / self.pace.0.elapsed().as_secs_f64();
             self.pace = (Instant::now(), 0);
@@ -374,7 +375,7 @@ impl<'a> Cohort<'a> {
             let results = results?;
             let share = started.elapsed().as_secs_f64() / evaluated.len() as f64;
             for (&index, result) in evaluated.iter().zip(results) {
-                self.slots[index].lane.book(share);
+                self.slots[index].lane.charge(share);
                 match result {
                     Ok(evaluation) => evaluations[index] = evaluation,
                     Err(error) => self.fail_at(index, position, &error, observers)?,
@@ -430,7 +431,7 @@ impl<'a> Cohort<'a> {
         let share = started.elapsed().as_secs_f64() / lanes.len() as f64;
         for (&index, findings) in lanes.iter().zip(findings) {
             let lane = &mut self.slots[index].lane;
-            lane.book(share);
+            lane.charge(share);
             // A student is finished without it, too.
             if let Err(error) = findings.and_then(|findings| findings.save(&lane.info.folder)) {
                 let message = format!("what it has in common with the teachers is not known: {error}");

@@ -93,10 +93,12 @@ impl Combination {
         Some(given.iter().map(|weight| weight / sum).collect())
     }
 
-    /// The weights `[K, 1, 1]`, in kind and on the device of `like`.
+    /// The weights `[K, 1, …]`, in kind, on the device and with the dimensions of `like`.
     fn weights_as(&self, like: &Tensor) -> Tensor {
         let shares = self.shares().unwrap_or_default();
-        Tensor::from_slice(&shares).to_kind(like.kind()).to_device(like.device()).view([-1, 1, 1])
+        let mut shape = vec![1; like.dim()];
+        shape[0] = -1;
+        Tensor::from_slice(&shares).to_kind(like.kind()).to_device(like.device()).view(shape.as_slice())
     }
 }
 

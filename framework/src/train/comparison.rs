@@ -11,13 +11,13 @@ use super::evaluate::batches;
 use super::file_names::{CORRELATIONS, SIMILARITY};
 use super::lane::Lane;
 use super::teacher::Teacher;
+use crate::contracts::task::Truth;
 use crate::dataset::{Batch, Split, Views};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::measure::Measure;
-use crate::metric::{average_precisions, calibration_error};
+use crate::metric::calibration_error;
 use crate::model::{Features, Signature, TapRef, Taps};
-use crate::record::{ClassAccuracy, SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity};
+use crate::record::{SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherRecord, TeacherSimilarity};
 use crate::similarity::{Alignment, Kernels, agreement, class_correlation, correlation_difference, divergence};
 use crate::weights;
 
@@ -97,30 +97,10 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
         let logits = teacher.logits(|name| of_member(name).map(|taught| &taught.logits))?;
         taught.push(Taught { record, logits });
     }
-    let truth = match info.measure {
-        Measure::Top1 => Truth::Labels(Tensor::from_slice(&info.test_labels)),
-        Measure::MeanAveragePrecision => Truth::Sets(targets.all()),
-    };
-    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught, &truth));
+    let (labels, targets) = (Tensor::from_slice(&info.test_labels), targets.gathered());
+    let truth = Truth::new(&labels, targets.as_ref());
+    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught, truth));
     Ok(students.iter().zip(seen).map(findings).collect())
-}
-
-/// What is right on the test split.
-enum Truth {
-    /// `[N]`, int64.
-    Labels(Tensor),
-    /// `[N, classes]`, of 0 and 1.
-    Sets(Tensor),
-}
-
-impl Truth {
-    /// What only makes sense of one distribution over all classes.
-    fn of_labels(&self, value: impl FnOnce(&Tensor) -> Result<f64>) -> Result<Option<f64>> {
-        match self {
-            Truth::Labels(labels) => value(labels).map(Some),
-            Truth::Sets(_) => Ok(None),
-        }
-    }
 }
 
 /// Logits, or targets, of a whole split, gathered on the host: `[N, classes]`.
@@ -134,6 +114,11 @@ impl Logits {
 
     fn all(self) -> Tensor {
         Tensor::cat(&self.0, 0)
+    }
+
+    /// Those of a batch that has any.
+    fn gathered(self) -> Option<Tensor> {
+        if self.0.is_empty() { None } else { Some(self.all()) }
     }
 }
 
@@ -183,9 +168,12 @@ impl Seen {
         config: &CohortConfig<'_>,
         student: &Lane,
         taught: &[Taught<'_>],
-        truth: &Truth,
+        truth: Truth<'_>,
     ) -> Result<Findings> {
         let logits = self.logits.all();
+        let info = config.data.dataset.info();
+        let calibration = |logits: &Tensor| calibration_error(logits, truth.labels);
+        let one_class = info.task.one_class();
         let correlation = class_correlation(&logits);
         let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
         let mut teachers = Vec::new();
@@ -198,9 +186,9 @@ impl Seen {
             teachers.push(TeacherSimilarity {
                 name: record.name.clone(),
                 digest: record.digest.clone(),
-                calibration_error: truth.of_labels(|labels| calibration_error(theirs, labels))?,
-                agreement: truth.of_labels(|_| agreement(&logits, theirs))?,
-                divergence: truth.of_labels(|_| divergence(&logits, theirs))?,
+                calibration_error: one_class.then(|| calibration(theirs)).transpose()?,
+                agreement: one_class.then(|| agreement(&logits, theirs)).transpose()?,
+                divergence: one_class.then(|| divergence(&logits, theirs)).transpose()?,
                 correlation_difference: correlation_difference(&correlation, &their_correlation)?,
                 taps: taps.next().unwrap_or_default(),
             });
@@ -208,8 +196,8 @@ impl Seen {
         }
         let similarity = Similarity {
             format: SIMILARITY_FORMAT,
-            calibration_error: truth.of_labels(|labels| calibration_error(&logits, labels))?,
-            classes: classes(&config.data.dataset.info().class_names, truth, &logits)?,
+            calibration_error: one_class.then(|| calibration(&logits)).transpose()?,
+            classes: info.task.by_class(&info.class_names, &logits, truth)?,
             teachers,
         };
         Ok(Findings { similarity, correlations })
@@ -226,30 +214,4 @@ fn taps_of(student: &Signature, teacher: &Signature, alignment: &Alignment) -> R
         })
     });
     Ok(pairs.collect())
-}
-
-fn classes(names: &[String], truth: &Truth, logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
-    let labels: Vec<i64> = match truth {
-        Truth::Labels(labels) => Vec::try_from(labels)?,
-        Truth::Sets(targets) => return precisions(names, targets, logits),
-    };
-    let guesses: Vec<i64> = Vec::try_from(logits.argmax(1, false))?;
-    let class = |(label, name): (i64, &String)| {
-        let of_class = labels.iter().zip(&guesses).filter(|(known, _)| **known == label);
-        let (samples, right) =
-            of_class.fold((0, 0), |(samples, right), (_, guess)| (samples + 1, right + usize::from(*guess == label)));
-        ClassAccuracy { name: name.clone(), samples, right: Some(right), average_precision: None }
-    };
-    Ok((0..).zip(names).map(class).collect())
-}
-
-fn precisions(names: &[String], targets: &Tensor, logits: &Tensor) -> Result<Vec<ClassAccuracy>> {
-    let samples: Vec<f64> = Vec::try_from(targets.sum_dim_intlist([0_i64].as_slice(), false, Kind::Double))?;
-    let class = |((name, samples), found): ((&String, f64), Option<f64>)| ClassAccuracy {
-        name: name.clone(),
-        samples: samples as usize,
-        right: None,
-        average_precision: found.map(|share| 100.0 * share),
-    };
-    Ok(names.iter().zip(samples).zip(average_precisions(logits, targets)?).map(class).collect())
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::dataset::{Dataset, Split, UNLABELLED};
 use crate::division::{Division, divide};
 use crate::error::{Error, Result};
-use crate::measure::Measure;
 use crate::model::ModelSpec;
 
 /// A data set with its division into training and validation.
@@ -28,14 +27,15 @@ impl Data {
     /// samples without label are never held out.
     ///
     /// # Errors
-    /// If nothing is left to train on or less than is asked for, or samples lack targets that are sets of classes.
+    /// If nothing is left to train on or less than is asked for, or samples lack the targets that the task needs.
     pub fn new(dataset: Box<dyn Dataset>, division: Division) -> Result<Self> {
         let info = dataset.info();
         let all = &info.train_labels;
-        if info.measure == Measure::MeanAveragePrecision && all.contains(&UNLABELLED) {
+        if !info.task.takes_unlabelled() && all.contains(&UNLABELLED) {
             return Err(Error::plan(format!(
-                "data set {} has training samples without a target, and its targets are sets of classes: leave them out",
-                info.name
+                "data set {} has training samples without a target, and its targets are {}: leave them out",
+                info.name,
+                info.task.targets()
             )));
         }
         let (train_rows, validation_rows) = divide(all, info.classes(), division)?;

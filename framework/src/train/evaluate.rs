@@ -5,9 +5,9 @@ use tch::{Device, Tensor, no_grad_guard};
 use super::catch::catch;
 use super::data::Data;
 use super::stop::Stop;
+use crate::contracts::task::Metrics;
 use crate::dataset::{Batch, Rows, Split, Views};
 use crate::error::{Error, Result};
-use crate::measure::Accuracy;
 use crate::metric::SplitMeter;
 
 /// The samples of an evaluation batch. It changes speed and memory, and the last bits of nothing that is trained.
@@ -17,9 +17,9 @@ const BATCH: usize = 250;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evaluation {
     /// On the samples held out, if there are any.
-    pub validation: Option<Accuracy>,
+    pub validation: Option<Metrics>,
     /// On the test split.
-    pub test: Option<Accuracy>,
+    pub test: Option<Metrics>,
 }
 
 /// The batches of an evaluation: the given rows of a split in order, without augmentation; once a stop was asked for,
@@ -46,7 +46,7 @@ pub(crate) fn batches<'a>(
 /// A network in evaluation mode: a batch's logits `[B, classes]`.
 pub type Classifier<'a> = &'a dyn Fn(&Batch) -> Result<Tensor>;
 
-/// What each network is worth, by the data's [measure](crate::record::Measure), on the given rows of a split, without
+/// What each network is worth, by the data's [task](crate::task::Task), on the given rows of a split, without
 /// augmentation. A network that fails or panics fails alone.
 ///
 /// # Errors
@@ -59,15 +59,15 @@ pub fn accuracy(
     networks: &[Classifier<'_>],
     device: Device,
     stop: &Stop,
-) -> Result<Vec<Result<Accuracy>>> {
+) -> Result<Vec<Result<Metrics>>> {
     let _no_grad = no_grad_guard();
-    let measure = data.dataset.info().measure;
-    let mut meters: Vec<Result<SplitMeter>> = networks.iter().map(|_| Ok(SplitMeter::new(measure, device))).collect();
+    let task = data.dataset.info().task;
+    let mut meters: Vec<Result<SplitMeter>> = networks.iter().map(|_| Ok(SplitMeter::new(task, device))).collect();
     for batch in batches(data, split, rows, views, device, stop) {
         let batch = batch?;
         for (network, state) in networks.iter().zip(&mut meters) {
             if let Ok(meter) = state
-                && let Err(error) = catch(|| meter.add(&network(&batch)?, &batch))
+                && let Err(error) = catch(|| meter.add(&network(&batch)?, batch.truth()))
             {
                 *state = Err(error);
             }
@@ -90,11 +90,11 @@ pub fn evaluate(
     let all: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
     let test = accuracy(data, Split::Test, &all, views, networks, device, stop)?;
     if data.validation_rows.is_empty() {
-        let only = |test: Result<Accuracy>| Ok(Evaluation { validation: None, test: Some(test?) });
+        let only = |test: Result<Metrics>| Ok(Evaluation { validation: None, test: Some(test?) });
         return Ok(test.into_iter().map(only).collect());
     }
     let validation = accuracy(data, Split::Train, &data.validation_rows, views, networks, device, stop)?;
-    let both = |(test, validation): (Result<Accuracy>, Result<Accuracy>)| {
+    let both = |(test, validation): (Result<Metrics>, Result<Metrics>)| {
         Ok(Evaluation { validation: Some(validation?), test: Some(test?) })
     };
     Ok(test.into_iter().zip(validation).map(both).collect())

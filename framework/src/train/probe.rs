@@ -23,14 +23,14 @@ use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 use super::data::Data;
 use super::evaluate::batches;
 use super::stop::Stop;
+use crate::contracts::task::Metrics;
 use crate::dataset::{Batch, Split, Views};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::event::{Event, LaneInfo, Observer};
 use crate::experiment::ProbeConfig;
 use crate::files::{lock, write_atomically};
-use crate::measure::{Accuracy, Measure};
-use crate::metric::{SplitMeter, loss_by_targets};
+use crate::metric::SplitMeter;
 use crate::model::{Mode, Model, ModelConfig, ModelSpec, TapRef, Taps};
 use crate::optim::{FlatParameters, Progress, Variable};
 use crate::precision::Precision;
@@ -167,7 +167,7 @@ struct Sheet {
     features: [Tensor; 2],
     /// Labels `[N]`, int64.
     labels: [Tensor; 2],
-    /// `[N, C]`, where targets are sets of classes.
+    /// `[N, …]`, where the task has targets beside the labels.
     targets: [Option<Tensor>; 2],
 }
 
@@ -289,8 +289,8 @@ impl Probe<'_> {
         Ok(blake3::hash(&text.map_err(|e| Error::run(format!("the key of features: {e}")))?).to_hex().to_string())
     }
 
-    /// Runs the frozen network over both parts: `train` and `test`, `[N, F]`, and `train_targets` and `test_targets`, `[N, C]`,
-    /// where targets are sets of classes.
+    /// Runs the frozen network over both parts: `train` and `test`, `[N, F]`, and `train_targets` and `test_targets`, `[N, …]`,
+    /// where the task has targets beside the labels.
     fn extract(&self, path: &Path) -> Result<Option<Vec<(String, Tensor)>>> {
         let network = Backbone::load(self.model, &self.spec, path, self.device)?;
         let before = digest(&network.variables());
@@ -327,10 +327,7 @@ impl Probe<'_> {
             tensors.swap_remove(name).map(|tensor| tensor.to_device(self.device)).ok_or_else(missing)
         };
         let [train, test] = [take("train")?, take("test")?];
-        let targets = match self.data.dataset.info().measure {
-            Measure::Top1 => [None, None],
-            Measure::MeanAveragePrecision => [Some(take("train_targets")?), Some(take("test_targets")?)],
-        };
+        let targets = ["train_targets", "test_targets"].map(|name| take(name).ok());
         let labels = |split| {
             let all = self.data.dataset.info().labels(split);
             let labels: Vec<i64> = self.data.labelled(split)?.iter().map(|row| all[*row as usize]).collect();
@@ -342,10 +339,10 @@ impl Probe<'_> {
     }
 
     /// Trains the classifier: the last epoch's mean loss, and what it is worth on the test part. Nothing if it was stopped.
-    fn train(&self, sheet: &Sheet, observer: &mut dyn Observer) -> Result<Option<(f64, Accuracy)>> {
+    fn train(&self, sheet: &Sheet, observer: &mut dyn Observer) -> Result<Option<(f64, Metrics)>> {
         let (train, features) = (&self.config.train, &sheet.features[0]);
         let (samples, width) = (features.size()[0] as usize, features.size()[1]);
-        let classes = self.data.dataset.info().classes();
+        let (classes, task) = (self.data.dataset.info().classes(), self.data.dataset.info().task);
         let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, self.device)).set_requires_grad(true);
         let linear = Linear { weight: zeros(&[classes, width]), bias: zeros(&[classes]) };
         let variables = [("weight", &linear.weight), ("bias", &linear.bias)]
@@ -368,7 +365,7 @@ impl Probe<'_> {
                 }
                 let rows = Tensor::from_slice(rows).to_device(self.device);
                 let logits = linear.logits(&features.index_select(0, &rows));
-                let (_, value) = loss_by_targets(&logits, &sheet.batch(0, &rows));
+                let value = task.loss(&logits, sheet.batch(0, &rows).truth())?;
                 let lost = |names: Vec<String>| Error::run(format!("the loss does not reach {}", names.join(", ")));
                 let mut gradient = flat.gradient(&value, false).map_err(lost)?;
                 let _no_grad = no_grad_guard();
@@ -408,8 +405,8 @@ impl Probe<'_> {
     }
 
     fn losses(&self, loss: f64) -> IndexMap<String, f64> {
-        let name = self.data.dataset.info().measure.loss();
-        IndexMap::from([("loss".to_owned(), loss), (name.to_owned(), loss)])
+        let key = self.data.dataset.info().task.loss_key();
+        IndexMap::from([("loss".to_owned(), loss), (key.to_owned(), loss)])
     }
 
     fn step_event(&self, epoch: u64, step: u64, loss: f64, rate: f64, samples: usize, began: Instant) -> Event {
@@ -425,14 +422,14 @@ impl Probe<'_> {
         }
     }
 
-    fn test(&self, linear: &Linear, sheet: &Sheet) -> Result<Accuracy> {
+    fn test(&self, linear: &Linear, sheet: &Sheet) -> Result<Metrics> {
         let _no_grad = no_grad_guard();
-        let mut meter = SplitMeter::new(self.data.dataset.info().measure, self.device);
+        let mut meter = SplitMeter::new(self.data.dataset.info().task, self.device);
         let samples = sheet.features[1].size()[0];
         for start in (0..samples).step_by(CHUNK as usize) {
             let rows = Tensor::arange_start(start, (start + CHUNK).min(samples), (Kind::Int64, self.device));
             let logits = linear.logits(&sheet.features[1].index_select(0, &rows));
-            meter.add(&logits, &sheet.batch(1, &rows))?;
+            meter.add(&logits, sheet.batch(1, &rows).truth())?;
         }
         meter.read()
     }

@@ -7,10 +7,10 @@ use tch::{Device, nn};
 
 use super::catch::catch;
 use super::teacher;
+use crate::contracts::task::Task;
 use crate::distiller::{Distiller, InitialStage, Site, TapPairs};
 use crate::error::{Error, Result};
 use crate::experiment::{MethodConfig, TermConfig, TermSchedule};
-use crate::measure::Measure;
 use crate::model::Signature;
 use crate::seed::Seed;
 use crate::weights;
@@ -43,8 +43,8 @@ pub struct TermSite<'a> {
     pub combined: &'a IndexMap<String, Vec<String>>,
     /// The label of every training sample, by position.
     pub labels: &'a Arc<[i64]>,
-    /// What is measured: whether targets are one class a sample or sets of them.
-    pub measure: Measure,
+    /// The task of the data.
+    pub task: &'static dyn Task,
     /// Where tensors live.
     pub device: Device,
     /// The lane's seed: initial values of heads are a function of it and of the term's place in its method.
@@ -75,7 +75,7 @@ pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'
                 teacher_name: name,
                 labels: site.labels,
                 classes: student.classes,
-                measure: site.measure,
+                task: site.task,
                 configured_pairs: config.taps.as_deref(),
                 device: site.device,
             };

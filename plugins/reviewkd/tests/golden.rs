@@ -58,7 +58,7 @@ fn check(setting: &Setting, case: &Case, kind: Kind, tol: f64) {
         teacher_name: "teacher",
         labels: &all,
         classes: *classes,
-        measure: Measure::Top1,
+        task: &Classification,
         configured_pairs: None,
         device: Device::Cpu,
     };

@@ -149,7 +149,7 @@ fn text(survey: &Survey, axis: &Axis<'_>) -> String {
         "Points that differ in `{}` alone, a line for each method: {}. A method that has nothing of this setting is one student \
          for all values, and its line is level.",
         axis.name,
-        survey.accuracy.describe(survey.measure)
+        survey.accuracy.describe(survey.measure.task())
     );
     let seeds: IndexSet<usize> =
         axis.studies().flat_map(|study| &study.methods).filter_map(|method| Some(method.score?.count)).collect();

@@ -139,7 +139,7 @@ fn reading(survey: &Survey) -> String {
         "Shown: {}, in percent. Mean ± sample deviation (n − 1) over seeds; a single seed has no deviation. The difference to \
          `{baseline}` is the mean of the differences seed by seed ± their sample deviation; a page colours it where it is the \
          larger of the two. `common` is the number of seeds that both have.{}",
-        survey.accuracy.describe(survey.measure),
+        survey.accuracy.describe(survey.measure.task()),
         if survey.csv { " Those of other epochs that were recorded are in runs.csv." } else { "" }
     )
 }

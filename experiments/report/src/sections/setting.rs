@@ -2,7 +2,7 @@
 
 use indexmap::IndexSet;
 use limbeck::experiment::{Experiment, MethodConfig, Precision, TrainConfig};
-use limbeck::record::{Accuracy, Environment, Measure, Summary, TeacherRecord};
+use limbeck::record::{Environment, Measure, Summary, TeacherRecord};
 use serde::Serialize;
 
 use crate::document::Block;
@@ -121,12 +121,7 @@ fn data_set(experiment: &Experiment, summary: &Summary) -> String {
 
 fn describe_teacher(teacher: &TeacherRecord) -> String {
     let measured = match teacher.test {
-        Some(Accuracy::SingleLabel { top1, top5, .. }) => {
-            format!("measured on the test split: {top1:.2} % top-1, {top5:.2} % top-5")
-        }
-        Some(Accuracy::MultiLabel { mean_average_precision, .. }) => {
-            format!("measured on the test split: {mean_average_precision:.2} % mAP")
-        }
+        Some(test) => format!("measured on the test split: {}", test.in_words()),
         None if !teacher.members.is_empty() => "not measured, since not all of them can be".to_owned(),
         None => "known by its outputs on the training samples alone, without augmentation".to_owned(),
     };
