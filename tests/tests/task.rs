@@ -246,8 +246,8 @@ impl ModelConfig for Pixelwise {
         let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
         let padded = nn::ConvConfig { padding: 1, ..Default::default() };
         Ok(Box::new(LivePixelwise {
-            stage: nn::conv2d(path / "stage1", channels, self.width, 3, padded),
-            head: nn::conv2d(path / "head", self.width, spec.classes, 1, Default::default()),
+            stage: tch::nn::conv2d(path / "stage1", channels, self.width, 3, padded),
+            head: tch::nn::conv2d(path / "head", self.width, spec.classes, 1, Default::default()),
             signature: Signature::new(
                 spec,
                 vec![TapInfo::new("stage1", TapShape::Map { c: self.width, h: height, w: width })],
