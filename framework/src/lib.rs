@@ -15,7 +15,6 @@ pub mod experiment;
 pub mod files;
 #[doc = include_str!("../GUIDE.md")]
 pub mod guide {}
-mod measure;
 pub mod memory;
 pub mod metric;
 pub mod nearest;

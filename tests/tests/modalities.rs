@@ -223,7 +223,7 @@ fn sets_of_classes_are_never_called_top_1() {
     let samples: Vec<usize> = similarity.classes.iter().map(|class| class.samples).collect();
     // Frames 4, 9, 14, 19, 24 and 29 are tested on: two of each class, a border on the even ones, and class 4 nowhere.
     assert_eq!(samples, [2, 2, 2, 3, 0]);
-    assert!(similarity.classes[3].share().is_some() && similarity.classes[4].share().is_none());
+    assert!(similarity.classes[3].score().is_some() && similarity.classes[4].score().is_none());
 
     let report = report::write(std::slice::from_ref(&finished.folder), &report::Options::default()).unwrap();
     let read = |name: &str| fs::read_to_string(report.folder.join(name)).unwrap();
