@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 
 use crate::image_set::{ImageSet, Part};
-use crate::index::{self, Entry, Kind};
+use crate::index::{self, Entry, Kind, Trust};
 use crate::resident::{Augmentation, Images, Resident};
 use crate::stream::{Cropping, Files, Reader, Stream, pool};
 use crate::views::{Modality, ViewConfigs};
@@ -116,6 +116,7 @@ pub(crate) struct FileSet<'a> {
     pub flip: bool,
     pub broken: Broken,
     pub views: &'a ViewConfigs,
+    pub trust: Trust,
 }
 
 impl FileSet<'_> {
@@ -171,8 +172,7 @@ impl FileSet<'_> {
             .iter()
             .flat_map(|sample| sample.files.iter().cloned().enumerate().map(|(m, file)| (file, self.kinds[m])))
             .collect();
-        let trusted = index::is_trusted();
-        let entries = pool.install(|| index::index(self.root, &files, trusted))?;
+        let entries = pool.install(|| index::index(self.root, &files, self.trust))?;
         let mut sound = Sound::default();
         for (sample, entries) in samples.into_iter().zip(entries.chunks(self.modalities.len())) {
             match (self.check(&sample, entries), self.broken) {

@@ -29,7 +29,7 @@ mod fixture;
 pub mod image_folder;
 pub mod image_set;
 mod image_settings;
-pub mod index;
+mod index;
 pub mod paired_folders;
 mod pickle;
 pub mod picture;

@@ -28,7 +28,7 @@ use crate::fetch::Source;
 use crate::file_set::{FileSet, Sample, Storage, list, list_images};
 use crate::image_set::ImageSet;
 use crate::image_settings::image_files;
-use crate::index::Kind;
+use crate::index::{Kind, Trust};
 
 const FOLDER: &str = "tiny-imagenet-200";
 const PAGE: &str = "http://cs231n.stanford.edu/tiny-imagenet-200.zip";
@@ -69,12 +69,16 @@ image_files! {
 #[typetag::serde(name = "tiny_imagenet")]
 impl DatasetConfig for TinyImageNet {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
-        Ok(Box::new(self.load(device)?))
+        Ok(Box::new(self.load(device, Trust::Known)?))
+    }
+
+    fn build_afresh(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(self.load(device, Trust::Nothing)?))
     }
 }
 
 impl TinyImageNet {
-    fn load(&self, device: Device) -> Result<ImageSet> {
+    fn load(&self, device: Device, trust: Trust) -> Result<ImageSet> {
         let root = self.root()?;
         let ids = wnids(&root)?;
         let parts = [training(&root, &ids)?, validation(&root, &ids)?];
@@ -90,6 +94,7 @@ impl TinyImageNet {
             flip: self.flip,
             broken: self.broken,
             views: &self.views,
+            trust,
         }
         .build(device)
     }
@@ -212,7 +217,7 @@ mod tests {
     }
 
     fn load(path: &Path) -> Result<ImageSet> {
-        TinyImageNet { path: path.into(), ..TinyImageNet::default() }.load(Device::Cpu)
+        TinyImageNet { path: path.into(), ..TinyImageNet::default() }.load(Device::Cpu, Trust::Known)
     }
 
     #[test]

@@ -1,3 +1,6 @@
-//! What the golden tests share is [`limbeck_experiments::golden`]: the command's own check on a GPU uses it too.
+//! What the tests that cross packages share.
 
-pub use limbeck_experiments::golden::*;
+/// The repository's front page, for its code.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;

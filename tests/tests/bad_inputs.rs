@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 use limbeck::checkpoint::{self, NEWEST, PREVIOUS};
 use limbeck::cohort::{Limit, STUDENT, Stop};
 use limbeck::event::{Event, LaneInfo, Observer};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{run, store};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -182,7 +182,7 @@ const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
 fn the_command_in_a_process_of_its_own() {
     if let Ok(arguments) = std::env::var(ARGUMENTS) {
         let arguments = std::iter::once("limbeck").chain(arguments.lines());
-        let code = limbeck_experiments::cli::main(arguments.map(Into::into));
+        let code = limbeck_cli::cli::main(arguments.map(Into::into));
         std::process::exit((0..=2).find(|n| code == ExitCode::from(*n)).map_or(99, i32::from));
     }
 }

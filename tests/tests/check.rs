@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use limbeck::device::{DeviceSpec, cuda_devices};
 use limbeck::registry::{Role, plugins_of};
-use limbeck_experiments::check::{self, Finding, Verdict};
+use limbeck_cli::check::{self, Finding, Verdict};
 
 /// The findings of a part whose text has these words.
 fn of<'r>(report: &'r check::Report, part: &str, words: &str) -> Vec<&'r Finding> {
@@ -62,7 +62,7 @@ const CHILD: &str = "LIMBECK_TEST_CHECK";
 #[test]
 fn the_command_in_a_process_of_its_own() {
     if std::env::var_os(CHILD).is_some() {
-        let code = limbeck_experiments::cli::main(["limbeck", "check"].map(Into::into));
+        let code = limbeck_cli::cli::main(["limbeck", "check"].map(Into::into));
         assert_eq!(code, ExitCode::from(1));
     }
 }
@@ -85,6 +85,6 @@ fn without_a_gpu_it_says_so_and_ends_with_1() {
 
 #[test]
 fn an_unknown_device_is_wrong_use() {
-    let code = limbeck_experiments::cli::main(["limbeck", "check", "--device", "gpu"].map(Into::into));
+    let code = limbeck_cli::cli::main(["limbeck", "check", "--device", "gpu"].map(Into::into));
     assert_eq!(code, ExitCode::from(2));
 }

@@ -13,9 +13,9 @@ use limbeck::cohort::{Limit, Stop};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::prelude::*;
 use limbeck::record::{EpochRecord, Similarity, Summary};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{run, store};
 use limbeck_datasets::Shapes;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
 use tempfile::TempDir;
 
 /// A small experiment on the embedded data: 5 steps an epoch, the last of them smaller, all built-in methods.
@@ -261,7 +261,7 @@ fn command(folder: &Path) -> Command {
 #[test]
 fn the_command_of_a_process_that_is_killed() {
     if std::env::var_os(FOLDER).is_some() {
-        let code = limbeck_experiments::cli::main(["limbeck", "run", "small.toml"].map(Into::into));
+        let code = limbeck_cli::cli::main(["limbeck", "run", "small.toml"].map(Into::into));
         assert_eq!(code, std::process::ExitCode::SUCCESS);
     }
 }

@@ -43,7 +43,7 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
 fn the_command_itself() {
     let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
     let arguments = std::iter::once("limbeck").chain(arguments.split('\n')).map(Into::into);
-    let code = limbeck_experiments::cli::main(arguments);
+    let code = limbeck_cli::cli::main(arguments);
     // The test harness has codes of its own.
     let text = format!("{code:?}");
     let code = text.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap();

@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use limbeck::config::grid::Filter;
-use limbeck::config::{parse, parse_grid, place};
+use limbeck::config::{locate, parse, parse_grid};
 use limbeck::error::Error;
-use limbeck_experiments as _;
+use limbeck_cli as _;
 
 const GOOD: &str = r#"format = 1
 name = "x"
@@ -566,11 +566,11 @@ fn what_was_found_while_planning_gets_its_place() {
     std::fs::write(&file, GOOD).unwrap();
     let placed = |error: Error, overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        place(error, &file, &overrides).to_string().replace(&file.display().to_string(), "x.toml")
+        locate(error, &file, &overrides).to_string().replace(&file.display().to_string(), "x.toml")
     };
     let absent = || Error::io("read", "w.bin")(std::io::ErrorKind::NotFound.into());
     assert_eq!(
-        placed(absent().within("model").within("teacher.big"), &[]),
+        placed(absent().at("model").at(["teacher", "big"]), &[]),
         "teacher.big: model: cannot read w.bin: entity not found
   --> x.toml:8:1
   |
@@ -579,22 +579,24 @@ fn what_was_found_while_planning_gets_its_place() {
   key: teacher.big.model"
     );
     assert_eq!(
-        placed(Error::data("w.bin", "too long").within("dataset"), &[]).lines().take(2).collect::<Vec<_>>(),
+        placed(Error::data("w.bin", "too long").at("dataset"), &[]).lines().take(2).collect::<Vec<_>>(),
         ["dataset: w.bin: too long", "  --> x.toml:4:2"]
     );
     // What only an override has, or lies within one.
     assert_eq!(
-        placed(Error::plan("validation: too many (at seed=1)"), &["validation=9"]),
+        placed(Error::plan("too many (at seed=1)").at("validation"), &["validation=9"]),
         "validation: too many (at seed=1)\n  --> --set validation=9\n  key: validation"
     );
     let set = "teacher.big={ model = { kind = 'resnet8' }, weights = 'none.safetensors' }";
     assert_eq!(
-        placed(absent().within("weights").within("teacher.big"), &[set]),
+        placed(absent().at("weights").at(["teacher", "big"]), &[set]),
         format!(
             "teacher.big: weights: cannot read w.bin: entity not found\n  --> --set {set}\n  key: teacher.big.weights"
         )
     );
-    for said in ["w.bin: too long", "validation: too many"] {
+    // A key that the file does not have, and a message that only looks like one.
+    assert_eq!(placed(Error::plan("too many").at("validation"), &[]), "validation: too many");
+    for said in ["w.bin: too long", "dataset: too long"] {
         assert_eq!(placed(Error::plan(said), &[]), said);
     }
 }

@@ -10,9 +10,10 @@ use limbeck::cohort::{Limit, Stop};
 use limbeck::config::grid::Filter;
 use limbeck::config::load_grid;
 use limbeck::registry::{self, Role};
-use limbeck_experiments::plan::{Plan, Pool};
-use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::{cohorts, run};
+use limbeck_cli::plan::data::DataCache;
+use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::plan::{Plan, cohorts};
+use limbeck_cli::run;
 use tempfile::TempDir;
 
 fn configs() -> Vec<PathBuf> {
@@ -145,7 +146,7 @@ fn pairs(path: &Path) -> Option<Vec<String>> {
 
 #[test]
 fn every_ready_experiment_is_planned() {
-    let (data, mut pool) = (cifar100(), Pool::default());
+    let (data, mut pool) = (cifar100(), DataCache::default());
     image_folder(&data.path().join("tiny-imagenet-32"));
     let images = imagenet();
     std::os::unix::fs::symlink(images.path(), data.path().join("imagenet")).unwrap();
@@ -183,7 +184,7 @@ fn an_ablation_asks_its_teacher_once_for_all_values() {
     let data = cifar100();
     let overrides = ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.path())];
     let grid = load_grid(&path, &overrides, &Filter::new(["seed=0"]).unwrap()).unwrap();
-    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut DataCache::default()).unwrap();
     // Two losses and five kinds of negatives, but for one; vanilla and kd have nothing of either.
     assert_eq!((sweep.points.len(), sweep.chosen().len()), (10, 11));
     let cohorts = cohorts::form(&sweep.open()).unwrap();
@@ -196,7 +197,7 @@ fn ensembles_share_their_networks() {
     let data = cifar100();
     let overrides = ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.path())];
     let grid = load_grid(&path, &overrides, &Filter::new(["seed=0"]).unwrap()).unwrap();
-    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut DataCache::default()).unwrap();
     // vanilla once; kd and crd of one teacher; six methods each of two and three.
     assert_eq!(sweep.chosen().len(), 1 + 2 + 6 + 6);
     let passes: Vec<(u64, u64)> = cohorts::form(&sweep.open()).unwrap().iter().map(|cohort| cohort.passes()).collect();
@@ -286,7 +287,7 @@ fn the_pairs_of_resnets_share_teachers_and_students() {
     ];
     let only = ["pair=resnet56-resnet20", "pair=resnet110-resnet20", "pair=resnet110-resnet32", "seed=0"];
     let grid = load_grid(&path, &overrides, &Filter::new(only).unwrap()).unwrap();
-    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut DataCache::default()).unwrap();
     // 3 pairs × 15 methods, but two pairs have one vanilla resnet20: it sits with the first of them. Those of the two pairs of
     // resnet110 are one cohort of 29, split.
     assert_eq!(sweep.chosen().len(), 44);

@@ -14,8 +14,8 @@ use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
 use limbeck::settings::Setting;
 use limbeck::task::{Better, ClassScore, Example, MetricInfo, Unit};
+use limbeck_cli as _;
 use limbeck_conformance::Outcome;
-use limbeck_tests as _;
 use serde::{Deserialize, Serialize};
 
 /// Settings that fit the checks' forty samples; an initial stage need not last.

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use limbeck_experiments::cli;
-use limbeck_experiments::data::{DataArgs, stats};
+use limbeck_cli::cli;
+use limbeck_cli::data::{DataArgs, stats};
 
 const HEIGHT: usize = 20;
 const WIDTH: usize = 24;

@@ -10,8 +10,9 @@ use limbeck::cohort::{Limit, Stop, Teacher};
 use limbeck::config;
 use limbeck::prelude::*;
 use limbeck::record::{Similarity, Summary};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{cohorts, report, run, store};
+use limbeck_cli::plan::runs::runs;
+use limbeck_cli::plan::{Plan, cohorts};
+use limbeck_cli::{report, run, store};
 use tempfile::TempDir;
 
 /// Two networks of different architecture that see different views, and what they say together. Three steps an epoch.
@@ -136,8 +137,8 @@ fn a_plan_says_who_is_asked() {
     }
     // Each network runs once a step, whoever asks it: 3 steps, 2 epochs, 2 networks. One by one: kd, all, weighed, sure and
     // mixed ask both.
-    let seats = cohorts::seats([&plan], |_, _| true);
-    assert_eq!(cohorts::form(&seats).unwrap()[0].passes(), (12, 60));
+    let runs = runs([&plan], |_, _| true);
+    assert_eq!(cohorts::form(&runs).unwrap()[0].passes(), (12, 60));
 }
 
 #[test]

@@ -6,23 +6,24 @@ use std::path::Path;
 
 use limbeck::prelude::*;
 use limbeck::weights;
-use limbeck_tests::models::Case;
-use limbeck_tests::{assert_close, assert_digest_named, digest, labels};
+use limbeck_cli as _; // The built-in plugins.
+use limbeck_golden::models::NetworkCase;
+use limbeck_golden::{assert_close, assert_digest_named, digest, labels};
 use tch::{Reduction, no_grad_guard};
 
-fn cases() -> Vec<Case> {
-    limbeck_tests::models::cases().unwrap()
+fn cases() -> Vec<NetworkCase> {
+    limbeck_golden::models::cases().unwrap()
 }
 
 /// The network with the reference's parameters.
-fn network(case: &Case, kind: Kind) -> (nn::VarStore, Box<dyn Model>) {
+fn network(case: &NetworkCase, kind: Kind) -> (nn::VarStore, Box<dyn Model>) {
     // Tests run beside each other: more threads than cores would only wait for one another.
     tch::set_num_threads(1);
     case.network(kind, Device::Cpu).unwrap()
 }
 
 /// Asserts logits and every tap of an evaluation pass.
-fn check_evaluation(case: &Case, kind: Kind, tol: f64) {
+fn check_evaluation(case: &NetworkCase, kind: Kind, tol: f64) {
     let (_vs, model) = network(case, kind);
     let deviations = case.evaluation(model.as_ref(), kind, Device::Cpu).unwrap();
     // Norm, sum, probe and four elements, of the logits and of every feature with and without its activation.

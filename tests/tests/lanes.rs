@@ -10,8 +10,8 @@ use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::model::TapRef;
 use limbeck::prelude::*;
 use limbeck::record::Outcome;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{run, store};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 

@@ -12,8 +12,8 @@ use limbeck::experiment::TrainConfig;
 use limbeck::prelude::*;
 use limbeck::probe::Backbone;
 use limbeck::registry::Role;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{run, store};
 use limbeck_models::resnet::ResNet8;
 use tempfile::TempDir;
 

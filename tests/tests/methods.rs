@@ -15,9 +15,8 @@ use limbeck::prelude::*;
 use limbeck::record::{EpochRecord, Outcome};
 use limbeck::registry::{Role, plugins_of};
 use limbeck::weights;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::run;
-use limbeck_tests as _;
+use limbeck_cli::plan::Plan;
+use limbeck_cli::run;
 use serde::{Deserialize, Serialize};
 
 /// Remembers the teacher's logits of every sample, and fails if they are others when it meets the sample again.

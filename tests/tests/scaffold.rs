@@ -9,9 +9,9 @@ use std::process::{Command, ExitCode, Output};
 
 use limbeck::config;
 use limbeck::registry::Role;
-use limbeck_experiments::cli;
-use limbeck_experiments::new::{self, New};
-use limbeck_experiments::plan::Plan;
+use limbeck_cli::cli;
+use limbeck_cli::new::{self, New};
+use limbeck_cli::plan::Plan;
 use tempfile::TempDir;
 
 // The scaffold's plugins as they stand: compiled and linted here, and registered in this program.
@@ -89,7 +89,7 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     New { role: Role::Dataset, name: "grey_squares", folder: &folder, limbeck: Some(url) }.write().unwrap();
     let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    for package in ["limbeck", "limbeck-experiments", "limbeck-datasets"] {
+    for package in ["limbeck", "limbeck-cli", "limbeck-datasets"] {
         assert_eq!(manifest["dependencies"][package]["git"].as_str(), Some(url));
     }
     assert_eq!(manifest["dev-dependencies"]["limbeck-conformance"]["git"].as_str(), Some(url));
@@ -152,7 +152,7 @@ impl Made {
             "limbeck-distillers",
             "limbeck-models",
             "limbeck-datasets",
-            "limbeck-experiments",
+            "limbeck-cli",
         ];
         let quick = packages.map(|package| format!("profile.dev.package.{package}.opt-level=0"));
         let (verb, arguments) = arguments.split_first().unwrap();

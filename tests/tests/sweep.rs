@@ -12,10 +12,11 @@ use std::time::Duration;
 use limbeck::cohort::{STUDENT, Stop};
 use limbeck::config::grid::{Filter, Grid};
 use limbeck::config::parse_grid;
-use limbeck_experiments::plan::Pool;
-use limbeck_experiments::store::{self, PlanFile, SweepFile};
-use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::{cohorts, run};
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::data::DataCache;
+use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::run;
+use limbeck_cli::store::{self, PlanFile, SweepFile};
 use tempfile::TempDir;
 
 /// Two pairs of networks; the axis of the temperature does not concern `vanilla`. The teachers are one recipe.
@@ -57,7 +58,7 @@ fn grid(text: &str, overrides: &[&str], only: &[&str]) -> limbeck::error::Result
 fn sweep(out: &Path, overrides: &[&str], only: &[&str], lanes: Option<usize>) -> Sweep {
     let options = Options { lanes, threads: Some(1), points: None };
     let grid = grid(SWEEP, overrides, only).unwrap();
-    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut Pool::default()).unwrap()
+    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut DataCache::default()).unwrap()
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn only_chooses_cells_and_leaves_the_rest_unread() {
     let names = |only: &[&str]| -> Vec<String> {
         let out = TempDir::new().unwrap();
         let sweep = sweep(out.path(), &[], only, None);
-        sweep.chosen().iter().map(|seat| seat.cell.name.clone()).collect()
+        sweep.chosen().iter().map(|run| run.cell.name.clone()).collect()
     };
     assert_eq!(
         names(&["pair=flat", "seed=1", "method=kd", "method=at"]),
@@ -249,7 +250,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     assert!(again.open().is_empty() && again.chosen().len() == 7);
     let cell = &again.chosen()[6].cell.folder;
     let own = limbeck::config::load(&cell.join(store::CELL), &[]).unwrap();
-    let own = limbeck_experiments::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
+    let own = limbeck_cli::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
     assert_eq!(own.cells[0].identity, again.chosen()[6].cell.identity);
 
     // What reports read.
@@ -261,7 +262,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     let point = folder.join(&file.points[1].folder);
     let plan: PlanFile = store::read_json(&point.join(store::PLAN)).unwrap();
     assert!(point.join(&plan.cells[0].folder).join(STUDENT).exists());
-    assert!(limbeck_experiments::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
+    assert!(limbeck_cli::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
 }
 
 #[test]
@@ -281,7 +282,7 @@ fn what_fails_does_not_stop_the_rest() {
     said(&finished.failed[1], "sound, bad, seed 1: `", "non-finite");
     assert_eq!(finished.failed[2], "seed 0, 2 students of wild: not tried, for its teacher failed");
     let left: Vec<String> =
-        sweep(out.path(), &overrides, &[], None).open().iter().map(|seat| seat.cell.name.clone()).collect();
+        sweep(out.path(), &overrides, &[], None).open().iter().map(|run| run.cell.name.clone()).collect();
     let expected = ["sound, bad, seed 0", "sound, bad, seed 1", "wild, kd, seed 0", "wild, bad, seed 0"];
     assert_eq!(left, expected);
 }
@@ -295,7 +296,7 @@ fn the_command_itself() {
     // Workers are started by the name that the command was called by: the script below.
     let program = std::env::current_dir().unwrap().join("limbeck");
     let arguments = std::iter::once(program.into()).chain(arguments.lines().map(Into::into));
-    let code = format!("{:?}", limbeck_experiments::cli::main(arguments));
+    let code = format!("{:?}", limbeck_cli::cli::main(arguments));
     std::process::exit(code.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap());
 }
 

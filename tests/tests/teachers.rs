@@ -13,8 +13,8 @@ use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::experiment::Precision;
 use limbeck::prelude::*;
 use limbeck::{config, weights};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{report, run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{report, run, store};
 use serde_json::{Value, json};
 use tch::CModule;
 use tempfile::TempDir;
@@ -348,7 +348,7 @@ fn every_family_teaches_in_sixteen_bits() {
     tch::set_num_threads(1);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("teacher.safetensors");
-    let cases = limbeck_tests::models::cases().unwrap();
+    let cases = limbeck_golden::models::cases().unwrap();
     for case in cases.iter().filter(|case| FAMILIES.contains(&case.model.as_str())) {
         weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu).unwrap().0), None).unwrap();
         let forward = |precision, fold| {

@@ -12,8 +12,8 @@ use limbeck::probe::Backbone;
 use limbeck::record::Similarity;
 use limbeck::registry::Role;
 use limbeck::similarity::{Alignment, Kernels};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{run, store};
 use limbeck_tests as _;
 use tempfile::TempDir;
 

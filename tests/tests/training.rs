@@ -9,8 +9,8 @@ use indexmap::IndexMap;
 use limbeck::cohort::Stop;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::tch::{Kind, Tensor};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{run, store};
 use tempfile::TempDir;
 
 /// Four steps of one student, with plain SGD: what moves in a step is learning rate × gradient.

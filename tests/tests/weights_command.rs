@@ -9,7 +9,7 @@ use std::process::Command;
 use limbeck::dataset::{DatasetConfig, Rows, Split};
 use limbeck::model::{Mode, Model, ModelConfig, ModelSpec, Taps};
 use limbeck::weights::{self, StateDict};
-use limbeck_experiments::plan::Plan;
+use limbeck_cli::plan::Plan;
 use tch::{CModule, Device, Kind, Tensor, nn};
 
 /// Says to this program, started anew, to be the command with these arguments, one a line.
@@ -19,7 +19,7 @@ const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
 fn the_command_itself() {
     let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
     let arguments = std::iter::once("limbeck").chain(arguments.split('\n')).map(Into::into);
-    let code = limbeck_experiments::cli::main(arguments);
+    let code = limbeck_cli::cli::main(arguments);
     // The test harness has codes of its own.
     std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS) * 2);
 }
