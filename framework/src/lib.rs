@@ -19,6 +19,7 @@ pub mod memory;
 pub mod metric;
 pub mod nearest;
 pub mod nn;
+pub mod pickle;
 pub mod precision;
 pub mod record;
 pub mod registry;
