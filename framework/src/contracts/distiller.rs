@@ -340,8 +340,11 @@ impl Step<'_> {
     /// # Errors
     /// If a tap was not recorded.
     pub fn pairs(&self) -> Result<Vec<(&Tensor, &Tensor)>> {
-        let tap = |pair: &TapPair| Ok((self.student.tap(&pair.student)?, self.teacher.tap(&pair.teacher)?));
-        self.taps.pairs.iter().map(tap).collect()
+        let mut features = Vec::new();
+        for pair in &self.taps.pairs {
+            features.push((self.student.tap(&pair.student)?, self.teacher.tap(&pair.teacher)?));
+        }
+        Ok(features)
     }
 
     /// The only pair: (student, teacher), each `[B, …]`.
