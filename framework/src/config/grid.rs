@@ -169,11 +169,11 @@ struct Choice {
     label: String,
     /// What stands for it in the label of a point.
     says: String,
-    sets: Vec<Setting>,
+    sets: Vec<Assignment>,
 }
 
 /// A value for a key of the experiment.
-struct Setting {
+struct Assignment {
     key: String,
     value: Value,
     /// Where it stands in the file.
@@ -316,7 +316,7 @@ fn last_name(key: &str) -> Option<String> {
 fn plain(name: &str, key: &str, value: &Value, place: String) -> Choice {
     let label = label(value);
     let says = format!("{name}={label}");
-    Choice { label, says, sets: vec![Setting { key: key.to_owned(), value: value.clone(), place }] }
+    Choice { label, says, sets: vec![Assignment { key: key.to_owned(), value: value.clone(), place }] }
 }
 
 /// A value that has a name and sets several keys.
@@ -333,7 +333,7 @@ fn named(draft: &Draft<'_>, item: &Value, place: &str) -> Result<Choice> {
     let mut sets = Vec::new();
     for (key, value) in found {
         let path = segments(&key).map_err(|message| draft.fault(place, message))?;
-        sets.push(Setting { key, value, place: format!("{place}.set.{}", normal(&path)) });
+        sets.push(Assignment { key, value, place: format!("{place}.set.{}", normal(&path)) });
     }
     Ok(Choice { label: name.clone(), says: name.clone(), sets })
 }
@@ -432,7 +432,7 @@ fn read_point(
 }
 
 /// Puts a value of the grid into the file, unless something else has put one there.
-fn put(draft: &mut Draft<'_>, setting: &Setting) -> Result<()> {
+fn put(draft: &mut Draft<'_>, setting: &Assignment) -> Result<()> {
     let origin = draft.source.locate(&setting.place, &draft.origins);
     let key =
         segments(&setting.key).map(|path| normal(&path)).map_err(|message| draft.fault(&setting.place, message))?;
