@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use limbeck::cohort::{self, Classifier, CohortConfig, Data, LaneConfig, Stop, Teacher};
+use limbeck::cohort::{self, Classifier, CohortConfig, Data, LaneConfig, LoadedTeacher, Stop, Teacher};
 use limbeck::device::DeviceReport;
 use limbeck::experiment::{Division, MethodConfig, TrainConfig};
 use limbeck::metric::cross_entropy;
@@ -382,7 +382,7 @@ fn beside_a_cohort(
     student: Arc<dyn ModelConfig>,
     precision: Precision,
     method: &str,
-    teachers: &[(Teacher, TeacherRecord)],
+    teachers: &[LoadedTeacher],
     between: Between,
 ) -> Result<Pairs> {
     const WARM: usize = 2;
@@ -433,7 +433,7 @@ fn lane(student: Arc<dyn ModelConfig>, precision: Precision, method: &str) -> Re
 }
 
 /// One epoch of a cohort, in a folder that is removed.
-fn train(data: &Data, batch: usize, lanes: &[LaneConfig], teachers: &[(Teacher, TeacherRecord)]) -> Result<()> {
+fn train(data: &Data, batch: usize, lanes: &[LaneConfig], teachers: &[LoadedTeacher]) -> Result<()> {
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
     train_in(folder.path(), 1, data, batch, lanes, teachers)
 }
@@ -445,7 +445,7 @@ fn train_in(
     data: &Data,
     batch: usize,
     lanes: &[LaneConfig],
-    teachers: &[(Teacher, TeacherRecord)],
+    teachers: &[LoadedTeacher],
 ) -> Result<()> {
     let lanes: Vec<LaneConfig> =
         lanes.iter().map(|lane| LaneConfig { folder: folder.join(&lane.name), ..lane.clone() }).collect();
@@ -489,12 +489,7 @@ fn train_in(
 }
 
 /// A teacher with the weights of a file, for images of `classes` classes.
-fn teacher(
-    config: &dyn ModelConfig,
-    classes: i64,
-    precision: Precision,
-    file: Option<&Path>,
-) -> Result<(Teacher, TeacherRecord)> {
+fn teacher(config: &dyn ModelConfig, classes: i64, precision: Precision, file: Option<&Path>) -> Result<LoadedTeacher> {
     let spec = ModelSpec { classes, ..SPEC };
     let mut teacher = Teacher::new("big", IMAGE, config, &spec, precision, false, CPU)?;
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
@@ -521,7 +516,7 @@ fn teacher(
         test: Metrics::new(&Classification, &[0.0, 0.0, 0.0]).ok(),
         members: Vec::new(),
     };
-    Ok((teacher, record))
+    Ok(LoadedTeacher { teacher, record })
 }
 
 fn cohort_of_one(rounds: usize) -> Result<Section> {

@@ -133,7 +133,7 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
             let together = findings_together.iter().find(|(name, ..)| name == method).unwrap();
             assert!(findings(alone.path())[0] == *together, "{method}: it was found to be different");
         }
-        assert_eq!(summary.samples, [280, 60, 100]);
+        assert_eq!(summary.samples, [280, 60, 100].into());
     }
     for pair in students_together.windows(2) {
         assert!(pair[0].1 != pair[1].1, "{} and {} learned the same", pair[0].0, pair[1].0);

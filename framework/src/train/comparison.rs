@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::catch::catch;
 use super::combined::CombinedTeacher;
-use super::config::CohortConfig;
+use super::config::{CohortConfig, LoadedTeacher};
 use super::evaluate::batches;
 use super::file_names::{CORRELATIONS, SIMILARITY};
 use super::lane::Lane;
@@ -38,15 +38,15 @@ impl Findings {
 }
 
 /// The teachers that can be asked about the test split: not those that are known by their outputs alone.
-fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (Teacher, TeacherRecord)> {
-    config.teachers.iter().filter(|(teacher, _)| teacher.model().outputs().is_none())
+fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a LoadedTeacher> {
+    config.teachers.iter().filter(|loaded| loaded.teacher.model().outputs().is_none())
 }
 
 /// The combined teachers whose members can all be asked.
-fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (CombinedTeacher, TeacherRecord)> {
-    let networks: Vec<&str> = asked(config).map(|(teacher, _)| teacher.name.as_str()).collect();
+fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a LoadedTeacher<CombinedTeacher>> {
+    let networks: Vec<&str> = asked(config).map(|loaded| loaded.teacher.name.as_str()).collect();
     let is_asked = move |name: &String| networks.contains(&name.as_str());
-    config.combined.iter().filter(move |(teacher, _)| teacher.combination.teachers.iter().all(&is_asked))
+    config.combined.iter().filter(move |loaded| loaded.teacher.combination.teachers.iter().all(&is_asked))
 }
 
 /// A teacher's logits of the whole test split.
@@ -91,8 +91,8 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     }
     let networks = asked(config).zip(taught);
     let mut taught: Vec<Taught<'_>> =
-        networks.map(|((_, record), logits)| Taught { record, logits: logits.all() }).collect();
-    for (teacher, record) in together(config) {
+        networks.map(|(loaded, logits)| Taught { record: &loaded.record, logits: logits.all() }).collect();
+    for LoadedTeacher { teacher, record } in together(config) {
         let of_member = |name: &str| taught.iter().find(|taught| taught.record.name == name);
         let logits = teacher.logits(|name| of_member(name).map(|taught| &taught.logits))?;
         taught.push(Taught { record, logits });
@@ -178,7 +178,7 @@ impl Seen {
         let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
         let mut teachers = Vec::new();
         let taps = asked(config).zip(&self.alignments);
-        let taps = taps.map(|((teacher, _), alignment)| taps_of(student.signature(), teacher.signature(), alignment));
+        let taps = taps.map(|(loaded, alignment)| taps_of(student.signature(), loaded.teacher.signature(), alignment));
         // Combined teachers come last, and have none.
         let mut taps = taps.collect::<Result<Vec<_>>>()?.into_iter();
         for Taught { record, logits: theirs } in taught {
