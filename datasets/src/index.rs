@@ -85,13 +85,14 @@ pub(crate) fn index(root: &Path, files: &[(String, Kind)], trust: Trust) -> Resu
         let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
         let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified = modified.unwrap_or_default().as_nanos();
-        let same = |entry: &Entry| entry.bytes == metadata.len() && entry.modified == modified;
-        match known.get(name) {
-            Some((as_kind, entry)) if trust == Trust::Known && as_kind.is_like(*kind) && same(entry) => {
-                Ok((false, entry.clone()))
-            }
-            _ => Ok((true, read(&path, *kind, modified)?)),
+        if let Some((as_kind, entry)) = known.get(name)
+            && trust == Trust::Known
+            && as_kind.is_like(*kind)
+            && (entry.bytes, entry.modified) == (metadata.len(), modified)
+        {
+            return Ok((false, entry.clone()));
         }
+        Ok((true, read(&path, *kind, modified)?))
     };
     // The first error by name, whichever thread is first.
     let found: Vec<Result<(bool, Entry)>> = files.par_iter().map(entry).collect();

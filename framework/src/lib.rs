@@ -14,6 +14,7 @@ pub mod guide {}
 pub mod memory;
 pub mod metric;
 pub mod nearest;
+pub mod pickle;
 pub mod precision;
 pub mod record;
 pub mod registry;

@@ -40,6 +40,10 @@ fn every_network_of_the_benchmark_is_there() {
     assert_eq!(names.join(" "), expected);
 }
 
+fn sizes(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Vec<i64>)> {
+    tensors.into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
+}
+
 /// In order, in the network and in its file.
 #[test]
 fn state_names_shapes_and_parameter_counts_are_pytorchs() {
@@ -47,11 +51,10 @@ fn state_names_shapes_and_parameter_counts_are_pytorchs() {
         let vs = nn::VarStore::new(Device::Cpu);
         case.config().unwrap().build(&vs.root(), &case.spec()).unwrap();
         let state = weights::variables(&vs);
-        let sizes = |(name, t): (String, Tensor)| (name, t.size());
         let bytes = weights::to_bytes(&state, None).unwrap();
-        assert_eq!(state.into_iter().map(sizes).collect::<Vec<_>>(), case.state, "{}", case.model);
+        assert_eq!(sizes(state), case.state, "{}", case.model);
         let file = weights::from_bytes(&bytes, Path::new("student.safetensors")).unwrap().tensors;
-        assert_eq!(file.into_iter().map(sizes).collect::<Vec<_>>(), case.state, "the file of {}", case.model);
+        assert_eq!(sizes(file), case.state, "the file of {}", case.model);
         let parameters = vs.trainable_variables().iter().map(|t| t.numel() as i64).sum::<i64>();
         assert_eq!(parameters, case.trainable_params, "{}", case.model);
     }

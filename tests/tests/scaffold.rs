@@ -12,6 +12,8 @@ use limbeck::registry::Role;
 use limbeck_cli::cli;
 use limbeck_cli::new::{self, New};
 use limbeck_cli::plan::Plan;
+use limbeck_tests::experiment::overrides;
+use limbeck_tests::files::checkout;
 use tempfile::TempDir;
 
 // The scaffold's plugins as they stand: compiled and linted here, and registered in this program.
@@ -26,10 +28,6 @@ mod model;
 #[path = "../../experiments/src/scaffold/negatives.rs"]
 mod negatives;
 
-fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
 #[test]
 fn every_plugin_of_the_scaffold_conforms_and_its_experiment_can_be_planned() {
     limbeck::tch::set_num_threads(1);
@@ -37,11 +35,8 @@ fn every_plugin_of_the_scaffold_conforms_and_its_experiment_can_be_planned() {
     for role in new::ROLES {
         limbeck_conformance::check(role, &format!("my_{role}"), "").assert();
         let file = checkout().join(format!("experiments/src/scaffold/{role}.toml"));
-        let small = |key: &str| format!("{key}=200");
-        let overrides = ["dataset.train", "dataset.test"].map(small);
-        let overrides: Vec<String> =
-            overrides.into_iter().chain(["threads=1".into(), "device=\"cpu\"".into()]).collect();
-        let plan = Plan::new(config::load(&file, &overrides).unwrap(), &file, folder.path()).unwrap();
+        let values = overrides(&["dataset.train=200", "dataset.test=200", "threads=1", "device=\"cpu\""]);
+        let plan = Plan::new(config::load(&file, &values).unwrap(), &file, folder.path()).unwrap();
         assert!(plan.to_string().contains(&format!("my_{role}")), "{plan}");
     }
 }
@@ -188,9 +183,10 @@ fn a_distiller_in_a_crate_of_its_own_is_tested_trained_and_reported() {
     }
     run.extend(["--set", "compare.methods=[\"vanilla\", \"outside\"]", "--device", "cpu"]);
     made.succeeds(&run);
-    let report = |file: &str| fs::read_to_string(made.folder.join("runs/outside/report").join(file)).unwrap();
-    assert!(report("report.md").lines().any(|line| line.starts_with("| outside")), "{}", report("report.md"));
-    assert!(report("curves.csv").contains("outside.cosine"), "{}", report("curves.csv"));
+    let [report, curves] = ["report.md", "curves.csv"]
+        .map(|file| fs::read_to_string(made.folder.join("runs/outside/report").join(file)).unwrap());
+    assert!(report.lines().any(|line| line.starts_with("| outside")), "{report}");
+    assert!(curves.contains("outside.cosine"), "{curves}");
 
     // The command that was not linked with the crate.
     let file = made.folder.join("experiment.toml");
