@@ -10,6 +10,7 @@ use limbeck::registry::{self, Plugin, Role};
 use limbeck::tch::{Device, Kind, Tensor};
 use serde::Serialize;
 
+use crate::waiting;
 use crate::words::device_name;
 
 /// What was found.
@@ -57,6 +58,7 @@ pub fn examine() -> Diagnosis {
             }
         }
     }
+    diagnosis.add("threads", waiting::in_words());
     let plugins = registry::plugins();
     let crates: BTreeSet<&str> = plugins.iter().map(|plugin| plugin.package).collect();
     let crates = Vec::from_iter(crates).join(", ");
