@@ -45,8 +45,10 @@ fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a LoadedTeache
 /// The combined teachers whose members can all be asked.
 fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a LoadedTeacher<CombinedTeacher>> {
     let networks: Vec<&str> = asked(config).map(|loaded| loaded.teacher.name.as_str()).collect();
-    let is_asked = move |name: &String| networks.contains(&name.as_str());
-    config.combined.iter().filter(move |loaded| loaded.teacher.combination.teachers.iter().all(&is_asked))
+    config
+        .combined
+        .iter()
+        .filter(move |loaded| loaded.teacher.combination.teachers.iter().all(|name| networks.contains(&name.as_str())))
 }
 
 /// A teacher's logits of the whole test split.
@@ -93,14 +95,19 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     let mut taught: Vec<Taught<'_>> =
         networks.map(|(loaded, logits)| Taught { record: &loaded.record, logits: logits.all() }).collect();
     for LoadedTeacher { teacher, record } in together(config) {
-        let of_member = |name: &str| taught.iter().find(|taught| taught.record.name == name);
-        let logits = teacher.logits(|name| of_member(name).map(|taught| &taught.logits))?;
+        let logits = teacher.logits(|name| {
+            let member = taught.iter().find(|taught| taught.record.name == name)?;
+            Some(&member.logits)
+        })?;
         taught.push(Taught { record, logits });
     }
     let (labels, targets) = (Tensor::from_slice(&info.test_labels), targets.gathered());
     let truth = Truth::new(&labels, targets.as_ref());
-    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught, truth));
-    Ok(students.iter().zip(seen).map(findings).collect())
+    let mut findings = Vec::new();
+    for (student, seen) in students.iter().zip(seen) {
+        findings.push(catch(|| seen?.findings(config, student, &taught, truth)));
+    }
+    Ok(findings)
 }
 
 /// Logits, or targets, of a whole split, gathered on the host: `[N, classes]`.

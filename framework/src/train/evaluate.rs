@@ -90,12 +90,9 @@ pub fn evaluate(
     let all: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
     let test = accuracy(data, Split::Test, &all, views, networks, device, stop)?;
     if data.validation_rows.is_empty() {
-        let only = |test: Result<Metrics>| Ok(Evaluation { validation: None, test: Some(test?) });
-        return Ok(test.into_iter().map(only).collect());
+        return Ok(test.into_iter().map(|test| Ok(Evaluation { validation: None, test: Some(test?) })).collect());
     }
     let validation = accuracy(data, Split::Train, &data.validation_rows, views, networks, device, stop)?;
-    let both = |(test, validation): (Result<Metrics>, Result<Metrics>)| {
-        Ok(Evaluation { validation: Some(validation?), test: Some(test?) })
-    };
-    Ok(test.into_iter().zip(validation).map(both).collect())
+    let both = test.into_iter().zip(validation);
+    Ok(both.map(|(test, validation)| Ok(Evaluation { validation: Some(validation?), test: Some(test?) })).collect())
 }
