@@ -575,7 +575,7 @@ fn precision(rounds: usize) -> Result<Section> {
     let plain = Network::new(&ResNet32x4::default())?;
     weights::save(&path, &weights::variables(&plain.store), None)?;
     let teach =
-        |precision| teacher(&ResNet32x4::default(), CLASSES, precision, Some(&path)).map(|(teacher, _)| teacher);
+        |precision| teacher(&ResNet32x4::default(), CLASSES, precision, Some(&path)).map(|loaded| loaded.teacher);
     let (float32, bfloat16) = (teach(Precision::Float32)?, teach(Precision::Bfloat16)?);
     let (images, _) = random_batch(SMALL_BATCH);
     let contiguous = images.contiguous();
@@ -638,8 +638,8 @@ fn accuracy_in_bfloat16() -> Result<String> {
     train_in(folder.path(), EPOCHS, &data, 64, std::slice::from_ref(&student), &[])?;
     let file = folder.path().join(&student.name).join(cohort::STUDENT);
     let classes = data.dataset.info().class_names.len() as i64;
-    let (exact, _) = teacher(&ResNet20::default(), classes, Precision::Float32, Some(&file))?;
-    let (rounded, _) = teacher(&ResNet20::default(), classes, Precision::Bfloat16, Some(&file))?;
+    let exact = teacher(&ResNet20::default(), classes, Precision::Float32, Some(&file))?.teacher;
+    let rounded = teacher(&ResNet20::default(), classes, Precision::Bfloat16, Some(&file))?.teacher;
     let networks: [Classifier<'_>; 2] =
         [&|batch| Ok(exact.forward(batch.view(IMAGE)?, &Taps::none())?.logits), &|batch| {
             Ok(rounded.forward(batch.view(IMAGE)?, &Taps::none())?.logits)

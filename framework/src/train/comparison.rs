@@ -67,7 +67,7 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     let views: Views = students
         .iter()
         .map(|lane| lane.view.clone())
-        .chain(asked(config).map(|(teacher, _)| teacher.view.clone()))
+        .chain(asked(config).map(|loaded| loaded.teacher.view.clone()))
         .collect();
     let rows: Vec<i64> = (0..info.test_labels.len() as i64).collect();
     let mut targets = Logits::default();
@@ -77,7 +77,7 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
         let batch = batch?;
         batch.targets.iter().for_each(|found| targets.add(found));
         let mut kernels = Vec::new();
-        for ((teacher, _), logits) in asked(config).zip(&mut taught) {
+        for (LoadedTeacher { teacher, .. }, logits) in asked(config).zip(&mut taught) {
             let (theirs, of_taps) =
                 catch(|| look(teacher, &batch)).map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
             logits.add(&theirs);
