@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use limbeck::prelude::*;
-use limbeck::registry::{Plugin, Role, check, plugins_of};
+use limbeck::registry::{Role, check, plugins_of};
 use serde_json::{Value, json};
 
 /// libtorch's generator belongs to the process: whoever seeds it or draws holds this, and every test draws the same values.

@@ -363,6 +363,32 @@ fn it_trains_and_is_recorded() {
         let text = fs::read_to_string(folder.join("similarity.json")).unwrap();
         assert_eq!(text.matches("\"iou\": ").count(), 3, "{text}");
     }
+    is_reported(&finished.folder);
+}
+
+/// A report calls it by its names, and the lower number is the better one.
+fn is_reported(folder: &Path) {
+    let report = limbeck_cli::report::write(&[folder.to_owned()], &Default::default()).unwrap();
+    let text = fs::read_to_string(report.folder.join("report.md")).unwrap().replace('\n', " ");
+    for words in [
+        "- targets: maps of classes, trained by cross-entropy of pixels, measured by pixel error: the share of pixels that are \
+         given another class",
+        "Shown: pixel error (error, not top-1: targets are maps of classes) on the test split after the last epoch, in percent.",
+        "- Bold: the lowest mean;",
+        "left out where targets are maps of classes.",
+        "- classes.csv: intersection over union by class, mean over seeds",
+    ] {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
+    let comparison = fs::read_to_string(report.folder.join("comparison.csv")).unwrap();
+    let (header, rows) = comparison.split_once('\n').unwrap();
+    let columns = "seeds_planned,pixel_error_mean,pixel_error_deviation,mean_iou_mean,mean_iou_deviation,baseline,";
+    assert!(header.contains(columns), "{header}");
+    let mut means: Vec<f64> = rows.lines().map(|row| row.split(',').nth(5).unwrap().parse().unwrap()).collect();
+    means.sort_by(f64::total_cmp);
+    assert!(means.len() > 1 && text.contains(&format!("**{:.2}", means[0])), "{means:?}\n{text}");
+    let classes = fs::read_to_string(report.folder.join("classes.csv")).unwrap();
+    assert!(classes.starts_with("experiment,method,class,iou\n"), "{classes}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What critics compute scores with, and from them.
+//! What critics have in common: scores by dot products, and what follows from the number of negatives.
 
 use limbeck::critic::MUTUAL_INFORMATION;
 use limbeck::prelude::*;
