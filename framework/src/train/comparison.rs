@@ -99,8 +99,11 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     }
     let (labels, targets) = (Tensor::from_slice(&info.test_labels), targets.gathered());
     let truth = Truth::new(&labels, targets.as_ref());
-    let findings = |(student, seen): (&&Lane, Result<Seen>)| catch(|| seen?.findings(config, student, &taught, truth));
-    Ok(students.iter().zip(seen).map(findings).collect())
+    let mut findings = Vec::new();
+    for (student, seen) in students.iter().zip(seen) {
+        findings.push(catch(|| seen?.findings(config, student, &taught, truth)));
+    }
+    Ok(findings)
 }
 
 /// Logits, or targets, of a whole split, gathered on the host: `[N, classes]`.
@@ -172,7 +175,6 @@ impl Seen {
     ) -> Result<Findings> {
         let logits = self.logits.all();
         let info = config.data.dataset.info();
-        let calibration = |logits: &Tensor| calibration_error(logits, truth.labels);
         let one_class = info.task.one_class();
         let correlation = class_correlation(&logits);
         let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
@@ -186,7 +188,7 @@ impl Seen {
             teachers.push(TeacherSimilarity {
                 name: record.name.clone(),
                 digest: record.digest.clone(),
-                calibration_error: one_class.then(|| calibration(theirs)).transpose()?,
+                calibration_error: one_class.then(|| calibration_error(theirs, truth.labels)).transpose()?,
                 agreement: one_class.then(|| agreement(&logits, theirs)).transpose()?,
                 divergence: one_class.then(|| divergence(&logits, theirs)).transpose()?,
                 correlation_difference: correlation_difference(&correlation, &their_correlation)?,
@@ -196,7 +198,7 @@ impl Seen {
         }
         let similarity = Similarity {
             format: SIMILARITY_FORMAT,
-            calibration_error: one_class.then(|| calibration(&logits)).transpose()?,
+            calibration_error: one_class.then(|| calibration_error(&logits, truth.labels)).transpose()?,
             classes: info.task.by_class(&info.class_names, &logits, truth)?,
             teachers,
         };
@@ -205,13 +207,12 @@ impl Seen {
 }
 
 fn taps_of(student: &Signature, teacher: &Signature, alignment: &Alignment) -> Result<Vec<TapSimilarity>> {
-    let rows = student.taps.iter().zip(alignment.read()?);
-    let pairs = rows.flat_map(|(student, row)| {
-        teacher.taps.iter().zip(row).map(|(teacher, alignment)| TapSimilarity {
-            student: student.name.clone(),
-            teacher: teacher.name.clone(),
-            alignment,
-        })
-    });
-    Ok(pairs.collect())
+    let mut pairs = Vec::new();
+    for (student, row) in student.taps.iter().zip(alignment.read()?) {
+        for (teacher, alignment) in teacher.taps.iter().zip(row) {
+            let (student, teacher) = (student.name.clone(), teacher.name.clone());
+            pairs.push(TapSimilarity { student, teacher, alignment });
+        }
+    }
+    Ok(pairs)
 }

@@ -328,14 +328,16 @@ impl Probe<'_> {
         };
         let [train, test] = [take("train")?, take("test")?];
         let targets = ["train_targets", "test_targets"].map(|name| take(name).ok());
-        let labels = |split| {
-            let all = self.data.dataset.info().labels(split);
-            let labels: Vec<i64> = self.data.labelled(split)?.iter().map(|row| all[*row as usize]).collect();
-            Ok::<_, Error>(Tensor::from_slice(&labels).to_device(self.device))
-        };
-        let labels = [labels(Split::Train)?, labels(Split::Test)?];
+        let labels = [self.labels(Split::Train)?, self.labels(Split::Test)?];
         let features = if self.config.standardize { standardize([train, test]) } else { [train, test] };
         Ok(Sheet { features, labels, targets })
+    }
+
+    /// The labels of the samples of a part that have one, `[N]`, int64.
+    fn labels(&self, split: Split) -> Result<Tensor> {
+        let all = self.data.dataset.info().labels(split);
+        let labels: Vec<i64> = self.data.labelled(split)?.iter().map(|row| all[*row as usize]).collect();
+        Ok(Tensor::from_slice(&labels).to_device(self.device))
     }
 
     /// Trains the classifier: the last epoch's mean loss, and what it is worth on the test part. Nothing if it was stopped.
