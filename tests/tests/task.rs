@@ -290,7 +290,7 @@ kind = "stripes"
 model = { kind = "pixelwise", width = 16 }
 train = { epochs = 6, batch = 8 }
 [student]
-model = { kind = "pixelwise" }
+model = { kind = "pixelwise", width = 8 }
 [train]
 epochs = 4
 batch = 8
