@@ -107,7 +107,8 @@ pub(crate) fn read(place: &Path, release: &Release) -> Result<Vec<Member>> {
 }
 
 fn read_folder(folder: &Path, release: &Release) -> Result<Vec<Member>> {
-    let read = |(name, limit): &(&'static str, usize)| {
+    let mut members = Vec::new();
+    for (name, limit) in release.members {
         let file = folder.join(name);
         let open = File::open(&file).map_err(Error::io("read", &file))?;
         let mut bytes = Vec::new();
@@ -117,9 +118,9 @@ fn read_folder(folder: &Path, release: &Release) -> Result<Vec<Member>> {
             let found = fs::metadata(&file).map_or(bytes.len() as u64, |metadata| metadata.len());
             return Err(Error::data(file, too_long(found, *limit)));
         }
-        Ok(Member { name, file, archived: false, bytes })
-    };
-    release.members.iter().map(read).collect()
+        members.push(Member { name, file, archived: false, bytes });
+    }
+    Ok(members)
 }
 
 fn too_long(found: u64, limit: usize) -> String {

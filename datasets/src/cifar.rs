@@ -6,11 +6,12 @@
 
 use std::path::Path;
 
+use limbeck::pickle::Value;
 use limbeck::prelude::*;
 
 use crate::archive::{self, Member, Release};
 use crate::image_set::{IMAGE, ImageSet, Part};
-use crate::pickle::{self, Array, Value};
+use crate::pickle::{self, Array};
 use crate::resident::{Augmentation, Images, Resident};
 use crate::views::{Modality, ViewConfigs};
 
@@ -100,13 +101,13 @@ impl Cifar {
             return file.map_or_else(|| Ok(Vec::new()), |file| file.names(label.classes));
         }
         let Some(meta) = members.first() else { return Ok(Vec::new()) };
-        let value = pickle::parse(&meta.bytes).map_err(|e| meta.fault(e))?;
-        let names = value.get(label.names_key).and_then(Value::list).unwrap_or_default();
-        let text = |value: &Value<'_>| match value {
-            Value::Bytes(bytes) => std::str::from_utf8(bytes).ok().map(str::to_owned),
-            _ => None,
-        };
-        let names: Vec<String> = names.iter().filter_map(text).collect();
+        let dictionary = pickle::read(&meta.bytes).map_err(|e| meta.fault(e))?;
+        let mut names = Vec::new();
+        for name in dictionary.list(label.names_key) {
+            if let Value::Text(name) = name {
+                names.push((*name).to_owned());
+            }
+        }
         if names.len() != label.classes {
             return Err(meta.fault(format!("{} {}, expected {}", names.len(), label.names_key, label.classes)));
         }
@@ -147,8 +148,8 @@ impl Cifar {
         }
         for (i, bytes) in member.bytes.chunks_exact(record).enumerate() {
             for (place, kind) in self.labels.iter().enumerate() {
-                let place_in_file = || format!("byte {} (record {i})", i * record + place);
-                kind.check(i64::from(bytes[place]), place_in_file).map_err(|e| member.fault(e))?;
+                kind.check(i64::from(bytes[place]), || format!("byte {} (record {i})", i * record + place))
+                    .map_err(|e| member.fault(e))?;
             }
         }
         let labels = member.bytes.chunks_exact(record).map(|bytes| i64::from(bytes[label])).collect();
@@ -163,17 +164,15 @@ impl Cifar {
 
     /// A Python file.
     fn pickled(&self, member: &Member, count: usize, label: usize) -> Result<Block> {
-        let value = pickle::parse(&member.bytes).map_err(|e| member.fault(e))?;
-        let Some(Value::Array(data)) = value.get("data") else {
-            return Err(member.fault("no array `data`"));
-        };
+        let dictionary = pickle::read(&member.bytes).map_err(|e| member.fault(e))?;
+        let Some(data) = dictionary.array("data") else { return Err(member.fault("no array `data`")) };
         if (data.rows, data.columns) != (count, PIXELS) {
             let (rows, columns) = (data.rows, data.columns);
             return Err(member.fault(format!("`data` is {rows} × {columns}, expected {count} × {PIXELS}")));
         }
         let mut chosen = Vec::new();
         for (place, kind) in self.labels.iter().enumerate() {
-            let labels = value.get(kind.key).and_then(Value::list).unwrap_or_default();
+            let labels = dictionary.list(kind.key);
             if labels.len() != count {
                 return Err(member.fault(format!("{} `{}`, expected {count}", labels.len(), kind.key)));
             }
@@ -195,8 +194,8 @@ fn row_major(array: &Array<'_>) -> Vec<u8> {
     if !array.fortran {
         return array.bytes.to_vec();
     }
-    let at = |i: usize| array.bytes[i % array.columns * array.rows + i / array.columns];
-    (0..array.bytes.len()).map(at).collect()
+    let places = (0..array.bytes.len()).map(|i| i % array.columns * array.rows + i / array.columns);
+    places.map(|place| array.bytes[place]).collect()
 }
 
 /// Pickles as Python 2 wrote those of the archives, opcode by opcode.

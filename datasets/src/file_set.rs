@@ -8,7 +8,7 @@ use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 
 use crate::image_set::{ImageSet, Part};
-use crate::index::{self, Entry, Kind};
+use crate::index::{self, Entry, Kind, Trust};
 use crate::resident::{Augmentation, Images, Resident};
 use crate::stream::{Cropping, Files, Reader, Stream, pool};
 use crate::views::{Modality, ViewConfigs};
@@ -117,6 +117,7 @@ pub(crate) struct FileSet<'a> {
     pub flip: bool,
     pub broken: Broken,
     pub views: &'a ViewConfigs,
+    pub trust: Trust,
 }
 
 impl FileSet<'_> {
@@ -172,8 +173,7 @@ impl FileSet<'_> {
             .iter()
             .flat_map(|sample| sample.files.iter().cloned().enumerate().map(|(m, file)| (file, self.kinds[m])))
             .collect();
-        let trusted = index::is_trusted();
-        let entries = pool.install(|| index::index(self.root, &files, trusted))?;
+        let entries = pool.install(|| index::index(self.root, &files, self.trust))?;
         let mut sound = Sound::default();
         for (sample, entries) in samples.into_iter().zip(entries.chunks(self.modalities.len())) {
             match (self.check(&sample, entries), self.broken) {
@@ -220,13 +220,16 @@ impl FileSet<'_> {
             Storage::Device { .. } => Cropping::WHOLE,
         };
         cropping.check(self.kind)?;
-        let files = |(m, modality): (usize, &Modality)| Files {
-            paths: samples.iter().map(|sample| self.root.join(&sample.files[m])).collect(),
-            digests: entries.iter().map(|entries| entries[m].digest.clone()).collect(),
-            kind: self.kinds[m],
-            channels: modality.shape[0] as usize,
-        };
-        Ok(Reader { modalities: self.modalities.iter().enumerate().map(files).collect(), size, cropping })
+        let mut modalities = Vec::new();
+        for (m, modality) in self.modalities.iter().enumerate() {
+            modalities.push(Files {
+                paths: samples.iter().map(|sample| self.root.join(&sample.files[m])).collect(),
+                digests: entries.iter().map(|entries| entries[m].digest.clone()).collect(),
+                kind: self.kinds[m],
+                channels: modality.shape[0] as usize,
+            });
+        }
+        Ok(Reader { modalities, size, cropping })
     }
 
     /// Every image, decoded and put on the device.
@@ -234,16 +237,16 @@ impl FileSet<'_> {
         let augmentation = Augmentation { crop_pad, flip: self.flip };
         augmentation.check(self.kind, reader.size[0].min(reader.size[1]) as u32)?;
         let rows: Vec<i64> = (0..reader.count()).collect();
-        let read = |(m, modality): (usize, &Modality)| {
+        let mut modalities = Vec::new();
+        for (m, modality) in self.modalities.iter().enumerate() {
             let mut images = Images::black(rows.len(), modality.shape, crop_pad, device);
             for (i, chunk) in rows.chunks(CHUNK).enumerate() {
                 for pixels in pool.install(|| reader.read(chunk, &[m], None))? {
                     images.write_pixels(i * CHUNK, &pixels);
                 }
             }
-            Ok(images)
-        };
-        let modalities = self.modalities.iter().enumerate().map(read).collect::<Result<_>>()?;
+            modalities.push(images);
+        }
         Ok(Resident::new(modalities, augmentation))
     }
 }
@@ -275,15 +278,15 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(String, bool)>> {
 
 /// The image files of a folder that holds nothing else, in the order of names.
 pub(crate) fn list_images(folder: &Path) -> Result<Vec<String>> {
-    let check = |(name, is_folder): (String, bool)| {
+    let mut images = Vec::new();
+    for (name, is_folder) in list(folder)? {
         let extension = Path::new(&name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if is_folder || !["jpg", "jpeg", "png"].iter().any(|known| extension.eq_ignore_ascii_case(known)) {
             let what = "not an image file (.jpg, .jpeg, .png), and nothing else is expected here";
             return Err(Error::data(folder.join(name), what));
         }
-        Ok(name)
-    };
-    let images: Vec<String> = list(folder)?.into_iter().map(check).collect::<Result<_>>()?;
+        images.push(name);
+    }
     if images.is_empty() {
         return Err(Error::data(folder, "holds no image"));
     }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::relative_to;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list, list_images};
 use crate::image_set::{IMAGE, ImageSet};
-use crate::index::Kind;
+use crate::index::{Kind, Trust};
 use crate::views::{Modality, ViewConfigs};
 
 limbeck::plugin! {
@@ -99,12 +99,16 @@ impl Default for ImageFolder {
 #[typetag::serde(name = "image_folder")]
 impl DatasetConfig for ImageFolder {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
-        Ok(Box::new(self.load(device)?))
+        Ok(Box::new(self.load(device, Trust::Known)?))
+    }
+
+    fn build_afresh(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(self.load(device, Trust::Nothing)?))
     }
 }
 
 impl ImageFolder {
-    fn load(&self, device: Device) -> Result<ImageSet> {
+    fn load(&self, device: Device, trust: Trust) -> Result<ImageSet> {
         for part in [&self.train, &self.test] {
             if !self.path.join(part).is_dir() {
                 let (path, from) = (self.path.display(), relative_to(&self.path));
@@ -137,6 +141,7 @@ impl ImageFolder {
             flip: self.flip,
             broken: self.broken,
             views: &self.views,
+            trust,
         }
         .build(device)
     }
@@ -223,7 +228,7 @@ mod tests {
     fn error(change: impl FnOnce(&Path)) -> String {
         let dir = folder();
         change(dir.path());
-        let message = config(dir.path()).load(Device::Cpu).unwrap_err().to_string();
+        let message = config(dir.path()).load(Device::Cpu, Trust::Known).unwrap_err().to_string();
         message.replace(dir.path().to_str().unwrap(), "")
     }
 
@@ -231,7 +236,7 @@ mod tests {
     fn classes_and_rows_are_in_the_order_of_names() {
         let dir = folder();
         write(dir.path().join("train/.hidden"), "x");
-        let set = config(dir.path()).load(Device::Cpu).unwrap();
+        let set = config(dir.path()).load(Device::Cpu, Trust::Known).unwrap();
         let info = set.info();
         assert_eq!(info.class_names, ["n01", "n02"]);
         assert_eq!((&info.train_labels[..], &info.test_labels[..]), (&[0, 0, 0, 1, 1, 1][..], &[0, 0, 1, 1][..]));
@@ -246,7 +251,7 @@ mod tests {
         let dir = folder();
         let storage = Storage::device();
         let config = ImageFolder { storage, size: [20, 24], ..config(dir.path()) };
-        let set = config.load(Device::Cpu).unwrap();
+        let set = config.load(Device::Cpu, Trust::Known).unwrap();
         let image = batch(&set, Split::Train, &[3], None);
         let byte = crate::fixture::smooth([20, 24], 3, 10)[(7 * 24 + 5) * 3 + 1];
         let exact = (f64::from(byte) / 255.0 - 0.456) / 0.224;
@@ -256,7 +261,7 @@ mod tests {
     #[test]
     fn the_identity_is_the_content_and_not_the_place() {
         let (a, b) = (folder(), folder());
-        let identity = |path: &Path| config(path).load(Device::Cpu).unwrap().info().identity.clone();
+        let identity = |path: &Path| config(path).load(Device::Cpu, Trust::Known).unwrap().info().identity.clone();
         assert_eq!(identity(a.path()), identity(b.path()));
         // From the index that the first start wrote.
         assert!(a.path().join(".limbeck-index").exists());
@@ -264,7 +269,7 @@ mod tests {
         thread::sleep(Duration::from_millis(20));
         fs::write(b.path().join("train/n02/n02_1.JPEG"), jpeg([20, 24], 3, 99)).unwrap();
         assert_ne!(identity(a.path()), identity(b.path()));
-        let other = ImageFolder { flip: false, ..config(a.path()) }.load(Device::Cpu).unwrap();
+        let other = ImageFolder { flip: false, ..config(a.path()) }.load(Device::Cpu, Trust::Known).unwrap();
         assert_ne!(other.info().identity, identity(a.path()));
         // A damaged index is as good as none.
         fs::write(a.path().join(".limbeck-index"), "{").unwrap();
@@ -288,7 +293,7 @@ mod tests {
         );
         let dir = folder();
         truncate(dir.path());
-        let set = ImageFolder { broken: Broken::Skip, ..config(dir.path()) }.load(Device::Cpu).unwrap();
+        let set = ImageFolder { broken: Broken::Skip, ..config(dir.path()) }.load(Device::Cpu, Trust::Known).unwrap();
         assert_eq!(set.info().train_labels[..], [0, 0, 1, 1, 1]);
         assert_eq!(set.info().notes, ["left out because their images are broken: 1 of 6 training samples"]);
         assert_eq!(batch(&set, Split::Train, &[0, 1, 2, 3, 4], None).size(), [5, 3, 16, 16]);
@@ -297,8 +302,10 @@ mod tests {
         {
             fs::write(image.unwrap().path(), "x").unwrap();
         }
-        let none =
-            ImageFolder { broken: Broken::Skip, ..config(dir.path()) }.load(Device::Cpu).unwrap_err().to_string();
+        let none = ImageFolder { broken: Broken::Skip, ..config(dir.path()) }
+            .load(Device::Cpu, Trust::Known)
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             none,
             format!(

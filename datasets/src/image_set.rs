@@ -74,8 +74,8 @@ impl ImageSet {
             views: pipelines.iter().map(|view| view.info.clone()).collect(),
             notes: Vec::new(),
         };
-        let on_device = |part: Part| (part.pixels, Tensor::from_slice(&part.labels).to_device(device));
-        Ok(ImageSet { info, views: pipelines, parts: parts.map(on_device), targets: None })
+        let parts = parts.map(|part| (part.pixels, Tensor::from_slice(&part.labels).to_device(device)));
+        Ok(ImageSet { info, views: pipelines, parts, targets: None })
     }
 
     /// The same with sets of classes for targets: those of the training and of the test part, `[N, classes]` float32 of 0

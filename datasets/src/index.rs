@@ -1,9 +1,8 @@
 //! What is known of the files of a data set: a digest of each, the size of its image, and whether it is sound.
 //!
 //! Finding that out reads and decodes every file once. It is kept in `.limbeck-index` in the data set's folder, where that
-//! can be written; a file with another size or time of change is read again, and [`reading_all`] reads all of them.
+//! can be written; a file with another size or time of change is read again, and with [`Trust::Nothing`] all of them are.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
@@ -64,30 +63,20 @@ struct Index {
     entries: HashMap<String, (Kind, Entry)>,
 }
 
-thread_local! {
-    static TRUSTED: Cell<bool> = const { Cell::new(true) };
+/// What of a file need not be found out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// What is known of it, as long as its size and its time of change are the same.
+    Known,
+    /// Nothing: a disk that loses bits changes neither.
+    Nothing,
 }
 
-/// Does `work` with the data sets that it builds on this thread reading every file, whatever is known of it. A disk that
-/// loses bits changes neither sizes nor times.
-pub fn reading_all<T>(work: impl FnOnce() -> T) -> T {
-    let before = TRUSTED.replace(false);
-    let result = work();
-    TRUSTED.set(before);
-    result
-}
-
-/// Whether what is known of a file is enough; to be asked on the thread that builds the data set.
-pub(crate) fn is_trusted() -> bool {
-    TRUSTED.get()
-}
-
-/// The entries of `files` (paths relative to `root`, and what they are read as), in their order. Known entries are taken
-/// only if they are `trusted`.
+/// The entries of `files` (paths relative to `root`, and what they are read as), in their order.
 ///
 /// # Errors
 /// If a file cannot be read. A file that cannot be decoded is no error here: its entry says so.
-pub(crate) fn index(root: &Path, files: &[(String, Kind)], trusted: bool) -> Result<Vec<Entry>> {
+pub(crate) fn index(root: &Path, files: &[(String, Kind)], trust: Trust) -> Result<Vec<Entry>> {
     let path = root.join(FILE);
     let known: Index = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     let known = if known.format == FORMAT { known.entries } else { HashMap::new() };
@@ -96,11 +85,14 @@ pub(crate) fn index(root: &Path, files: &[(String, Kind)], trusted: bool) -> Res
         let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
         let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified = modified.unwrap_or_default().as_nanos();
-        let same = |entry: &Entry| entry.bytes == metadata.len() && entry.modified == modified;
-        match known.get(name) {
-            Some((as_kind, entry)) if trusted && as_kind.is_like(*kind) && same(entry) => Ok((false, entry.clone())),
-            _ => Ok((true, read(&path, *kind, modified)?)),
+        if let Some((as_kind, entry)) = known.get(name)
+            && trust == Trust::Known
+            && as_kind.is_like(*kind)
+            && (entry.bytes, entry.modified) == (metadata.len(), modified)
+        {
+            return Ok((false, entry.clone()));
         }
+        Ok((true, read(&path, *kind, modified)?))
     };
     // The first error by name, whichever thread is first.
     let found: Vec<Result<(bool, Entry)>> = files.par_iter().map(entry).collect();
@@ -142,23 +134,23 @@ mod tests {
         let files = [("a.png".to_owned(), Kind::Grey), ("b.png".to_owned(), Kind::Grey)];
         fs::write(&path, grey_png([4, 5], 1)).unwrap();
         fs::write(dir.path().join("b.png"), "no image").unwrap();
-        let index = |files: &[(String, Kind)], trusted| index(dir.path(), files, trusted).unwrap();
-        let first = index(&files, true);
+        let index = |files: &[(String, Kind)], trust| index(dir.path(), files, trust).unwrap();
+        let first = index(&files, Trust::Known);
         assert_eq!(first[0].image, Ok([4, 5]));
         assert_eq!(first[1].image, Err("neither a JPEG nor a PNG file".to_owned()));
         // Other bytes under the same size and time are not noticed: the index is at work.
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, vec![0; first[0].bytes as usize]).unwrap();
         File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        assert_eq!(index(&files, true), first);
+        assert_eq!(index(&files, Trust::Known), first);
         // Without trust they are, and the next reader has it from the index.
         let broken = Err("neither a JPEG nor a PNG file".to_owned());
-        assert_eq!(index(&files[..1], false)[0].image, broken);
-        let again = index(&files, true);
+        assert_eq!(index(&files[..1], Trust::Nothing)[0].image, broken);
+        let again = index(&files, Trust::Known);
         assert_eq!((&again[0].image, &again[1]), (&broken, &first[1]), "other entries stay");
         // Another way to read it, and another time, are noticed too.
-        assert!(index(&[("a.png".to_owned(), Kind::Colour)], true)[0].image.is_err());
+        assert!(index(&[("a.png".to_owned(), Kind::Colour)], Trust::Known)[0].image.is_err());
         fs::write(&path, grey_png([6, 5], 1)).unwrap();
-        assert_eq!(index(&files, true)[0].image, Ok([6, 5]));
+        assert_eq!(index(&files, Trust::Known)[0].image, Ok([6, 5]));
     }
 }

@@ -28,7 +28,7 @@ pub mod file_set;
 mod fixture;
 pub mod image_folder;
 pub mod image_set;
-pub mod index;
+mod index;
 pub mod paired_folders;
 mod pickle;
 pub mod picture;

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::relative_to;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list_images};
 use crate::image_set::ImageSet;
-use crate::index::Kind as FileKind;
+use crate::index::{Kind as FileKind, Trust};
 use crate::picture::Picture;
 use crate::views::{Modality, ViewConfigs};
 
@@ -173,12 +173,16 @@ impl Default for PairedFolders {
 #[typetag::serde(name = "paired_folders")]
 impl DatasetConfig for PairedFolders {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
-        Ok(Box::new(self.load(device)?))
+        Ok(Box::new(self.load(device, Trust::Known)?))
+    }
+
+    fn build_afresh(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(self.load(device, Trust::Nothing)?))
     }
 }
 
 impl PairedFolders {
-    fn load(&self, device: Device) -> Result<ImageSet> {
+    fn load(&self, device: Device, trust: Trust) -> Result<ImageSet> {
         let modalities = self.check()?;
         let samples = self.samples()?;
         let (mut train, mut test) = (Vec::new(), Vec::new());
@@ -212,6 +216,7 @@ impl PairedFolders {
             flip: self.flip,
             broken: self.broken,
             views: &self.views,
+            trust,
         }
         .build(device)
         .map(|set| notes.into_iter().fold(set, ImageSet::with_note))
@@ -396,20 +401,20 @@ mod tests {
         let dir = folder();
         let mut config = config(dir.path());
         change(dir.path(), &mut config);
-        config.load(Device::Cpu).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "")
+        config.load(Device::Cpu, Trust::Known).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "")
     }
 
     #[test]
     fn blocks_are_split_and_labels_are_what_most_pixels_are() {
         let dir = folder();
-        let set = config(dir.path()).load(Device::Cpu).unwrap();
+        let set = config(dir.path()).load(Device::Cpu, Trust::Known).unwrap();
         let info = set.info();
         // Blocks of two, the last of every three for testing: frames 4, 5, 10 and 11.
         assert_eq!(info.train_labels[..], [0, 1, 2, 0, 0, 1, 2, 0]);
         assert_eq!(info.test_labels[..], [1, 2, 1, 2]);
         let views: Vec<(&str, [i64; 3])> = info.views.iter().map(|view| (view.name.as_str(), view.shape)).collect();
         assert_eq!(views, [("rgb", [3, 12, 16]), ("depth", [1, 12, 16])]);
-        let ignoring = PairedFolders { ignore: vec![0], ..config(dir.path()) }.load(Device::Cpu).unwrap();
+        let ignoring = PairedFolders { ignore: vec![0], ..config(dir.path()) }.load(Device::Cpu, Trust::Known).unwrap();
         assert_eq!(ignoring.info().train_labels[..], [3, 1, 2, 3, 3, 1, 2, 3]);
     }
 
@@ -421,7 +426,7 @@ mod tests {
             PairedFolders { target: Target::Presence, present, ignore: ignore.to_vec(), ..config }
         };
         let targets = |config: &PairedFolders, split: Split| -> Vec<Vec<f64>> {
-            let set = config.load(Device::Cpu).unwrap();
+            let set = config.load(Device::Cpu, Trust::Known).unwrap();
             assert_eq!(set.info().task.name(), "presence");
             let views: Views = ["depth"].into_iter().collect();
             let batch = set.batch(split, &Rows::new(vec![2, 1], Device::Cpu), &views, None).unwrap();
@@ -436,15 +441,15 @@ mod tests {
         assert_eq!(targets(&of(0.09, &[]), Split::Train), [vec![0.0, 0.0, 1.0, 0.0], vec![0.0, 1.0, 0.0, 0.0]]);
         // Without class 2, the border is all that is left of frame 2.
         assert_eq!(targets(&of(1.0, &[2]), Split::Train), [vec![0.0, 0.0, 0.0, 1.0], vec![0.0; 4]]);
-        let set = of(0.0, &[]).load(Device::Cpu).unwrap();
+        let set = of(0.0, &[]).load(Device::Cpu, Trust::Known).unwrap();
         assert_eq!(set.info().train_labels[..], [0, 1, 2, 0, 0, 1, 2, 0], "labels stay the dominant class");
-        let other = config(dir.path()).load(Device::Cpu).unwrap();
+        let other = config(dir.path()).load(Device::Cpu, Trust::Known).unwrap();
         let wrong = other.with_targets([8, 3].map(|rows| Tensor::zeros([rows, 3], (Kind::Float, Device::Cpu))));
         assert_eq!(wrong.unwrap_err().to_string(), "targets must be [samples, classes], [8, 4], not [8, 3]");
         let note = "targets are the classes with any of the pixels: 2.0 of a training sample, 2.0 of a test sample in the \
                     mean; 4 and 3 of 4 classes occur";
         assert_eq!(set.info().notes, [note]);
-        let identity = |config: PairedFolders| config.load(Device::Cpu).unwrap().info().identity.clone();
+        let identity = |config: PairedFolders| config.load(Device::Cpu, Trust::Known).unwrap().info().identity.clone();
         let plain = identity(config(dir.path()));
         assert_ne!(identity(of(0.0, &[])), plain);
         assert_ne!(identity(of(0.0, &[])), identity(of(0.09, &[])), "other targets are other data");
@@ -465,7 +470,7 @@ mod tests {
             }
             let luminance = "from = 'rgb'\nsteps = [{ kind = 'luminance' }]";
             config.views.insert("luminance".to_owned(), toml::from_str::<ViewConfig>(luminance).unwrap());
-            let set = config.load(Device::Cpu).unwrap();
+            let set = config.load(Device::Cpu, Trust::Known).unwrap();
             let views: Views = ["rgb", "depth", "luminance"].into_iter().collect();
             let rows = Rows::new(vec![3, 0, 7, 5], Device::Cpu);
             let mut differ = 0;
@@ -478,7 +483,7 @@ mod tests {
             }
             assert!(differ >= 3, "{differ} of 4 batches were augmented");
         }
-        let plain = config(dir.path()).load(Device::Cpu).unwrap();
+        let plain = config(dir.path()).load(Device::Cpu, Trust::Known).unwrap();
         let views: Views = ["depth"].into_iter().collect();
         let depth = plain.batch(Split::Test, &Rows::new(vec![1], Device::Cpu), &views, None).unwrap();
         let exact = (f64::from(smooth(SIZE, 1, 5)[3 * 16 + 2]) / 255.0 - 0.2763) / 0.138;
@@ -510,13 +515,13 @@ mod tests {
             let views: Views = ["depth"].into_iter().collect();
             let rows = Rows::new((0..8).collect(), Device::Cpu);
             let batch = |set: &ImageSet| set.batch(Split::Train, &rows, &views, None).unwrap().views["depth"].copy();
-            let set = config.load(Device::Cpu).unwrap();
+            let set = config.load(Device::Cpu, Trust::Known).unwrap();
             let plain = PairedFolders { path: eight.path().into(), ..config.clone() };
             let plain = PairedFolders { modalities: PairedFolders::default().modalities, ..plain };
-            assert_eq!(batch(&set), batch(&plain.load(Device::Cpu).unwrap()));
+            assert_eq!(batch(&set), batch(&plain.load(Device::Cpu, Trust::Known).unwrap()));
             let identity = set.info().identity.clone();
             config.modalities["depth"].full_scale = Some(10_000);
-            assert_ne!(config.load(Device::Cpu).unwrap().info().identity, identity);
+            assert_ne!(config.load(Device::Cpu, Trust::Known).unwrap().info().identity, identity);
         }
         let message = error(|_, config| config.modalities["rgb"].full_scale = Some(100));
         assert_eq!(message, "paired_folders: rgb: full_scale is for grey images, which have one mean, not three");
@@ -584,7 +589,7 @@ mod tests {
             let dir = folder();
             spoil(dir.path());
             let set = PairedFolders { target, broken: Broken::Skip, present: 0.0, ..config(dir.path()) };
-            let set = set.load(Device::Cpu).unwrap();
+            let set = set.load(Device::Cpu, Trust::Known).unwrap();
             assert_eq!(set.info().train_labels[..], [0, 2, 0, 1, 2, 0], "frames 0, 2, 6, 7, 8 and 9");
             let note = "left out because their images are broken: 2 of 8 training samples";
             assert!(set.info().notes.iter().any(|found| found == note), "{:?}", set.info().notes);

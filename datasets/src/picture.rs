@@ -84,11 +84,8 @@ impl Picture {
             return Err(COLOUR.to_owned());
         }
         let full = u32::from(full_scale);
-        let share = |pixel: &[u8]| {
-            let value = u32::from(u16::from_be_bytes([pixel[0], pixel[1]])).min(full);
-            ((255 * value + full / 2) / full) as u8
-        };
-        image.bytes = image.bytes.chunks_exact(2).map(share).collect();
+        let values = image.bytes.chunks_exact(2).map(|pixel| u32::from(u16::from_be_bytes([pixel[0], pixel[1]])));
+        image.bytes = values.map(|value| ((255 * value.min(full) + full / 2) / full) as u8).collect();
         image.depth = png::BitDepth::Eight;
         image.picture(1)
     }
@@ -188,20 +185,23 @@ struct Png {
     bytes: Vec<u8>,
 }
 
+fn unsound(error: png::DecodingError) -> String {
+    format!("not a sound PNG file: {error}")
+}
+
 impl Png {
     fn read(file: &[u8], how: png::Transformations) -> Result<Self, String> {
-        let wrong = |e: png::DecodingError| format!("not a sound PNG file: {e}");
         let mut decoder = png::Decoder::new_with_limits(Cursor::new(file), png::Limits { bytes: 4 * MOST_PIXELS });
         decoder.set_transformations(how);
-        let mut reader = decoder.read_info().map_err(wrong)?;
+        let mut reader = decoder.read_info().map_err(unsound)?;
         let (color, depth) = reader.output_color_type();
         let (width, height) = (reader.info().width as usize, reader.info().height as usize);
         if width.saturating_mul(height) > MOST_PIXELS {
             return Err(format!("{width} × {height} pixels are too many"));
         }
         let mut bytes = vec![0; reader.output_buffer_size().ok_or("too many pixels")?];
-        reader.next_frame(&mut bytes).map_err(wrong)?;
-        reader.finish().map_err(wrong)?;
+        reader.next_frame(&mut bytes).map_err(unsound)?;
+        reader.finish().map_err(unsound)?;
         Ok(Png { color, depth, width, height, bytes })
     }
 

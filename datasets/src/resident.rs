@@ -235,18 +235,16 @@ mod tests {
     }
 
     fn image_set(planes: &[u8], [height, width]: [usize; 2], augmentation: Augmentation) -> ImageSet {
-        let part = |planes: &[u8]| {
+        let names = vec!["even".to_owned(), "odd".to_owned()];
+        let shape = [3, height as i64, width as i64];
+        let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
+        let parts = [planes, planes].map(|planes| {
             let count = planes.len() / (3 * height * width);
-            let shape = [3, height as i64, width as i64];
             let mut images = Images::black(count, shape, augmentation.crop_pad, Device::Cpu);
             images.write(0, planes);
             let labels = (0..count as i64).map(|row| row % 2).collect();
             Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels }
-        };
-        let names = vec!["even".to_owned(), "odd".to_owned()];
-        let shape = [3, height as i64, width as i64];
-        let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
-        let parts = [part(planes), part(planes)];
+        });
         ImageSet::new("noise", names, &[image], &Default::default(), parts, Device::Cpu).unwrap()
     }
 
@@ -370,13 +368,12 @@ mod tests {
     fn unknown_views_and_rows_are_refused() {
         let set = image_set(&planes(9, 32, 32), [32, 32], PAPER);
         let rows = Rows::new(vec![4, 9], Device::Cpu);
-        let error = |rows: &Rows, view: &str| {
-            let views: Views = [view].into_iter().collect();
-            set.batch(Split::Train, rows, &views, None).unwrap_err().to_string()
-        };
-        assert_eq!(error(&rows, IMAGE), "row 9 is not in the training part of noise, which has 9 rows");
-        let rows = Rows::new(vec![4], Device::Cpu);
-        assert_eq!(error(&rows, "depth"), "data set noise has no view `depth`; it has image");
+        let views: Views = [IMAGE].into_iter().collect();
+        let error = set.batch(Split::Train, &rows, &views, None).unwrap_err().to_string();
+        assert_eq!(error, "row 9 is not in the training part of noise, which has 9 rows");
+        let (rows, views) = (Rows::new(vec![4], Device::Cpu), ["depth"].into_iter().collect());
+        let error = set.batch(Split::Train, &rows, &views, None).unwrap_err().to_string();
+        assert_eq!(error, "data set noise has no view `depth`; it has image");
     }
 
     #[test]
@@ -386,9 +383,12 @@ mod tests {
             wide.check("cifar100", 32).unwrap_err().to_string(),
             "cifar100: crop_pad must be at most 32, the side of the image, not 33"
         );
-        let image = |std: &[f64]| Modality { name: IMAGE.into(), shape: [3, 2, 2], mean: MEAN.into(), std: std.into() };
-        let refusal = |std: &[f64]| image(std).check("cifar100").unwrap_err().to_string();
-        assert_eq!(refusal(&[0.2, 0.0, 0.2]), "cifar100: std must be positive, not 0");
-        assert_eq!(refusal(&[0.2]), "cifar100: std must have a value for each of 3 channels, not 1");
+        for (std, expected) in [
+            (vec![0.2, 0.0, 0.2], "cifar100: std must be positive, not 0"),
+            (vec![0.2], "cifar100: std must have a value for each of 3 channels, not 1"),
+        ] {
+            let image = Modality { name: IMAGE.into(), shape: [3, 2, 2], mean: MEAN.into(), std };
+            assert_eq!(image.check("cifar100").unwrap_err().to_string(), expected);
+        }
     }
 }

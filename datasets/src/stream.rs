@@ -38,17 +38,16 @@ impl Cropping {
 
     pub fn check(&self, kind: &str) -> Result<()> {
         let Cropping { scale, ratio, centre, .. } = self;
-        let wrong = |what: String| Err(Error::plan(format!("{kind}: {what}")));
-        if !(0.0 < scale[0] && scale[0] <= scale[1] && scale[1] <= 1.0) {
-            return wrong(format!("scale must be two ascending shares above 0, not {scale:?}"));
-        }
-        if !(0.0 < ratio[0] && ratio[0] <= ratio[1] && ratio[1].is_finite()) {
-            return wrong(format!("ratio must be two ascending numbers above 0, not {ratio:?}"));
-        }
-        if !(0.0 < *centre && *centre <= 1.0) {
-            return wrong(format!("centre must be above 0 and at most 1, not {centre}"));
-        }
-        Ok(())
+        let wrong = if !(0.0 < scale[0] && scale[0] <= scale[1] && scale[1] <= 1.0) {
+            format!("scale must be two ascending shares above 0, not {scale:?}")
+        } else if !(0.0 < ratio[0] && ratio[0] <= ratio[1] && ratio[1].is_finite()) {
+            format!("ratio must be two ascending numbers above 0, not {ratio:?}")
+        } else if !(0.0 < *centre && *centre <= 1.0) {
+            format!("centre must be above 0 and at most 1, not {centre}")
+        } else {
+            return Ok(());
+        };
+        Err(Error::plan(format!("{kind}: {wrong}")))
     }
 
     /// The window of an image of `[H, W]` pixels for a result of `size`, and whether it is mirrored.
@@ -116,7 +115,8 @@ impl Reader {
     /// The modalities of these rows: bytes in the order `[B, H, W, C]` for each, decoded by the threads of the pool that
     /// calls.
     pub fn read(&self, rows: &[i64], modalities: &[usize], draw: Option<Seed>) -> Result<Vec<Vec<u8>>> {
-        let read = |modality: &usize| {
+        let mut read = Vec::new();
+        for modality in modalities {
             let files = &self.modalities[*modality];
             let image = self.size[0] * self.size[1] * files.channels;
             let mut bytes = vec![0; rows.len() * image];
@@ -127,9 +127,9 @@ impl Reader {
                 let (window, flip) = self.cropping.window([picture.height, picture.width], self.size, draw, *row);
                 picture.cut(window, self.size, flip, out).map_err(|what| Error::data(path, what))
             })?;
-            Ok(bytes)
-        };
-        modalities.iter().map(read).collect()
+            read.push(bytes);
+        }
+        Ok(read)
     }
 
     pub fn count(&self) -> i64 {
@@ -174,8 +174,9 @@ impl Stream {
     /// The announced batch; those before it will not be asked for any more.
     fn take(&self, rows: &[i64], modalities: &[usize], draw: Option<Seed>) -> Option<Announced> {
         let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |(r, m, d): &(Vec<i64>, Vec<usize>, Option<Seed>)| r == rows && m == modalities && *d == draw;
-        let place = announced.iter().position(|announced| is_it(&announced.batch))?;
+        let place = announced.iter().position(|Announced { batch: (of_rows, of_modalities, of_draw), .. }| {
+            of_rows == rows && of_modalities == modalities && *of_draw == draw
+        })?;
         announced.drain(..=place).next_back()
     }
 }
@@ -188,13 +189,16 @@ impl Pixels for Stream {
     fn gather(&self, rows: &Rows, modalities: &[usize], draw: Option<Seed>) -> Result<Vec<Tensor>> {
         let host = rows.host();
         let ready = self.take(host, modalities, draw).and_then(|announced| announced.bytes.recv().ok());
-        let now = || self.pool.install(|| self.reader.read(host, modalities, draw));
-        let bytes = ready.unwrap_or_else(now)?;
-        let [height, width] = self.reader.size.map(|side| side as i64);
-        let tensor = |bytes: &Vec<u8>| {
-            Tensor::from_slice(bytes).view([rows.len() as i64, height, width, -1]).to_device(self.device)
+        let bytes = match ready {
+            Some(bytes) => bytes?,
+            None => self.pool.install(|| self.reader.read(host, modalities, draw))?,
         };
-        Ok(bytes.iter().map(tensor).collect())
+        let [height, width] = self.reader.size.map(|side| side as i64);
+        let mut images = Vec::new();
+        for bytes in &bytes {
+            images.push(Tensor::from_slice(bytes).view([rows.len() as i64, height, width, -1]).to_device(self.device));
+        }
+        Ok(images)
     }
 
     fn prefetch(&self, rows: &[i64], modalities: &[usize], draw: Option<Seed>) {
@@ -303,9 +307,9 @@ mod tests {
             flips += i32::from(flip);
         }
         // Area and logarithm of the ratio are uniform among those that fit.
-        let grid = |i: i32| (f64::from(i) + 0.5) / 500.0;
         let (mut fitting, mut total) = (0.0, 0.0);
-        for (i, j) in (0..500).flat_map(|i| (0..500).map(move |j| (grid(i), grid(j)))) {
+        for (i, j) in (0..500).flat_map(|i| (0..500).map(move |j| (i, j))) {
+            let [i, j] = [i, j].map(|i: i32| (f64::from(i) + 0.5) / 500.0);
             let (share, ratio) = (0.08 + 0.92 * i, (4.0_f64 / 3.0).powf(2.0 * j - 1.0));
             let (width, height) = ((120_000.0 * share * ratio).sqrt(), (120_000.0 * share / ratio).sqrt());
             if width < 400.5 && height < 300.5 {

@@ -28,7 +28,7 @@ use crate::archive::relative_to;
 use crate::fetch::Source;
 use crate::file_set::{Broken, FileSet, Sample, Storage, list, list_images};
 use crate::image_set::{IMAGE, ImageSet};
-use crate::index::Kind;
+use crate::index::{Kind, Trust};
 use crate::views::{Modality, ViewConfigs};
 
 const FOLDER: &str = "tiny-imagenet-200";
@@ -104,12 +104,16 @@ impl Default for TinyImageNet {
 #[typetag::serde(name = "tiny_imagenet")]
 impl DatasetConfig for TinyImageNet {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
-        Ok(Box::new(self.load(device)?))
+        Ok(Box::new(self.load(device, Trust::Known)?))
+    }
+
+    fn build_afresh(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(self.load(device, Trust::Nothing)?))
     }
 }
 
 impl TinyImageNet {
-    fn load(&self, device: Device) -> Result<ImageSet> {
+    fn load(&self, device: Device, trust: Trust) -> Result<ImageSet> {
         let root = self.root()?;
         let ids = wnids(&root)?;
         let parts = [training(&root, &ids)?, validation(&root, &ids)?];
@@ -132,6 +136,7 @@ impl TinyImageNet {
             flip: self.flip,
             broken: self.broken,
             views: &self.views,
+            trust,
         }
         .build(device)
     }
@@ -254,7 +259,7 @@ mod tests {
     }
 
     fn load(path: &Path) -> Result<ImageSet> {
-        TinyImageNet { path: path.into(), ..TinyImageNet::default() }.load(Device::Cpu)
+        TinyImageNet { path: path.into(), ..TinyImageNet::default() }.load(Device::Cpu, Trust::Known)
     }
 
     #[test]

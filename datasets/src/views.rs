@@ -263,13 +263,12 @@ struct Scale {
 
 impl Scale {
     fn new(mean: &[f64], std: &[f64], pixels: i64, device: Device) -> Self {
-        let spread = |values: Vec<f64>| {
+        let scale: Vec<f64> = std.iter().map(|std| 1.0 / (255.0 * std)).collect();
+        let shift: Vec<f64> = mean.iter().zip(std).map(|(mean, std)| -mean / std).collect();
+        let [scale, shift] = [scale, shift].map(|values| {
             Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).repeat([pixels]).contiguous()
-        };
-        Scale {
-            scale: spread(std.iter().map(|std| 1.0 / (255.0 * std)).collect()),
-            shift: spread(mean.iter().zip(std).map(|(mean, std)| -mean / std).collect()),
-        }
+        });
+        Scale { scale, shift }
     }
 
     /// `[B, H, W, C]` uint8 → `[B, C, H, W]` float32.
@@ -356,9 +355,6 @@ impl Jitter {
             let unit = seed.stream(name).draw_rows(rows).to_kind(Kind::Double) / (1_u64 << 62) as f64;
             (unit * (2.0 * width) + (centre - width)).to_kind(Kind::Float).view([-1, 1, 1, 1])
         };
-        let grey =
-            |rgb: &Tensor| rgb.narrow(1, 0, 1) * 0.2989 + rgb.narrow(1, 1, 1) * 0.587 + rgb.narrow(1, 2, 1) * 0.114;
-        let blend = |rgb: &Tensor, other: &Tensor, factor: &Tensor| (other + (rgb - other) * factor).clamp(0.0, 1.0);
         let [brightness, contrast, saturation] = self.factors;
         let mut rgb = rgb.shallow_clone();
         if brightness > 0.0 {
@@ -378,6 +374,15 @@ impl Jitter {
     }
 }
 
+fn grey(rgb: &Tensor) -> Tensor {
+    rgb.narrow(1, 0, 1) * 0.2989 + rgb.narrow(1, 1, 1) * 0.587 + rgb.narrow(1, 2, 1) * 0.114
+}
+
+/// `rgb` as far from `other` as the factor says.
+fn blend(rgb: &Tensor, other: &Tensor, factor: &Tensor) -> Tensor {
+    (other + (rgb - other) * factor).clamp(0.0, 1.0)
+}
+
 /// Turns the hue of `rgb` (`[B, 3, H, W]`, 0 to 1) by shares of the circle (`[B, 1, 1, 1]`), in hue, saturation and value.
 fn turn_hue(rgb: &Tensor, turn: &Tensor) -> Tensor {
     let (value, _) = rgb.max_dim(1, true);
@@ -390,11 +395,11 @@ fn turn_hue(rgb: &Tensor, turn: &Tensor) -> Tensor {
     let from_green = ((&b - &r) / &divisor + 2.0).where_self(&g.eq_tensor(&value), &from_blue);
     let hue = ((&g - &b) / &divisor).where_self(&r.eq_tensor(&value), &from_green) + turn * 6.0;
     // The inverse: value − chroma · max(0, min(k, 4 − k, 1)) with k = (n + hue) mod 6, n = 5, 3, 1 for red, green, blue.
-    let channel = |n: f64| {
+    let channels = [5.0, 3.0, 1.0].map(|n| {
         let k = (&hue + n).remainder(6.0);
         &value - &chroma * k.minimum(&(4.0 - &k)).clamp(0.0, 1.0)
-    };
-    Tensor::cat(&[channel(5.0), channel(3.0), channel(1.0)], 1)
+    });
+    Tensor::cat(&channels, 1)
 }
 
 #[cfg(test)]

@@ -11,10 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use limbeck::config;
 use limbeck::dataset::{Dataset, DatasetConfig, DatasetInfo, Rows, Split, Views};
 use limbeck::error::{Error, Result};
-use limbeck::registry::{self, Plugin, Role};
+use limbeck::registry::{self, Role};
 use limbeck::tch::{Device, Kind, Tensor, no_grad_guard};
 use limbeck_datasets::fetch::{self, Download, Source};
-use limbeck_datasets::index::reading_all;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -22,7 +21,7 @@ use crate::listing;
 
 /// What to do with data sets.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum DataVerb {
     /// List data sets, and where those come from that are published.
     #[command(after_help = "\
 Examples:
@@ -95,16 +94,16 @@ pub struct DataArgs {
 ///
 /// # Errors
 /// If there is no such data set, or it is not what it should be.
-pub fn run(verb: &Verb) -> Result<String> {
+pub fn run(verb: &DataVerb) -> Result<String> {
     match verb {
-        Verb::List { json: true } => listing::json(&entries()),
-        Verb::List { json: false } => Ok(list(&entries())),
-        Verb::Fetch { kind, to } => get(source(kind)?, to),
-        Verb::Verify { data, json } => {
+        DataVerb::List { json: true } => listing::json(&entries()),
+        DataVerb::List { json: false } => Ok(list(&entries())),
+        DataVerb::Fetch { kind, to } => get(source(kind)?, to),
+        DataVerb::Verify { data, json } => {
             let verified = verify(data)?;
             if *json { listing::json(&verified) } else { Ok(verified.text()) }
         }
-        Verb::Stats { data, json } => {
+        DataVerb::Stats { data, json } => {
             let stats = stats(data)?;
             if *json { listing::json(&stats) } else { Ok(stats.text()) }
         }
@@ -132,20 +131,20 @@ struct Origin {
 
 fn entries() -> Vec<Entry> {
     let sources = Source::all();
-    let origin = |source: &&Source| Origin {
-        url: source.url,
-        bytes: source.bytes,
-        md5: source.md5,
-        md5_from: source.md5_from,
-        page: source.page,
-        terms: source.terms,
-    };
-    let entry = |plugin: &Plugin| Entry {
-        kind: plugin.name,
-        summary: plugin.summary,
-        source: sources.iter().find(|source| source.kind == plugin.name).map(origin),
-    };
-    registry::plugins_of(Role::Dataset).into_iter().map(entry).collect()
+    let mut entries = Vec::new();
+    for plugin in registry::plugins_of(Role::Dataset) {
+        let source = sources.iter().find(|source| source.kind == plugin.name);
+        let source = source.map(|source| Origin {
+            url: source.url,
+            bytes: source.bytes,
+            md5: source.md5,
+            md5_from: source.md5_from,
+            page: source.page,
+            terms: source.terms,
+        });
+        entries.push(Entry { kind: plugin.name, summary: plugin.summary, source });
+    }
+    entries
 }
 
 fn list(entries: &[Entry]) -> String {
@@ -228,7 +227,7 @@ fn verify(data: &DataArgs) -> Result<Verified> {
     if let (Some(archive), Ok(source)) = (&archive, source(&data.kind)) {
         fetch::verify(archive, source.md5)?;
     }
-    let dataset = reading_all(|| build(settings))?;
+    let dataset = read_settings(settings)?.build_afresh(Device::Cpu)?;
     let DatasetInfo { name, identity, notes, train_labels, test_labels, .. } = dataset.info();
     Ok(Verified {
         name: name.clone(),
@@ -292,13 +291,17 @@ impl Stats {
         if *unlabelled > 0 {
             _ = write!(text, ", {unlabelled} without label");
         }
-        let list = |values: &[f64]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
         for ViewStats { view, shape, mean, std } in &self.views {
             let [c, h, w] = shape;
-            _ = write!(text, "\n{view} ({c} × {h} × {w})\n  mean = [{}]\n  std = [{}]", list(mean), list(std));
+            _ = write!(text, "\n{view} ({c} × {h} × {w})\n  mean = [{}]\n  std = [{}]", decimals(mean), decimals(std));
         }
         text
     }
+}
+
+/// `0.5071, 0.4866`
+fn decimals(values: &[f64]) -> String {
+    values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Measures the training part of a data set, before its own normalisation.
@@ -308,7 +311,7 @@ impl Stats {
 pub fn stats(data: &DataArgs) -> Result<Stats> {
     let mut settings = settings(data)?;
     without_normalisation(&mut settings);
-    let dataset = build(settings)?;
+    let dataset = read_settings(settings)?.build(Device::Cpu)?;
     let info = dataset.info();
     let mut counts: IndexMap<String, usize> = info.class_names.iter().map(|name| (name.clone(), 0)).collect();
     let mut unlabelled = 0;
@@ -337,8 +340,11 @@ fn measure(dataset: &dyn Dataset) -> Result<Vec<ViewStats>> {
     let info = dataset.info();
     let views: Views = info.views.iter().map(|view| view.name.as_str()).collect();
     let rows: Vec<i64> = (0..info.train_labels.len() as i64).collect();
-    let channels = |view: &limbeck::dataset::ViewInfo| Tensor::zeros([2, view.shape[0]], (Kind::Double, Device::Cpu));
-    let mut sums: Vec<Tensor> = info.views.iter().map(channels).collect();
+    // Of the values and of their squares, by channel.
+    let mut sums = Vec::new();
+    for view in &info.views {
+        sums.push(Tensor::zeros([2, view.shape[0]], (Kind::Double, Device::Cpu)));
+    }
     let mut chunks = rows.chunks(CHUNK).peekable();
     while let Some(chunk) = chunks.next() {
         dataset.prefetch(Split::Train, chunks.peek().copied().unwrap_or_default(), &views, None);
@@ -351,14 +357,15 @@ fn measure(dataset: &dyn Dataset) -> Result<Vec<ViewStats>> {
             *sum = &*sum + Tensor::stack(&[first, second], 0);
         }
     }
-    let stats = |(view, sums): (&limbeck::dataset::ViewInfo, Tensor)| {
+    let mut stats = Vec::new();
+    for (view, sums) in info.views.iter().zip(sums) {
         let means = sums / (rows.len() as i64 * view.shape[1] * view.shape[2]) as f64;
         let mean: Vec<f64> = Vec::try_from(means.get(0))?;
         let square: Vec<f64> = Vec::try_from(means.get(1))?;
         let std = mean.iter().zip(&square).map(|(mean, square)| (square - mean * mean).max(0.0).sqrt()).collect();
-        Ok(ViewStats { view: view.name.clone(), shape: view.shape, mean, std })
-    };
-    info.views.iter().zip(sums).map(stats).collect()
+        stats.push(ViewStats { view: view.name.clone(), shape: view.shape, mean, std });
+    }
+    Ok(stats)
 }
 
 /// The section `[dataset]`: the defaults with what the arguments say.
@@ -387,10 +394,8 @@ fn without_normalisation(table: &mut Table) {
     }
 }
 
-fn build(settings: Table) -> Result<Box<dyn Dataset>> {
-    let config: Box<dyn DatasetConfig> =
-        Value::Table(settings).try_into().map_err(|e: toml::de::Error| Error::plan(e.message().to_owned()))?;
-    config.build(Device::Cpu)
+fn read_settings(settings: Table) -> Result<Box<dyn DatasetConfig>> {
+    Value::Table(settings).try_into().map_err(|e: toml::de::Error| Error::plan(e.message().to_owned()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `limbeck doctor`: is there all that an experiment needs?
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt;
 use std::path::Path;
 
 use indexmap::IndexMap;
@@ -10,60 +10,61 @@ use limbeck::registry::{self, Plugin, Role};
 use limbeck::tch::{Device, Kind, Tensor};
 use serde::Serialize;
 
+use crate::words::device_name;
+
 /// What was found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Diagnosis {
-    /// A line for each thing that was looked at.
-    #[serde(skip)]
-    pub text: String,
-    /// The same by name: `libtorch`, `cpu`, `data`, …
+    /// In words, by what was looked at: `libtorch`, `cpu`, `data`, …
     pub found: IndexMap<String, Vec<String>>,
     /// What stands in the way of training; empty if nothing does.
     pub problems: Vec<String>,
 }
 
+impl Diagnosis {
+    fn add(&mut self, name: impl Into<String>, what: impl Into<String>) {
+        self.found.entry(name.into()).or_default().push(what.into());
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, found) in &self.found {
+            for (i, what) in found.iter().enumerate() {
+                writeln!(f, "{:8}  {what}", if i == 0 { name } else { "" })?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Looks at versions, libtorch, devices, plugins and data.
 pub fn examine() -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    diagnosis.add("limbeck", env!("CARGO_PKG_VERSION"));
     let devices = DeviceReport::gather();
-    let mut text = format!("limbeck   {}\n{devices}\n", env!("CARGO_PKG_VERSION"));
-    let mut problems = Vec::new();
+    for (name, what) in devices.entries() {
+        diagnosis.add(name, what);
+    }
     let gpus = (0..devices.gpus).map(Device::Cuda);
     for device in std::iter::once(Device::Cpu).chain(gpus) {
-        let name = match device {
-            Device::Cuda(index) => format!("cuda:{index}"),
-            _ => "cpu".to_owned(),
-        };
+        let name = device_name(device);
         match compute(device) {
-            Ok(()) => _ = writeln!(text, "{name:8}  computes"),
+            Ok(()) => diagnosis.add(name, "computes"),
             Err(reason) => {
-                _ = writeln!(text, "{name:8}  does not compute: {reason}");
-                problems.push(format!("{name} does not compute: {reason}"));
+                diagnosis.problems.push(format!("{name} does not compute: {reason}"));
+                diagnosis.add(name, format!("does not compute: {reason}"));
             }
         }
     }
     let plugins = registry::plugins();
     let crates: BTreeSet<&str> = plugins.iter().map(|plugin| plugin.package).collect();
-    let crates: Vec<&str> = crates.into_iter().collect();
-    _ = writeln!(text, "plugins   {} of {}", plugins.len(), crates.join(", "));
-    for (i, plugin) in registry::plugins_of(Role::Dataset).into_iter().enumerate() {
-        let label = if i == 0 { "data" } else { "" };
-        _ = writeln!(text, "{label:8}  {}: {}", plugin.name, data(plugin, Path::new(".")));
+    let crates = Vec::from_iter(crates).join(", ");
+    diagnosis.add("plugins", format!("{} of {crates}", plugins.len()));
+    for plugin in registry::plugins_of(Role::Dataset) {
+        diagnosis.add("data", format!("{}: {}", plugin.name, data(plugin, Path::new("."))));
     }
-    Diagnosis { found: by_name(&text), text, problems }
-}
-
-/// The lines of the text by their first word; a line without one belongs to the line before.
-fn by_name(text: &str) -> IndexMap<String, Vec<String>> {
-    let mut found: IndexMap<String, Vec<String>> = IndexMap::new();
-    for line in text.lines() {
-        let (name, value) = line.split_at_checked(10).unwrap_or((line, ""));
-        let name = match (name.trim(), found.last()) {
-            ("", Some((last, _))) => last.clone(),
-            (name, _) => name.to_owned(),
-        };
-        found.entry(name).or_default().push(value.trim().to_owned());
-    }
-    found
+    diagnosis
 }
 
 /// Multiplies two matrices whose product is known.
@@ -95,9 +96,10 @@ mod tests {
     #[test]
     fn this_host_can_train() {
         let diagnosis = examine();
+        let text = diagnosis.to_string();
         assert_eq!(diagnosis.problems, [""; 0]);
         for expected in ["limbeck   ", "libtorch  2.11.0", "\ncpu       computes\n", "\nplugins   "] {
-            assert!(diagnosis.text.contains(expected), "{}", diagnosis.text);
+            assert!(text.contains(expected), "{text}");
         }
         assert_eq!(diagnosis.found["cpu"], ["computes"]);
         assert!(diagnosis.found["libtorch"][0].starts_with("2.11.0"));

@@ -17,8 +17,8 @@ use limbeck::task::Metrics;
 use limbeck::weights::{Format, StateDict};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::device_name;
 use crate::weights::{Names, recipe};
+use crate::words::device_name;
 
 /// What is evaluated, on what.
 #[derive(Debug, Args)]
@@ -131,7 +131,8 @@ pub fn evaluate(arguments: &EvaluateArgs) -> Result<Evaluation> {
     let info = data.info();
     let view = info.view(arguments.view.as_deref())?;
     let spec = ModelSpec { input: view.shape, classes: info.classes() };
-    let mut network = Teacher::new("", &view.name, &*subject.model, &spec, arguments.precision, false, device)?;
+    let mut network =
+        Teacher::new("evaluated", &view.name, &*subject.model, &spec, arguments.precision, false, device)?;
     if let Some(state) = &state {
         network.adopt(state)?;
     }
@@ -186,29 +187,38 @@ fn read_weights(arguments: &EvaluateArgs, model: &dyn ModelConfig) -> Result<(Pa
 fn measure(network: &Teacher, data: &dyn Dataset, split: Split, batch: u32) -> Result<(Metrics, Option<f64>, f64)> {
     let info = data.info();
     let rows: Vec<i64> = (0..info.labels(split).len() as i64).collect();
-    let views: Views = [network.view.as_str()].into_iter().collect();
-    let device = network.device();
-    let pass = |rows: &[i64]| {
-        let (mut accuracy, mut calibration) =
-            (SplitMeter::new(info.task, device), info.task.one_class().then(|| CalibrationMeter::new(device)));
-        for chunk in rows.chunks(batch as usize) {
-            let batch = data.batch(split, &Rows::new(chunk.to_vec(), device), &views, None)?;
-            let logits = network.forward(batch.view(&network.view)?, &Taps::none())?.logits;
-            accuracy.add(&logits, batch.truth())?;
-            if let Some(calibration) = &mut calibration {
-                calibration.add(&logits, &batch.labels);
-            }
-        }
-        synchronize(device);
-        Ok::<_, Error>((accuracy, calibration))
-    };
-    // What its few samples are worth need not be defined.
-    pass(&rows[..rows.len().min(batch as usize)])?;
+    // A batch to warm up. What its few samples are worth need not be defined.
+    pass(network, data, split, &rows[..rows.len().min(batch as usize)], batch)?;
     let start = Instant::now();
-    let (accuracy, calibration) = pass(&rows)?;
+    let (accuracy, calibration) = pass(network, data, split, &rows, batch)?;
     let seconds = start.elapsed().as_secs_f64();
     let calibration = calibration.map(|calibration| calibration.read()).transpose()?;
     Ok((accuracy.read()?, calibration, seconds))
+}
+
+/// Evaluates these rows, and waits for the device.
+fn pass(
+    network: &Teacher,
+    data: &dyn Dataset,
+    split: Split,
+    rows: &[i64],
+    batch: u32,
+) -> Result<(SplitMeter, Option<CalibrationMeter>)> {
+    let device = network.device();
+    let views: Views = [network.view.as_str()].into_iter().collect();
+    let task = data.info().task;
+    let mut accuracy = SplitMeter::new(task, device);
+    let mut calibration = task.one_class().then(|| CalibrationMeter::new(device));
+    for chunk in rows.chunks(batch as usize) {
+        let batch = data.batch(split, &Rows::new(chunk.to_vec(), device), &views, None)?;
+        let logits = network.forward(batch.view(&network.view)?, &Taps::none())?.logits;
+        accuracy.add(&logits, batch.truth())?;
+        if let Some(calibration) = &mut calibration {
+            calibration.add(&logits, &batch.labels);
+        }
+    }
+    synchronize(device);
+    Ok((accuracy, calibration))
 }
 
 impl fmt::Display for Evaluation {

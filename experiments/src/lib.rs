@@ -8,18 +8,15 @@
 //! use my_method as _; // a crate that is never named registers nothing
 //!
 //! fn main() -> std::process::ExitCode {
-//!     limbeck_experiments::main()
+//!     limbeck_cli::main()
 //! }
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`cli`] | verbs, options, exit codes |
-//! | [`plan`] | what would run, checked before the first batch |
-//! | [`sweep`] | all experiments of a file with a grid |
-//! | [`cohorts`] | who is trained side by side |
-//! | [`run`] | running what is planned, teachers first |
-//! | [`worker`] | the same, spread over processes |
+//! | [`plan`] | what would run, checked before the first batch; [`plan::sweep`] for a file with a grid |
+//! | [`run`] | running what is planned, teachers first, in this process or in others |
 //! | [`store`], [`log`] | the folders of runs, and the event log in them |
 //! | [`progress`] | bars on a terminal, lines elsewhere |
 //! | [`report`] | the comparison of runs, as a page, Markdown, LaTeX and CSV |
@@ -28,7 +25,8 @@
 //! | [`data`] | `limbeck data` |
 //! | [`listing`], [`doctor`] | `limbeck plugins` and `limbeck doctor` |
 //! | [`new`] | `limbeck new`: a crate with a plugin, ready to be built |
-//! | [`check`], [`golden`] | `limbeck check`: a device against the CPU and against reference numbers |
+//! | [`check`] | `limbeck check`: a device against the CPU and against reference numbers |
+//! | [`words`] | shapes, names and errors in words |
 
 // The built-in plugins: linked for their registration.
 use limbeck_datasets as _;
@@ -37,21 +35,16 @@ use limbeck_models as _;
 
 pub mod check;
 pub mod cli;
-pub mod cohorts;
 pub mod data;
 pub mod doctor;
 pub mod evaluate;
-pub mod golden;
 pub mod listing;
 pub mod new;
 pub mod plan;
-pub mod probes;
 pub mod progress;
 pub mod run;
-pub mod sweep;
-mod tasks;
 pub mod weights;
-pub mod worker;
+pub mod words;
 
 pub use limbeck_report::{self as report, log, store, tensorboard};
 
@@ -61,8 +54,3 @@ pub use limbeck_report::{self as report, log, store, tensorboard};
 pub fn main() -> std::process::ExitCode {
     cli::main(std::env::args_os())
 }
-
-/// The repository's front page, for its code.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct FrontPage;

@@ -9,7 +9,8 @@ use limbeck::task::{Better, Task};
 use limbeck_report::words::thousands;
 use serde::Serialize;
 
-use crate::plan::{Network, shape};
+use crate::plan::network::Network;
+use crate::words::shape;
 
 /// A line for each plugin, by role.
 pub fn list(role: Option<Role>) -> String {
@@ -79,8 +80,13 @@ impl BuiltFor {
         }
         if let Some(plugin) = found.iter().find(|plugin| plugin.role == Role::Model) {
             let from_file = model(plugin)?.is_some_and(|config| config.file().is_some());
-            let message = || format!("--input and --classes: the network of `{}` is what its file has", plugin.name);
-            return if from_file { Err(Error::plan(message())) } else { Ok(()) };
+            if from_file {
+                let name = plugin.name;
+                return Err(Error::plan(format!(
+                    "--input and --classes: the network of `{name}` is what its file has"
+                )));
+            }
+            return Ok(());
         }
         let roles: Vec<&str> = found.iter().map(|plugin| plugin.role.name()).collect();
         let name = found.first().map_or("", |plugin| plugin.name);
@@ -118,7 +124,8 @@ pub fn show(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result<Stri
 pub fn show_json(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result<String> {
     let found = find(name, role)?;
     built_for.check(&found)?;
-    let all = |plugin: &'static Plugin| {
+    let mut all = Vec::new();
+    for plugin in found {
         let mut fields = fields(plugin);
         if let Some(Network { parameters, multiply_adds, signature, .. }) = network(plugin, built_for)? {
             fields["parameters"] = parameters.into();
@@ -128,9 +135,9 @@ pub fn show_json(name: &str, role: Option<Role>, built_for: &BuiltFor) -> Result
         if let Some(task) = task(plugin) {
             fields["metrics"] = task.metrics().map(|metric| metric.key).collect();
         }
-        Ok(fields)
-    };
-    json(&found.into_iter().map(all).collect::<Result<Vec<_>>>()?)
+        all.push(fields);
+    }
+    json(&all)
 }
 
 /// A model's network; nothing for other plugins and where a file is missing.

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    limbeck_experiments::main()
+    limbeck_cli::main()
 }

@@ -37,7 +37,7 @@ impl New<'_> {
     /// If the name cannot be one or is taken, if there is no Limbeck where it should be, or if the folder has files in it.
     pub fn write(&self) -> Result<()> {
         self.check_name()?;
-        let source = Source::find(self.limbeck)?;
+        let source = Framework::find(self.limbeck)?;
         let occupied = fs::read_dir(self.folder).is_ok_and(|mut entries| entries.next().is_some());
         if occupied {
             let folder = self.folder.display();
@@ -71,7 +71,7 @@ impl New<'_> {
     }
 
     /// The files by their path in the crate.
-    fn files(&self, source: &Source) -> Result<Vec<(String, String)>> {
+    fn files(&self, source: &Framework) -> Result<Vec<(String, String)>> {
         let role = self.role.name();
         let (plugin, experiment) = match self.role {
             Role::Distiller => (include_str!("scaffold/distiller.rs"), include_str!("scaffold/distiller.toml")),
@@ -108,11 +108,16 @@ impl New<'_> {
             ("NO_LIBTORCH_FOLDER".to_owned(), quoted(NO_LIBTORCH.unwrap_or_default())),
             ("LIBTORCH_FOLDER".to_owned(), quoted(&source.libtorch.display().to_string())),
         ];
-        let fill = |text: &str| words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, value));
-        let mut files: Vec<(String, String)> =
-            templates.into_iter().map(|(path, text)| (path.to_owned(), fill(text))).collect();
+        let mut files = Vec::new();
+        for (path, text) in templates {
+            let mut text = text.to_owned();
+            for (word, value) in &words {
+                text = text.replace(word, value);
+            }
+            files.push((path.to_owned(), text));
+        }
         // The versions that Limbeck was tested with.
-        files.push(("Cargo.lock".to_owned(), include_str!("../../Cargo.lock").to_owned()));
+        files.push(("Cargo.lock".to_owned(), include_str!(concat!(env!("OUT_DIR"), "/Cargo.lock")).to_owned()));
         Ok(files)
     }
 }
@@ -126,8 +131,8 @@ const RESERVED: [&str; 39] = [
 
 /// `two_words` → `TwoWords`
 fn camel_case(name: &str) -> String {
-    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
-    name.split('_').filter(|word| !word.is_empty()).map(capital).collect()
+    let words = name.split('_').filter(|word| !word.is_empty());
+    words.map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }
 
 fn quoted(text: &str) -> String {
@@ -135,7 +140,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Where the framework comes from.
-struct Source {
+struct Framework {
     place: Place,
     /// The view of libtorch that the crate is compiled against.
     libtorch: PathBuf,
@@ -146,15 +151,17 @@ enum Place {
     Git(String),
 }
 
-impl Source {
+impl Framework {
     fn find(given: Option<&str>) -> Result<Self> {
         let built_with = PathBuf::from(LIBTORCH);
         match given {
-            Some(url) if url.contains("://") => Ok(Source { place: Place::Git(url.to_owned()), libtorch: built_with }),
+            Some(url) if url.contains("://") => {
+                Ok(Framework { place: Place::Git(url.to_owned()), libtorch: built_with })
+            }
             // Git's short form, which cargo does not take.
             Some(url) if url.starts_with("git@") && url.contains(':') => {
                 let url = format!("ssh://{}", url.replacen(':', "/", 1));
-                Ok(Source { place: Place::Git(url), libtorch: built_with })
+                Ok(Framework { place: Place::Git(url), libtorch: built_with })
             }
             Some(folder) => {
                 let folder = fs::canonicalize(folder).map_err(Error::io("read", folder))?;
@@ -171,7 +178,7 @@ impl Source {
                         "there is no libtorch in {folder} yet: run `make libtorch` there"
                     )));
                 }
-                Ok(Source { place: Place::Folder(folder), libtorch })
+                Ok(Framework { place: Place::Folder(folder), libtorch })
             }
             None => {
                 let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned();
@@ -181,7 +188,7 @@ impl Source {
                         "the checkout that built this command, {folder}, is gone: name another one, or a git URL, with --limbeck"
                     )));
                 }
-                Ok(Source { place: Place::Folder(folder), libtorch: built_with })
+                Ok(Framework { place: Place::Folder(folder), libtorch: built_with })
             }
         }
     }
@@ -199,7 +206,7 @@ impl Source {
 
     /// The lines of `[dependencies]`.
     fn dependencies(&self, role: Role) -> String {
-        let mut packages = vec![("limbeck", "framework"), ("limbeck-experiments", "experiments")];
+        let mut packages = vec![("limbeck", "framework"), ("limbeck-cli", "experiments")];
         if role == Role::Dataset {
             packages.push(("limbeck-datasets", "datasets"));
         }

@@ -155,9 +155,10 @@ pub fn recipe(text: &str) -> String {
 
 impl Transfer {
     /// Reads the source, checked and sorted by the network if there is one.
-    fn read(&self) -> Result<(StateDict, Option<Network>)> {
+    fn read(&self) -> Result<(StateDict, Option<StandaloneNetwork>)> {
         let mut state = self.source.names.read(&self.source.file)?;
-        let network = self.model.as_deref().map(|model| Network::new(model, self.classes, self.input)).transpose()?;
+        let network =
+            self.model.as_deref().map(|model| StandaloneNetwork::new(model, self.classes, self.input)).transpose()?;
         match &network {
             Some(network) => {
                 let variables = weights::variables(&network.store);
@@ -171,13 +172,13 @@ impl Transfer {
 }
 
 /// A network that stands alone.
-struct Network {
+struct StandaloneNetwork {
     model: Box<dyn Model>,
     store: nn::VarStore,
     spec: ModelSpec,
 }
 
-impl Network {
+impl StandaloneNetwork {
     fn new(recipe_text: &str, classes: i64, input: [i64; 3]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Recipe {
@@ -187,7 +188,7 @@ impl Network {
         let Recipe { model } = config::parse_as(&text, Path::new("--model"), &[])?;
         let (store, spec) = (nn::VarStore::new(Device::Cpu), ModelSpec { input, classes });
         let _drawing = Seed::new(0).stream("weights").seed_libtorch();
-        Ok(Network { model: model.build(&store.root(), &spec)?, store, spec })
+        Ok(StandaloneNetwork { model: model.build(&store.root(), &spec)?, store, spec })
     }
 
     /// Logits of an evaluation pass, `[B, classes]`.
@@ -313,8 +314,10 @@ fn show(state: &StateDict) -> String {
 }
 
 fn outline(state: &StateDict) -> serde_json::Value {
-    let tensor = |(name, tensor): (&String, &Tensor)| serde_json::json!({ "name": name, "kind": kind_name(tensor.kind()), "shape": tensor.size() });
-    serde_json::json!({
-        "format": state.format, "key": state.key, "tensors": state.tensors.iter().map(tensor).collect::<Vec<_>>(),
-    })
+    let mut tensors = Vec::new();
+    for (name, tensor) in &state.tensors {
+        let (kind, shape) = (kind_name(tensor.kind()), tensor.size());
+        tensors.push(serde_json::json!({ "name": name, "kind": kind, "shape": shape }));
+    }
+    serde_json::json!({ "format": state.format, "key": state.key, "tensors": tensors })
 }

@@ -331,18 +331,20 @@ impl DeviceReport {
             threads: usize::try_from(tch::get_num_threads()).unwrap_or(0),
         }
     }
-}
 
-impl fmt::Display for DeviceReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What was found, in words, by name.
+    pub fn entries(&self) -> [(&'static str, String); 4] {
         let version = self.libtorch_version.as_deref().unwrap_or("of unknown version");
-        match &self.libtorch_folder {
-            Some(folder) => writeln!(f, "libtorch  {version}, {}", folder.display())?,
-            None => writeln!(f, "libtorch  {version}")?,
-        }
-        writeln!(f, "cuda      {}", self.cuda)?;
-        writeln!(f, "gpus      {}", self.gpus)?;
-        write!(f, "threads   {}", self.threads)
+        let libtorch = match &self.libtorch_folder {
+            Some(folder) => format!("{version}, {}", folder.display()),
+            None => version.to_owned(),
+        };
+        [
+            ("libtorch", libtorch),
+            ("cuda", self.cuda.to_string()),
+            ("gpus", self.gpus.to_string()),
+            ("threads", self.threads.to_string()),
+        ]
     }
 }
 
@@ -483,7 +485,7 @@ mod tests {
     #[test]
     fn this_process_has_libtorch_and_a_device() {
         let report = DeviceReport::gather();
-        assert!(report.libtorch_version.as_deref().unwrap().starts_with("2.11.0"), "{report}");
+        assert!(report.libtorch_version.as_deref().unwrap().starts_with("2.11.0"), "{report:?}");
         assert!(report.libtorch_folder.unwrap().join("libtorch_cpu.so").is_file());
         assert!(report.threads >= 1);
         let expected = if report.gpus == 0 { tch::Device::Cpu } else { tch::Device::Cuda(0) };

@@ -36,15 +36,16 @@ pub(crate) fn divide(labels: &[i64], classes: i64, division: Division) -> Result
     }
     let labelled = labels.iter().filter(|label| **label != UNLABELLED).count();
     if held_out > 0 && held_out >= labelled {
-        return Err(Error::plan(format!(
-            "validation: {held_out} samples leave nothing to train on: the training part has {labelled} with a label"
-        )));
+        let message =
+            format!("{held_out} samples leave nothing to train on: the training part has {labelled} with a label");
+        return Err(Error::plan(message).at("validation"));
     }
     let left = labels.len() - held_out;
     if let Some(wanted) = train_samples.filter(|wanted| !(1..=left).contains(wanted)) {
-        return Err(Error::plan(format!(
-            "train_samples: it must be at least 1 and at most {left}, the training samples that are not held out, not {wanted}"
-        )));
+        let message = format!(
+            "it must be at least 1 and at most {left}, the training samples that are not held out, not {wanted}"
+        );
+        return Err(Error::plan(message).at("train_samples"));
     }
     let mut groups: Vec<Vec<i64>> = vec![Vec::new(); classes as usize + 1];
     for (row, label) in labels.iter().enumerate() {

@@ -1,8 +1,10 @@
 //! The error of the framework: what went wrong, where, and what to do about it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::diagnostic::Diagnostic;
+use crate::config::key::KeyPath;
 
 /// A result with the framework's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,13 +18,18 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] Box<Diagnostic>),
     /// The experiment is well-formed but cannot be run: found while planning, before the first batch.
-    #[error("{0}")]
-    Plan(String),
+    #[error("{place}{message}")]
+    Plan {
+        /// The key of the experiment file that is at fault, and who says so.
+        place: Place,
+        /// What is wrong, and the remedy.
+        message: String,
+    },
     /// A file could not be read or written.
-    #[error("{context}cannot {doing} {}", path.display())]
+    #[error("{place}cannot {doing} {}", path.display())]
     Io {
-        /// The key of the experiment that asks for it, or who else does, with a colon and a blank; or nothing.
-        context: String,
+        /// The key of the experiment file that asks for it, or who else does.
+        place: Place,
         /// What was being done: "read", "write", "create".
         doing: &'static str,
         /// The file or folder.
@@ -31,10 +38,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A data or weight file is not what it should be.
-    #[error("{context}{}: {message}", path.display())]
+    #[error("{place}{}: {message}", path.display())]
     Data {
         /// As of [`Io`](Error::Io).
-        context: String,
+        place: Place,
         /// The file.
         path: PathBuf,
         /// What was found, where, and what was expected.
@@ -57,7 +64,7 @@ pub enum Error {
 impl Error {
     /// A planning error.
     pub fn plan(message: impl Into<String>) -> Self {
-        Error::Plan(message.into())
+        Error::Plan { place: Place::default(), message: message.into() }
     }
 
     /// A run that failed.
@@ -67,34 +74,86 @@ impl Error {
 
     /// A file whose content is wrong.
     pub fn data(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
-        Error::Data { context: String::new(), path: path.as_ref().to_owned(), message: message.into() }
+        Error::Data { place: Place::default(), path: path.as_ref().to_owned(), message: message.into() }
     }
 
     /// Wraps an I/O error: `fs::read(p).map_err(Error::io("read", p))`.
     pub fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Error::Io { context: String::new(), doing, path, source }
+        move |source| Error::Io { place: Place::default(), doing, path, source }
     }
 
     /// Whether the user's configuration or call is at fault (exit code 2) rather than a run (exit code 1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Error::Config(_) | Error::Plan(_) | Error::Device(_))
+        matches!(self, Error::Config(_) | Error::Plan { .. } | Error::Device(_))
     }
 
-    /// Puts `context` before the message, keeping the variant: `context: message`. What has a place of its own already, in
-    /// the experiment file or as a device, stays as it is.
-    pub fn within(self, context: &str) -> Self {
+    /// Puts the name of what it concerns before the message: a run, a point of a grid, a plugin. What has a place of its own
+    /// already, in the experiment file or as a device, stays as it is.
+    #[must_use]
+    pub fn within(self, name: &str) -> Self {
+        self.put(PlacePart::Name(name.to_owned()))
+    }
+
+    /// Puts a key of the experiment file before the message; one that stands before it already is below this key.
+    #[must_use]
+    pub fn at(self, key: impl Into<KeyPath>) -> Self {
+        self.put(PlacePart::Key { path: key.into(), remark: None })
+    }
+
+    /// [`at`](Self::at) with a remark in parentheses that says what is there.
+    #[must_use]
+    pub fn at_what(self, key: impl Into<KeyPath>, remark: String) -> Self {
+        self.put(PlacePart::Key { path: key.into(), remark: Some(remark) })
+    }
+
+    fn put(mut self, part: PlacePart) -> Self {
+        match &mut self {
+            Error::Plan { place, .. } | Error::Io { place, .. } | Error::Data { place, .. } => place.0.insert(0, part),
+            Error::Run(message) => *message = format!("{part}: {message}"),
+            Error::Torch(message) => return Error::Run(format!("{part}: libtorch: {message}")),
+            Error::Config(_) | Error::Device(_) | Error::Stopped => {}
+        }
+        self
+    }
+}
+
+/// The place of an error, from the outside in: what its message begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place(Vec<PlacePart>);
+
+/// A part of a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PlacePart {
+    /// A key of the experiment file, below that of the part before.
+    Key { path: KeyPath, remark: Option<String> },
+    /// A name for people.
+    Name(String),
+}
+
+impl Place {
+    /// The parts of the key, from the outside in. Names may stand before it; whatever is behind a name is no key of the file.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyPath> {
+        let parts = self.0.iter().skip_while(|part| matches!(part, PlacePart::Name(_)));
+        parts.map_while(|part| match part {
+            PlacePart::Key { path, .. } => Some(path),
+            PlacePart::Name(_) => None,
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| write!(f, "{part}: "))
+    }
+}
+
+impl fmt::Display for PlacePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Plan(message) => Error::Plan(format!("{context}: {message}")),
-            Error::Run(message) => Error::Run(format!("{context}: {message}")),
-            Error::Torch(message) => Error::Run(format!("{context}: libtorch: {message}")),
-            Error::Io { context: inner, doing, path, source } => {
-                Error::Io { context: format!("{context}: {inner}"), doing, path, source }
-            }
-            Error::Data { context: inner, path, message } => {
-                Error::Data { context: format!("{context}: {inner}"), path, message }
-            }
-            Error::Config(_) | Error::Device(_) | Error::Stopped => self,
+            PlacePart::Key { path, remark: None } => write!(f, "{path}"),
+            PlacePart::Key { path, remark: Some(remark) } => write!(f, "{path} ({remark})"),
+            PlacePart::Name(name) => f.write_str(name),
         }
     }
 }
@@ -146,10 +205,20 @@ mod tests {
     #[test]
     fn a_context_comes_first_and_a_source_stays() {
         let absent = std::io::Error::from(std::io::ErrorKind::NotFound);
-        let error = Error::io("read", "w.bin")(absent).within("weights").within("teacher.big");
+        let error = Error::io("read", "w.bin")(absent).at("weights").at(["teacher", "big"]);
         assert_eq!(error.to_string(), "teacher.big: weights: cannot read w.bin");
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "entity not found");
-        assert_eq!(Error::data("w.bin", "too long").within("dataset").to_string(), "dataset: w.bin: too long");
-        assert_eq!(Error::Torch("no".into()).within("student").to_string(), "student: libtorch: no");
+        assert_eq!(Error::data("w.bin", "too long").at("dataset").to_string(), "dataset: w.bin: too long");
+        assert_eq!(Error::Torch("no".into()).at("student").to_string(), "student: libtorch: no");
+    }
+
+    #[test]
+    fn a_key_is_a_value_and_names_around_it_are_none() {
+        let term = KeyPath::from("terms").item(1);
+        let error = Error::plan("x: y").within("crd.critic").at_what(term, "crd, teacher big".to_owned());
+        let error = error.at(["method", "mine"]).within("pair = a: b");
+        assert_eq!(error.to_string(), "pair = a: b: method.mine: terms[1] (crd, teacher big): crd.critic: x: y");
+        let Error::Plan { place, .. } = error else { panic!("{error}") };
+        assert_eq!(place.keys().map(KeyPath::to_string).collect::<Vec<_>>(), ["method.mine", "terms[1]"]);
     }
 }

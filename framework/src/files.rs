@@ -47,12 +47,23 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
 pub fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(Error::io("create", &path))?;
+    if try_lock(&file, &path)? {
+        return Ok(file);
+    }
+    Err(Error::plan(format!(
+        "another process is at work in {}: wait for it, or choose another folder with --out",
+        folder.display()
+    )))
+}
+
+/// Locks a file for this process, for as long as it is open; false if another process has locked it.
+///
+/// # Errors
+/// If the file system cannot lock it.
+pub fn try_lock(file: &File, path: &Path) -> Result<bool> {
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::plan(format!(
-            "another process is at work in {}: wait for it, or choose another folder with --out",
-            folder.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
     }
 }

@@ -11,10 +11,10 @@ pub mod experiment;
 pub mod files;
 #[doc = include_str!("../GUIDE.md")]
 pub mod guide {}
-mod measure;
 pub mod memory;
 pub mod metric;
 pub mod nearest;
+pub mod pickle;
 pub mod precision;
 pub mod record;
 pub mod registry;

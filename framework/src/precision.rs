@@ -129,7 +129,7 @@ impl Drop for Autocast {
 }
 
 fn switches() -> Result<&'static Switches> {
-    Switches::get().map_err(Error::Plan)
+    Switches::get().map_err(Error::plan)
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ pub fn agreement(student: &Tensor, teacher: &Tensor) -> Result<f64> {
 /// # Errors
 /// If it is not finite: the logits overflowed.
 pub fn divergence(student: &Tensor, teacher: &Tensor) -> Result<f64> {
-    let log_softmax = |logits: &Tensor| logits.to_kind(Kind::Double).log_softmax(1, Kind::Double);
-    let (student, teacher) = (log_softmax(student), log_softmax(teacher));
+    let [student, teacher] =
+        [student, teacher].map(|logits| logits.to_kind(Kind::Double).log_softmax(1, Kind::Double));
     let each = (teacher.exp() * (&teacher - student)).sum_dim_intlist(1, false, Kind::Double);
     read(&each.mean(Kind::Double), "the divergence from the teacher")
 }
@@ -57,8 +57,8 @@ pub struct Alignment {
 impl Alignment {
     /// Nothing gathered yet.
     pub fn new(device: tch::Device) -> Self {
-        let zero = || Tensor::zeros([] as [i64; 0], (Kind::Double, device));
-        Alignment { cross: zero(), own: [zero(), zero()] }
+        let [cross, first, second] = [(); 3].map(|()| Tensor::zeros([] as [i64; 0], (Kind::Double, device)));
+        Alignment { cross, own: [first, second] }
     }
 
     /// Adds a batch. Batches of fewer than four samples have no unbiased estimate and are passed over.
@@ -87,8 +87,11 @@ impl Alignment {
         }
         let norm = (first.unsqueeze(1) * second.unsqueeze(0)).sqrt();
         let rows: Vec<Vec<f64>> = Vec::try_from(&self.cross / norm)?;
-        let finite = |value: f64| value.is_finite().then_some(value);
-        Ok(rows.into_iter().map(|row| row.into_iter().map(finite).collect()).collect())
+        let mut alignments = Vec::new();
+        for row in rows {
+            alignments.push(row.into_iter().map(|value| value.is_finite().then_some(value)).collect());
+        }
+        Ok(alignments)
     }
 }
 
@@ -100,22 +103,22 @@ impl Kernels {
     /// Of taps `[B, …]`. HSIC does not change with the features' mean: it is taken off first, for the sake of the last digits.
     pub fn of(taps: &[&Tensor]) -> Self {
         let _no_grad = no_grad_guard();
-        let kernel = |tap: &&Tensor| {
+        let mut kernels = Vec::new();
+        for tap in taps {
             let features = tap.to_kind(Kind::Float).flatten(1, -1);
             let features = &features - features.mean_dim(0, true, Kind::Float);
-            features.matmul(&features.tr()).to_kind(Kind::Double).fill_diagonal_(0.0, false)
-        };
-        Kernels(Tensor::stack(&taps.iter().map(kernel).collect::<Vec<_>>(), 0))
+            kernels.push(features.matmul(&features.tr()).to_kind(Kind::Double).fill_diagonal_(0.0, false));
+        }
+        Kernels(Tensor::stack(&kernels, 0))
     }
 
     /// The unbiased estimate of HSIC (Song et al., Journal of Machine Learning Research 13, 2012) of each of our taps with each of theirs: `[S, T]`.
     fn hsic(&self, other: &Kernels) -> Tensor {
         let n = self.0.size()[1] as f64;
-        let rows = |kernels: &Tensor| kernels.sum_dim_intlist(2, false, Kind::Double);
-        let (ours, theirs) = (rows(&self.0), rows(&other.0));
-        let total = |rows: &Tensor| rows.sum_dim_intlist(1, true, Kind::Double);
+        let [ours, theirs] = [self, other].map(|kernels| kernels.0.sum_dim_intlist(2, false, Kind::Double));
         let traces = self.0.flatten(1, 2).matmul(&other.0.flatten(1, 2).tr());
-        let totals = total(&ours).matmul(&total(&theirs).tr()) / ((n - 1.0) * (n - 2.0));
+        let [our_total, their_total] = [&ours, &theirs].map(|rows| rows.sum_dim_intlist(1, true, Kind::Double));
+        let totals = our_total.matmul(&their_total.tr()) / ((n - 1.0) * (n - 2.0));
         let mixed = ours.matmul(&theirs.tr()) * (2.0 / (n - 2.0));
         (traces + totals - mixed) / (n * (n - 3.0))
     }

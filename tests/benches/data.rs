@@ -35,13 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     pairs.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
-    let rate = |seconds: f64| IMAGES as f64 / seconds;
     let (reading, decoding) = pairs[ROUNDS / 2];
     println!("{IMAGES} images of {} × {} pixels, {} threads", SIZE.0, SIZE.1, rayon::current_num_threads());
-    println!("image_folder, cropped, scaled, mirrored, normalised   {:7.0} images/s", rate(reading));
-    println!("a loop that decodes and nothing else                  {:7.0} images/s", rate(decoding));
-    let ratio = |(reading, decoding): &(f64, f64)| decoding / reading;
-    let (least, most) = (ratio(&pairs[0]), ratio(&pairs[ROUNDS - 1]));
+    println!("image_folder, cropped, scaled, mirrored, normalised   {:7.0} images/s", IMAGES as f64 / reading);
+    println!("a loop that decodes and nothing else                  {:7.0} images/s", IMAGES as f64 / decoding);
+    let [least, most] = [0, ROUNDS - 1].map(|at| pairs[at].1 / pairs[at].0);
     println!("ratio {:.3} ({least:.3} – {most:.3})", decoding / reading);
     Ok(())
 }
@@ -74,14 +72,17 @@ fn decode(files: &[PathBuf]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn file(folder: &Path, part: &str, i: usize) -> PathBuf {
+    folder.join(format!("{part}/{}/{i:04}.JPEG", ["a", "b"][i % 2]))
+}
+
 /// Two classes of pictures; the training part's files.
 fn draw(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
-    let file = |part: &str, i: usize| folder.join(format!("{part}/{}/{i:04}.JPEG", ["a", "b"][i % 2]));
     for part in ["train", "val"] {
         ["a", "b"].iter().try_for_each(|class| fs::create_dir_all(folder.join(part).join(class)))?;
     }
-    let files: Vec<PathBuf> = (0..IMAGES).map(|i| file("train", i)).collect();
-    let all: Vec<PathBuf> = files.iter().cloned().chain((0..2).map(|i| file("val", i))).collect();
+    let files: Vec<PathBuf> = (0..IMAGES).map(|i| file(folder, "train", i)).collect();
+    let all: Vec<PathBuf> = files.iter().cloned().chain((0..2).map(|i| file(folder, "val", i))).collect();
     all.par_iter().enumerate().try_for_each(|(i, path)| picture(path, i as u64).map_err(|e| e.to_string()))?;
     Ok(files)
 }

@@ -120,18 +120,20 @@ impl Pairs {
     fn time(rounds: usize, mut a: impl FnMut() -> Result<()>, mut b: impl FnMut() -> Result<()>) -> Result<Self> {
         a()?;
         b()?;
-        let pair = |_| Ok((seconds(&mut a)?, seconds(&mut b)?));
-        Ok(Pairs((0..rounds).map(pair).collect::<Result<_>>()?))
+        let mut pairs = Vec::new();
+        for _ in 0..rounds {
+            pairs.push((seconds(&mut a)?, seconds(&mut b)?));
+        }
+        Ok(Pairs(pairs))
     }
 
     /// A row whose value is a function of a pair.
     fn row(&self, what: impl Into<String>, value: impl Fn(f64, f64) -> f64, goal: Goal) -> Row {
-        let ms = |seconds: Vec<f64>| 1e3 * median(seconds);
         Row {
             what: what.into(),
             times: (
-                ms(self.0.iter().map(|pair| pair.0).collect()),
-                Some(ms(self.0.iter().map(|pair| pair.1).collect())),
+                1e3 * median(self.0.iter().map(|pair| pair.0).collect()),
+                Some(1e3 * median(self.0.iter().map(|pair| pair.1).collect())),
             ),
             value: spread(self.0.iter().map(|(a, b)| value(*a, *b)).collect()),
             goal,
@@ -214,12 +216,11 @@ fn crd_scores(rounds: usize) -> Result<Section> {
         (scores.detach(), gradient)
     };
     let (first, second) = (both(ours()?), both(gathered()?));
-    let apart = |a: &Tensor, b: &Tensor| ((a - b).abs().max() / b.abs().max()).double_value(&[]);
-    let (scores, gradient) = (apart(&first.0, &second.0), apart(&first.1, &second.1));
+    let [scores, gradient] = [(&first.0, &second.0), (&first.1, &second.1)]
+        .map(|(a, b)| ((a - b).abs().max() / b.abs().max()).double_value(&[]));
     assert!(scores <= 1e-5 && gradient <= 1e-5, "scores differ by {scores:e}, gradients by {gradient:e}");
 
-    let discard = |scores: Result<Tensor>| scores.map(|scores| drop(both(scores)));
-    let pairs = Pairs::time(rounds, || discard(ours()), || discard(gathered()))?;
+    let pairs = Pairs::time(rounds, || Ok(drop(both(ours()?))), || Ok(drop(both(gathered()?))))?;
     Ok(Section {
         title: "Scores of CRD",
         note: format!(
@@ -596,7 +597,6 @@ fn precision(rounds: usize) -> Result<Section> {
     let (exact, rounded) = (float32.forward(&images, &none)?.logits, bfloat16.forward(&images, &none)?.logits);
     let error = (&rounded - &exact).abs();
     let agree = rounded.argmax(1, false).eq_tensor(&exact.argmax(1, false)).to_kind(Kind::Float).mean(None);
-    let number = |tensor: Tensor| tensor.double_value(&[]);
 
     for precision in [Precision::Float32, Precision::Bfloat16] {
         let network = Network::new(&ResNet8x4::default())?;
@@ -624,10 +624,10 @@ fn precision(rounds: usize) -> Result<Section> {
              convolutions and products in bfloat16). B: float32, contiguous. Value: B / A. With random weights the bfloat16 \
              teacher's logits, of mean size {:.3}, are off by {:.1e} on average and {:.1e} at most; the first guess is the \
              same for {:.0} % of the images. {}",
-            number(exact.abs().mean(None)),
-            number(error.mean(None)),
-            number(error.max()),
-            100.0 * number(agree),
+            exact.abs().mean(None).double_value(&[]),
+            error.mean(None).double_value(&[]),
+            error.max().double_value(&[]),
+            100.0 * agree.double_value(&[]),
             accuracy_in_bfloat16()?,
         ),
         rows,
@@ -643,10 +643,12 @@ fn accuracy_in_bfloat16() -> Result<String> {
     train_in(folder.path(), EPOCHS, &data, 64, std::slice::from_ref(&student), &[])?;
     let file = folder.path().join(&student.name).join(cohort::STUDENT);
     let classes = data.dataset.info().class_names.len() as i64;
-    let teach = |precision| teacher(&ResNet20::default(), classes, precision, Some(&file)).map(|(teacher, _)| teacher);
-    let (exact, rounded) = (teach(Precision::Float32)?, teach(Precision::Bfloat16)?);
-    let logits = |teacher: &Teacher, batch: &Batch| Ok(teacher.forward(batch.view(IMAGE)?, &Taps::none())?.logits);
-    let networks: [Classifier<'_>; 2] = [&|batch| logits(&exact, batch), &|batch| logits(&rounded, batch)];
+    let (exact, _) = teacher(&ResNet20::default(), classes, Precision::Float32, Some(&file))?;
+    let (rounded, _) = teacher(&ResNet20::default(), classes, Precision::Bfloat16, Some(&file))?;
+    let networks: [Classifier<'_>; 2] =
+        [&|batch| Ok(exact.forward(batch.view(IMAGE)?, &Taps::none())?.logits), &|batch| {
+            Ok(rounded.forward(batch.view(IMAGE)?, &Taps::none())?.logits)
+        }];
     let rows: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
     let found =
         cohort::accuracy(&data, Split::Test, &rows, &[IMAGE].into_iter().collect(), &networks, CPU, &Stop::default())?;

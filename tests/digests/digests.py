@@ -85,7 +85,7 @@ def kill_and_resume(program, file, out):
 
 def run(program, folder, quickstart):
     program = str(Path(program).resolve())
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     images(folder / "images")
     runs = folder / "runs"
     files = [HERE / f"{name}.toml" for name in EXPERIMENTS]
@@ -99,12 +99,12 @@ def run(program, folder, quickstart):
         if "threads" not in text:
             text = text.replace("format = 1\n", "format = 1\nthreads = 1\n")
         copy.write_text(text)
-        plan = call(program, "plan", copy, "--json", "--out", "runs", cwd=folder)
-        (folder / f"{file.stem}.plan.json").write_bytes(plan.stdout)
         if file.stem == "killed":
             kill_and_resume(program, copy.resolve(), runs.resolve())
         else:
             call(program, "run", copy.name, "--out", "runs", cwd=folder)
+        plan = call(program, "plan", copy.name, "--json", "--out", "runs", cwd=folder)
+        (folder / f"{file.stem}.plan.json").write_bytes(plan.stdout)
         print(f"{file.stem}: {time.monotonic() - began:.0f} s", flush=True)
     listing = call(program, "plugins", "list", "--json").stdout
     (folder / "plugins.json").write_bytes(listing)
@@ -114,7 +114,7 @@ def run(program, folder, quickstart):
 def report(program, folder, out):
     program = str(Path(program).resolve())
     for one in sorted((folder / "runs").iterdir()):
-        if one.is_dir():
+        if one.is_dir() and one.name != "teachers":
             target = out / "reports" / one.name
             if target.exists():
                 shutil.rmtree(target)

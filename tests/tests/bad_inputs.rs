@@ -4,14 +4,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use limbeck::checkpoint::{self, NEWEST, PREVIOUS};
-use limbeck::cohort::{Limit, STUDENT, Stop};
+use limbeck::cohort::{Limit, STUDENT};
 use limbeck::event::{Event, LaneInfo, Observer};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::store;
+use limbeck_tests::command::{program, stderr};
+use limbeck_tests::files::{below, copy_all};
+use limbeck_tests::runs::{self, execute, stops};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -43,31 +46,21 @@ methods = ["crd"]
 
 const FILE: &str = "bad.toml";
 
-fn plan(folder: &Path, overrides: &[&str]) -> Plan {
-    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    let experiment = limbeck::config::parse(EXPERIMENT, Path::new(FILE), &overrides).unwrap();
-    Plan::new(experiment, Path::new(FILE), &folder.join("runs")).unwrap()
+fn plan(folder: &Path, values: &[&str]) -> Plan {
+    runs::plan(folder, EXPERIMENT, values).unwrap()
 }
 
 fn cell(folder: &Path) -> PathBuf {
     plan(folder, &[]).cells[0].folder.clone()
 }
 
-fn student(folder: &Path) -> Vec<u8> {
-    fs::read(cell(folder).join(STUDENT)).unwrap()
+/// A cell as the command names it, which is called in the folder above.
+fn shown(cell: &Path) -> PathBuf {
+    Path::new("runs/bad/cells").join(cell.file_name().unwrap())
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_all(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
+fn student(folder: &Path) -> Vec<u8> {
+    fs::read(cell(folder).join(STUDENT)).unwrap()
 }
 
 /// A run that nothing disturbed.
@@ -75,8 +68,7 @@ fn undisturbed() -> &'static Path {
     static RUN: OnceLock<TempDir> = OnceLock::new();
     let run = RUN.get_or_init(|| {
         let folder = TempDir::new().unwrap();
-        let finished = run::execute(&plan(folder.path(), &[]), &Stop::default(), &mut ()).unwrap();
-        assert_eq!(finished.failed, Vec::<String>::new());
+        execute(&plan(folder.path(), &[]), &mut ());
         folder
     });
     run.path()
@@ -88,8 +80,7 @@ fn begun(steps: u64) -> TempDir {
     fs::write(folder.path().join(FILE), EXPERIMENT).unwrap();
     copy_all(&undisturbed().join("runs/teachers"), &folder.path().join("runs/teachers"));
     if steps > 0 {
-        let stop = Stop::new(Some(Limit::Steps(steps)));
-        assert!(run::execute(&plan(folder.path(), &[]), &stop, &mut ()).unwrap().stopped);
+        assert!(stops(&plan(folder.path(), &[]), Limit::Steps(steps)));
     }
     folder
 }
@@ -168,52 +159,22 @@ fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
         fs::write(cell.join(PREVIOUS), &before).unwrap();
         assert_eq!(read(&cell).0, 6);
         let mut warnings = Warnings::default();
-        run::execute(&plan(again.path(), &[]), &Stop::default(), &mut warnings).unwrap();
+        execute(&plan(again.path(), &[]), &mut warnings);
         let expected = format!("an older checkpoint is used: {}: cut short: {length} ", cell.join(NEWEST).display());
         assert!(warnings.0.iter().any(|warning| warning.starts_with(&expected)), "{:?}", warnings.0);
         assert!(student(again.path()) == student(undisturbed()), "cut to {length} bytes, the student differs");
     }
 }
 
-/// Holds the arguments of the process that is to be this command, one a line.
-const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
-
-#[test]
-fn the_command_in_a_process_of_its_own() {
-    if let Ok(arguments) = std::env::var(ARGUMENTS) {
-        let arguments = std::iter::once("limbeck").chain(arguments.lines());
-        let code = limbeck_experiments::cli::main(arguments.map(Into::into));
-        std::process::exit((0..=2).find(|n| code == ExitCode::from(*n)).map_or(99, i32::from));
-    }
-}
-
-/// Runs the command in a folder: this very program, told to run nothing but the test above. Returns its exit code and
-/// what it says of an error. A limit on the size of files, in blocks of 512 bytes, is what a full disk is to a process.
+/// Runs the command in a folder: its exit code, and what it says of an error. A limit on the size of files, in blocks of
+/// 512 bytes, is what a full disk is to a process.
 fn command(folder: &Path, limit: Option<u64>, arguments: &[&str]) -> (Option<i32>, String) {
     let limit = limit.map_or(String::new(), |blocks| format!("trap '' XFSZ; ulimit -f {blocks}; "));
-    let output = Command::new("sh")
-        .args(["-c", &format!("{limit}exec \"$0\" --exact the_command_in_a_process_of_its_own --nocapture")])
-        .arg(std::env::current_exe().unwrap())
-        .env(ARGUMENTS, arguments.join("\n"))
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let error = stderr.split_once("error: ").map_or("", |(_, error)| error.trim_end()).to_owned();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limit}exec \"$0\" \"$@\"")]).arg(program()).args(arguments);
+    let output = command.current_dir(folder).output().unwrap();
+    let error = stderr(&output).split_once("error: ").map_or("", |(_, error)| error.trim_end()).to_owned();
     (output.status.code(), error)
-}
-
-fn leftovers(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(leftovers(&path));
-        } else if path.extension().is_some_and(|extension| extension == "tmp") {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]
@@ -224,12 +185,14 @@ fn a_full_disk_ends_the_run_and_leaves_the_older_checkpoint() {
     let (before, previous) = (fs::read(cell.join(NEWEST)).unwrap(), fs::read(cell.join(PREVIOUS)).unwrap());
     // All but the last few bytes of a checkpoint, and none of the small files, fit.
     let (code, error) = command(folder.path(), Some(before.len() as u64 / 512 - 1), &["run", FILE]);
-    let newest = Path::new("runs/bad/cells").join(cell.file_name().unwrap()).join(NEWEST);
+    let newest = shown(&cell).join(NEWEST);
     assert_eq!(error, format!("cannot write {}\n  caused by: File too large (os error 27)", newest.display()));
     assert_eq!(code, Some(1));
     assert!(fs::read(cell.join(NEWEST)).unwrap() == before && fs::read(cell.join(PREVIOUS)).unwrap() == previous);
     assert_eq!(read(&cell), (5, None));
-    assert_eq!(leftovers(folder.path()), Vec::<PathBuf>::new());
+    let mut left = below(folder.path());
+    left.retain(|path| path.extension().is_some_and(|extension| extension == "tmp"));
+    assert_eq!(left, Vec::<PathBuf>::new());
 
     assert_eq!(command(folder.path(), None, &["run", FILE]), (Some(0), String::new()));
     assert!(student(folder.path()) == student(undisturbed()), "the student differs");
@@ -241,7 +204,6 @@ fn a_checkpoint_of_another_configuration_or_surrounding_is_refused() {
     let folder = begun(3);
     let own = cell(folder.path());
     let whole = fs::read(own.join(NEWEST)).unwrap();
-    let shown = |cell: &Path| Path::new("runs/bad/cells").join(cell.file_name().unwrap()).display().to_string();
 
     let (code, error) = command(folder.path(), None, &["run", FILE, "--set", "threads=2"]);
     assert_eq!(
@@ -249,7 +211,7 @@ fn a_checkpoint_of_another_configuration_or_surrounding_is_refused() {
         format!(
             "{} was begun on cpu with threads = 1 and cannot go on exactly on cpu with threads = 2: use --device cpu \
              --set threads=1, or another folder with --out",
-            shown(&own)
+            shown(&own).display()
         )
     );
     assert_eq!(code, Some(2));
@@ -259,7 +221,10 @@ fn a_checkpoint_of_another_configuration_or_surrounding_is_refused() {
     fs::create_dir_all(&other).unwrap();
     fs::write(other.join(NEWEST), &whole).unwrap();
     let (code, error) = command(folder.path(), None, &["run", FILE, "--set", changed]);
-    assert_eq!(error, format!("{} belongs to another configuration: choose another folder with --out", shown(&other)));
+    assert_eq!(
+        error,
+        format!("{} belongs to another configuration: choose another folder with --out", shown(&other).display())
+    );
     assert_eq!(code, Some(2));
     assert!(fs::read(own.join(NEWEST)).unwrap() == whole && fs::read(other.join(NEWEST)).unwrap() == whole);
 }
@@ -289,9 +254,17 @@ fn weights_that_are_missing_or_of_another_network_are_refused() {
     assert_eq!(error, format!("{key}cannot read {here}/none.safetensors: No such file or directory (os error 2)"));
     let error = teacher("resnet14", "w.safetensors");
     // The first eight, in the order of the state dict.
-    let norm = |n: u8| ["weight", "bias", "running_mean", "running_var"].map(|part| format!("bn{n}.{part}"));
-    let names = [&["conv1.weight".to_owned()], &norm(1)[..], &["conv2.weight".to_owned()], &norm(2)[..2]].concat();
-    let missing: Vec<String> = names.iter().map(|name| format!("`layer1.1.{name}`")).collect();
+    let missing = [
+        "conv1.weight",
+        "bn1.weight",
+        "bn1.bias",
+        "bn1.running_mean",
+        "bn1.running_var",
+        "conv2.weight",
+        "bn2.weight",
+        "bn2.bias",
+    ];
+    let missing = missing.map(|name| format!("`layer1.1.{name}`"));
     assert_eq!(
         error,
         format!(
@@ -317,11 +290,11 @@ fn a_run_whose_checkpoints_are_all_damaged_names_each_and_calls_none_good() {
     let folder = begun(5);
     let cell = cell(folder.path());
     let [n, m] = [NEWEST, PREVIOUS].map(|name| fs::metadata(cell.join(name)).unwrap().len());
-    let file = |name| fs::OpenOptions::new().write(true).open(cell.join(name)).unwrap();
-    file(NEWEST).set_len(n - 1).unwrap();
-    file(PREVIOUS).set_len(m / 2).unwrap();
+    for (name, length) in [(NEWEST, n - 1), (PREVIOUS, m / 2)] {
+        fs::OpenOptions::new().write(true).open(cell.join(name)).unwrap().set_len(length).unwrap();
+    }
     let (code, error) = command(folder.path(), None, &["run", FILE]);
-    let shown = Path::new("runs/bad/cells").join(cell.file_name().unwrap());
+    let shown = shown(&cell);
     let (newest, previous) = (shown.join(NEWEST), shown.join(PREVIOUS));
     let expected = format!(
         "a run failed: crd, seed 0: no checkpoint can be used: {}: cut short: {} of {n} bytes are there; {}: cut short: {} of \
@@ -338,29 +311,25 @@ fn a_run_whose_checkpoints_are_all_damaged_names_each_and_calls_none_good() {
     assert!(student(folder.path()) == student(undisturbed()), "the student differs");
 }
 
+/// What a record says of accuracy: seconds and memory are not the same again.
+fn accuracy(path: &Path) -> serde_json::Value {
+    let value: serde_json::Value = store::read_json(path).unwrap();
+    if path.ends_with("summary.json") { value["accuracy"].clone() } else { value }
+}
+
 #[test]
 fn a_damaged_measurement_or_summary_of_a_teacher_is_made_again() {
     let folder = begun(0);
-    let files = |name: &str| -> Vec<PathBuf> {
-        let teachers = folder.path().join("runs/teachers");
-        let below = fs::read_dir(teachers).unwrap().flat_map(|entry| fs::read_dir(entry.unwrap().path()).unwrap());
-        below.map(|entry| entry.unwrap().path()).filter(|path| path.to_string_lossy().ends_with(name)).collect()
-    };
-    let json = files(".json");
+    let mut json = below(&folder.path().join("runs/teachers"));
+    json.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     assert_eq!(json.len(), 3, "a summary, a likeness and a measurement: {json:?}");
-    // Seconds and memory are not the same again.
-    let accuracy = |path: &Path| {
-        let value: serde_json::Value = store::read_json(path).unwrap();
-        if path.ends_with("summary.json") { value["accuracy"].clone() } else { value }
-    };
     let before: Vec<_> = json.iter().map(|path| accuracy(path)).collect();
     for damage in ["", "{ \"top1\": 3", "{}"] {
         json.iter().for_each(|path| fs::write(path, damage).unwrap());
-        let stop = Stop::new(Some(Limit::Steps(1)));
-        assert!(run::execute(&plan(folder.path(), &[]), &stop, &mut ()).unwrap().stopped);
+        assert!(stops(&plan(folder.path(), &[]), Limit::Steps(1)));
         assert_eq!(json.iter().map(|path| accuracy(path)).collect::<Vec<_>>(), before, "{damage:?}");
     }
-    run::execute(&plan(folder.path(), &[]), &Stop::default(), &mut ()).unwrap();
+    execute(&plan(folder.path(), &[]), &mut ());
     assert!(student(folder.path()) == student(undisturbed()), "the student differs");
 }
 
@@ -386,9 +355,9 @@ fn data_of_another_size_are_refused() {
     let set = "dataset={ kind = 'cifar100', path = 'data' }";
     let data = folder.path().join("data/cifar-100-binary");
     fs::create_dir_all(&data).unwrap();
-    let names = |count: usize| (0..count).map(|class| format!("class {class}\n")).collect::<String>();
-    fs::write(data.join("fine_label_names.txt"), names(100)).unwrap();
-    fs::write(data.join("coarse_label_names.txt"), names(20)).unwrap();
+    for (name, count) in [("fine_label_names.txt", 100), ("coarse_label_names.txt", 20)] {
+        fs::write(data.join(name), (0..count).map(|class| format!("class {class}\n")).collect::<String>()).unwrap();
+    }
     fs::write(data.join("test.bin"), "").unwrap();
     let records = fs::File::create(data.join("train.bin")).unwrap();
     let expected = [(153_699_999, "153700000 (50000 records of 3074 bytes)"), (153_700_001, "at most 153700000")];
@@ -418,7 +387,6 @@ fn of_term(method: &str, said: &str) -> String {
 fn a_method_without_a_loss_in_the_main_stage_is_refused() {
     let folder = begun(0);
     let said = |set: &str| refusal(folder.path(), &["compare.methods=['flow']", "method.flow.cross_entropy=0", set]);
-    let first_line = |set: &str| said(set).lines().next().unwrap().to_owned();
     assert_eq!(
         said("lanes=1"),
         "method.flow: fsp has no loss after its initial stage: give cross_entropy or another term
@@ -431,12 +399,12 @@ fn a_method_without_a_loss_in_the_main_stage_is_refused() {
     let both =
         "{ distiller = { kind = 'fsp', initial_epochs = 1 } }, { schedule = { to = 1 }, distiller = { kind = 'kd' } }";
     assert_eq!(
-        first_line(&format!("method.flow.terms=[{both}]")),
+        said(&format!("method.flow.terms=[{both}]")).lines().next().unwrap(),
         "method.flow: fsp has no loss after its initial stage, and every other term has ended after epoch 1: give \
          cross_entropy or another term"
     );
     assert_eq!(
-        first_line("method.flow.terms[0].schedule={ from = 2 }"),
+        said("method.flow.terms[0].schedule={ from = 2 }").lines().next().unwrap(),
         "method.flow: terms[0] (fsp, teacher big): it has no loss after its initial stage, so that `schedule` has no \
          effect: remove it"
     );
@@ -473,9 +441,10 @@ fn taps_that_do_not_fit_a_method_are_refused() {
     let there = "there is no tap `stage9`; the network has stem, stage1, stage2, stage3, pooled";
     assert_eq!(taps("maps", "[['stage9', 'stage2']]"), format!("{maps}student: {there}"));
     assert_eq!(taps("maps", "[['stage2', 'stage9']]"), format!("{maps}teacher: {there}"));
-    let vector = |side| format!("{maps}at compares maps, but the {side}'s tap `pooled` is a vector: choose a stage");
-    assert_eq!(taps("maps", "[['pooled', 'stage2']]"), vector("student"));
-    assert_eq!(taps("maps", "[['stage2', 'pooled']]"), vector("teacher"));
+    for (pairs, side) in [("[['pooled', 'stage2']]", "student"), ("[['stage2', 'pooled']]", "teacher")] {
+        let vector = format!("{maps}at compares maps, but the {side}'s tap `pooled` is a vector: choose a stage");
+        assert_eq!(taps("maps", pairs), vector);
+    }
     let flow = "method.flow: terms[0] (fsp, teacher big): fsp needs ";
     assert_eq!(
         taps("flow", "[['stage1', 'stage1']]"),

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use limbeck::device::{DeviceSpec, cuda_devices};
 use limbeck::registry::{Role, plugins_of};
-use limbeck_experiments::check::{self, Finding, Verdict};
+use limbeck_cli::check::{self, Finding, Verdict};
+use limbeck_tests::command::{run, stderr};
 
 /// The findings of a part whose text has these words.
 fn of<'r>(report: &'r check::Report, part: &str, words: &str) -> Vec<&'r Finding> {
@@ -56,28 +57,16 @@ fn the_cpu_passes_with_a_line_for_every_part() {
     assert!(step > 0.1 && parts > 0.1, "{step} ms a step, {parts} ms in parts");
 }
 
-/// Tells the process that is this program again to be the command.
-const CHILD: &str = "LIMBECK_TEST_CHECK";
-
-#[test]
-fn the_command_in_a_process_of_its_own() {
-    if std::env::var_os(CHILD).is_some() {
-        let code = limbeck_experiments::cli::main(["limbeck", "check"].map(Into::into));
-        assert_eq!(code, ExitCode::from(1));
-    }
-}
-
 #[test]
 fn without_a_gpu_it_says_so_and_ends_with_1() {
     if cuda_devices() > 0 {
         eprintln!("SKIPPED: this host has a GPU, so that the words for a host without one are not tested");
         return;
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "the_command_in_a_process_of_its_own", "--nocapture"]).env(CHILD, "1");
-    let output = command.output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the exit code is not 1: {error}");
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["check"]);
+    let error = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{error}");
     let expected = "error: there is no GPU to check: device \"cuda:0\" is asked for and CUDA is not to be had: ";
     assert!(error.contains(expected), "{error}");
     assert!(error.contains("no NVIDIA driver") || error.contains("it finds no GPU"), "{error}");
@@ -85,6 +74,6 @@ fn without_a_gpu_it_says_so_and_ends_with_1() {
 
 #[test]
 fn an_unknown_device_is_wrong_use() {
-    let code = limbeck_experiments::cli::main(["limbeck", "check", "--device", "gpu"].map(Into::into));
+    let code = limbeck_cli::cli::main(["limbeck", "check", "--device", "gpu"].map(Into::into));
     assert_eq!(code, ExitCode::from(2));
 }

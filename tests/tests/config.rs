@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use limbeck::config::grid::Filter;
-use limbeck::config::{parse, parse_grid, place};
+use limbeck::config::{locate, parse, parse_grid};
 use limbeck::error::Error;
-use limbeck_experiments as _;
+use limbeck_cli as _;
 
 const GOOD: &str = r#"format = 1
 name = "x"
@@ -415,7 +415,6 @@ fn a_grid_is_told_what_is_wrong_with_its_values() {
 #[test]
 fn schedules_of_terms_fit_the_training() {
     let scheduled = |schedule: &str| error(GOOD, &[&format!("method.mine.terms[0].schedule={schedule}")]);
-    let at = |key: &str| format!("\n  --> --set method.mine.terms[0].schedule={{ {key} }}");
     for (schedule, message) in [
         ("from = 0", "from must be between 1 and epochs (2), not 0"),
         ("from = 3", "from must be between 1 and epochs (2), not 3"),
@@ -424,7 +423,10 @@ fn schedules_of_terms_fit_the_training() {
         ("form = 1", "unknown key `form`: did you mean `from`?"),
     ] {
         let error = scheduled(&format!("{{ {schedule} }}"));
-        assert!(error.starts_with(&format!("{message}{}", at(schedule))), "{error}");
+        assert!(
+            error.starts_with(&format!("{message}\n  --> --set method.mine.terms[0].schedule={{ {schedule} }}")),
+            "{error}"
+        );
     }
     assert_eq!(
         error(GOOD, &["method.mine.terms[0].schedule={ to = 1 }", "method.mine.cross_entropy=0.0"])
@@ -548,9 +550,11 @@ fn the_registry_is_sound_and_every_plugin_documents_its_settings() {
     limbeck::registry::check().unwrap();
     for plugin in limbeck::registry::plugins() {
         assert!(!plugin.summary.is_empty(), "{}", plugin.name);
-        let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with(['#', '[']);
-        if plugin.role != limbeck::registry::Role::Method {
-            for line in plugin.settings.lines().filter(code) {
+        if plugin.role == limbeck::registry::Role::Method {
+            continue;
+        }
+        for line in plugin.settings.lines() {
+            if !line.trim().is_empty() && !line.trim_start().starts_with(['#', '[']) {
                 assert!(line.contains('#'), "{} `{}`: a setting without a comment: {line}", plugin.role, plugin.name);
             }
         }
@@ -566,11 +570,11 @@ fn what_was_found_while_planning_gets_its_place() {
     std::fs::write(&file, GOOD).unwrap();
     let placed = |error: Error, overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        place(error, &file, &overrides).to_string().replace(&file.display().to_string(), "x.toml")
+        locate(error, &file, &overrides).to_string().replace(&file.display().to_string(), "x.toml")
     };
     let absent = || Error::io("read", "w.bin")(std::io::ErrorKind::NotFound.into());
     assert_eq!(
-        placed(absent().within("model").within("teacher.big"), &[]),
+        placed(absent().at("model").at(["teacher", "big"]), &[]),
         "teacher.big: model: cannot read w.bin: entity not found
   --> x.toml:8:1
   |
@@ -579,22 +583,24 @@ fn what_was_found_while_planning_gets_its_place() {
   key: teacher.big.model"
     );
     assert_eq!(
-        placed(Error::data("w.bin", "too long").within("dataset"), &[]).lines().take(2).collect::<Vec<_>>(),
+        placed(Error::data("w.bin", "too long").at("dataset"), &[]).lines().take(2).collect::<Vec<_>>(),
         ["dataset: w.bin: too long", "  --> x.toml:4:2"]
     );
     // What only an override has, or lies within one.
     assert_eq!(
-        placed(Error::plan("validation: too many (at seed=1)"), &["validation=9"]),
+        placed(Error::plan("too many (at seed=1)").at("validation"), &["validation=9"]),
         "validation: too many (at seed=1)\n  --> --set validation=9\n  key: validation"
     );
     let set = "teacher.big={ model = { kind = 'resnet8' }, weights = 'none.safetensors' }";
     assert_eq!(
-        placed(absent().within("weights").within("teacher.big"), &[set]),
+        placed(absent().at("weights").at(["teacher", "big"]), &[set]),
         format!(
             "teacher.big: weights: cannot read w.bin: entity not found\n  --> --set {set}\n  key: teacher.big.weights"
         )
     );
-    for said in ["w.bin: too long", "validation: too many"] {
+    // A key that the file does not have, and a message that only looks like one.
+    assert_eq!(placed(Error::plan("too many").at("validation"), &[]), "validation: too many");
+    for said in ["w.bin: too long", "dataset: too long"] {
         assert_eq!(placed(Error::plan(said), &[]), said);
     }
 }

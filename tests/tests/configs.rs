@@ -6,20 +6,32 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use limbeck::cohort::{Limit, Stop};
+use limbeck::cohort::Limit;
 use limbeck::config::grid::Filter;
 use limbeck::config::load_grid;
 use limbeck::registry::{self, Role};
-use limbeck_experiments::plan::{Plan, Pool};
-use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::{cohorts, run};
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::plan::{Plan, data::DataCache};
+use limbeck_tests::experiment::overrides;
+use limbeck_tests::files::{checkout, entries, png};
+use limbeck_tests::runs::stops;
 use tempfile::TempDir;
 
 fn configs() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("experiments/configs");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
+    entries(&checkout().join("experiments/configs"))
+}
+
+fn config(name: &str) -> PathBuf {
+    checkout().join("experiments/configs").join(name)
+}
+
+/// A ready experiment on small data, as far as it is chosen.
+fn sweep(path: &Path, data: &Path, only: &[&str]) -> Sweep {
+    let values =
+        ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.display().to_string())];
+    let grid = load_grid(path, &values, &Filter::new(only.iter().copied()).unwrap()).unwrap();
+    Sweep::new(grid, path, Path::new("runs"), &Options::default(), &mut DataCache::default()).unwrap()
 }
 
 /// The binary version of CIFAR-100 as its page describes it, with every label and black images.
@@ -42,14 +54,10 @@ fn cifar100() -> TempDir {
 }
 
 /// A picture of noise.
-fn png(path: PathBuf, [height, width]: [u32; 2], color: png::ColorType) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let channels = if color == png::ColorType::Rgb { 3 } else { 1 };
+fn noise(path: PathBuf, [height, width]: [usize; 2], colour: png::ColorType) {
+    let channels = if colour == png::ColorType::Rgb { 3 } else { 1 };
     let pixels: Vec<u8> = (0..channels * height * width).map(|i| (i * i % 7) as u8).collect();
-    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
-    encoder.set_color(color);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    png(&path, [height, width], colour, &pixels);
 }
 
 /// A folder of images: two classes.
@@ -57,7 +65,7 @@ fn image_folder(folder: &Path) {
     for (part, class, image) in
         [("train", "n01", 0), ("train", "n01", 1), ("train", "n02", 2), ("val", "n01", 3), ("val", "n02", 4)]
     {
-        png(folder.join(format!("{part}/{class}/{image}.png")), [32, 32], png::ColorType::Rgb);
+        noise(folder.join(format!("{part}/{class}/{image}.png")), [32, 32], png::ColorType::Rgb);
     }
 }
 
@@ -67,7 +75,7 @@ fn frames(folder: &Path) {
         for (kind, color) in
             [("rgb", png::ColorType::Rgb), ("depth", png::ColorType::Grayscale), ("labels", png::ColorType::Grayscale)]
         {
-            png(folder.join(format!("{kind}/{frame:04}.png")), [6, 8], color);
+            noise(folder.join(format!("{kind}/{frame:04}.png")), [6, 8], color);
         }
     }
 }
@@ -76,9 +84,9 @@ fn frames(folder: &Path) {
 fn tiny_imagenet(folder: &Path) {
     let root = folder.join("tiny-imagenet-200");
     for class in ["n01", "n02"] {
-        png(root.join(format!("train/{class}/images/{class}_0.png")), [64, 64], png::ColorType::Rgb);
+        noise(root.join(format!("train/{class}/images/{class}_0.png")), [64, 64], png::ColorType::Rgb);
     }
-    png(root.join("val/images/val_0.png"), [64, 64], png::ColorType::Rgb);
+    noise(root.join("val/images/val_0.png"), [64, 64], png::ColorType::Rgb);
     fs::write(root.join("wnids.txt"), "n01\nn02\n").unwrap();
     fs::write(root.join("words.txt"), "n01\tgoldfish\nn02\tbullfrog\n").unwrap();
     fs::write(root.join("val/val_annotations.txt"), "val_0.png\tn02\t0\t0\t9\t9\n").unwrap();
@@ -99,13 +107,16 @@ fn stl10(folder: &Path) {
 fn data_of(text: &str, folder: &Path) -> Vec<String> {
     let table: toml::Table = text.parse().unwrap();
     let probes = table.get("probe").and_then(toml::Value::as_table).into_iter().flatten();
-    let probes = probes.filter_map(|(name, probe)| Some((format!("probe.{name}.dataset"), probe.get("dataset")?)));
-    let own = ("dataset".to_owned(), &table["dataset"]);
-    let path = |(key, dataset): (String, &toml::Value)| {
-        let inside = dataset.get("path")?.as_str()?.strip_prefix("data")?;
-        Some(format!("{key}.path={:?}", format!("{}{inside}", folder.display())))
-    };
-    std::iter::once(own).chain(probes).filter_map(path).collect()
+    let mut datasets = vec![("dataset".to_owned(), &table["dataset"])];
+    datasets.extend(probes.filter_map(|(name, probe)| Some((format!("probe.{name}.dataset"), probe.get("dataset")?))));
+    let mut values = Vec::new();
+    for (key, dataset) in datasets {
+        let path = dataset.get("path").and_then(toml::Value::as_str);
+        if let Some(inside) = path.and_then(|path| path.strip_prefix("data")) {
+            values.push(format!("{key}.path={:?}", format!("{}{inside}", folder.display())));
+        }
+    }
+    values
 }
 
 /// A folder in the layout of ImageNet: two classes of a few pictures, larger and smaller than what networks see.
@@ -133,19 +144,20 @@ fn pairs(path: &Path) -> Option<Vec<String>> {
     let table: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
     let kinds: Vec<&str> = registry::plugins_of(Role::Model).iter().map(|plugin| plugin.name).collect();
     let pairs = table.get("grid")?.get("pair")?.as_array()?;
-    let linked = |pair: &&toml::Value| {
+    let mut linked = Vec::new();
+    for pair in pairs {
         let set = pair["set"].as_table().unwrap();
-        set.iter()
-            .filter(|(key, _)| key.ends_with("model.kind"))
-            .all(|(_, kind)| kinds.contains(&kind.as_str().unwrap()))
-    };
-    let name = |pair: &toml::Value| format!("pair={}", pair["name"].as_str().unwrap());
-    Some(pairs.iter().filter(linked).map(name).collect())
+        let mut networks = set.iter().filter(|(key, _)| key.ends_with("model.kind"));
+        if networks.all(|(_, kind)| kinds.contains(&kind.as_str().unwrap())) {
+            linked.push(format!("pair={}", pair["name"].as_str().unwrap()));
+        }
+    }
+    Some(linked)
 }
 
 #[test]
 fn every_ready_experiment_is_planned() {
-    let (data, mut pool) = (cifar100(), Pool::default());
+    let (data, mut pool) = (cifar100(), DataCache::default());
     image_folder(&data.path().join("tiny-imagenet-32"));
     let images = imagenet();
     std::os::unix::fs::symlink(images.path(), data.path().join("imagenet")).unwrap();
@@ -179,11 +191,8 @@ fn every_ready_experiment_is_planned() {
 
 #[test]
 fn an_ablation_asks_its_teacher_once_for_all_values() {
-    let path = configs().into_iter().find(|path| path.ends_with("ablation-sampler.toml")).unwrap();
     let data = cifar100();
-    let overrides = ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.path())];
-    let grid = load_grid(&path, &overrides, &Filter::new(["seed=0"]).unwrap()).unwrap();
-    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    let sweep = sweep(&config("ablation-sampler.toml"), data.path(), &["seed=0"]);
     // Two losses and five kinds of negatives, but for one; vanilla and kd have nothing of either.
     assert_eq!((sweep.points.len(), sweep.chosen().len()), (10, 11));
     let cohorts = cohorts::form(&sweep.open()).unwrap();
@@ -192,11 +201,8 @@ fn an_ablation_asks_its_teacher_once_for_all_values() {
 
 #[test]
 fn ensembles_share_their_networks() {
-    let path = configs().into_iter().find(|path| path.ends_with("ensemble.toml")).unwrap();
     let data = cifar100();
-    let overrides = ["threads=1".to_owned(), "device=\"cpu\"".to_owned(), format!("dataset.path={:?}", data.path())];
-    let grid = load_grid(&path, &overrides, &Filter::new(["seed=0"]).unwrap()).unwrap();
-    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    let sweep = sweep(&config("ensemble.toml"), data.path(), &["seed=0"]);
     // vanilla once; kd and crd of one teacher; six methods each of two and three.
     assert_eq!(sweep.chosen().len(), 1 + 2 + 6 + 6);
     let passes: Vec<(u64, u64)> = cohorts::form(&sweep.open()).unwrap().iter().map(|cohort| cohort.passes()).collect();
@@ -206,19 +212,14 @@ fn ensembles_share_their_networks() {
 
 #[test]
 fn imagenet_takes_a_few_steps() {
-    let path = configs().into_iter().find(|path| path.ends_with("imagenet-resnet34-resnet18.toml")).unwrap();
+    let path = config("imagenet-resnet34-resnet18.toml");
     let (images, out) = (imagenet(), TempDir::new().unwrap());
     let mut overrides = vec![format!("dataset.path={:?}", images.path().display().to_string())];
     overrides.extend(["threads=1", "device=\"cpu\"", "teacher.big.train.batch=4", "train.batch=4"].map(str::to_owned));
     let experiment = limbeck::config::load(&path, &overrides).unwrap();
-    let two_steps = |experiment| {
-        let plan = Plan::new(experiment, &path, out.path()).unwrap();
-        let finished = run::execute(&plan, &Stop::new(Some(Limit::Steps(2))), &mut ()).unwrap();
-        assert!(finished.failed.is_empty() && finished.stopped, "{finished:?}");
-        plan
-    };
     // The whole protocol is planned; its teacher takes two steps, one epoch here, and stops with a checkpoint.
-    let plan = two_steps(experiment.clone());
+    let plan = Plan::new(experiment.clone(), &path, out.path()).unwrap();
+    assert!(stops(&plan, Limit::Steps(2)));
     let text = plan.to_string();
     for part in [
         "big: resnet34, 21 ",
@@ -238,7 +239,8 @@ fn imagenet_takes_a_few_steps() {
     let mut given = experiment.clone();
     let big = given.teacher["big"].network_mut().unwrap();
     (big.weights, big.train) = (Some(state), None);
-    let plan = two_steps(given);
+    let plan = Plan::new(given, &path, out.path()).unwrap();
+    assert!(stops(&plan, Limit::Steps(2)));
     for cell in &plan.cells {
         let log = fs::read_to_string(cell.folder.join("events.jsonl")).unwrap();
         assert!(log.contains("\"epoch\":1"), "{}: {log}", cell.name);
@@ -247,11 +249,8 @@ fn imagenet_takes_a_few_steps() {
 
 #[test]
 fn a_part_of_the_training_samples_and_a_teacher_that_is_a_student_are_said() {
-    let path = configs().into_iter().find(|path| path.ends_with("quickstart.toml")).unwrap();
-    let plan = |overrides: &[&str]| {
-        let overrides: Vec<String> = overrides.iter().map(|set| (*set).to_owned()).collect();
-        Plan::new(limbeck::config::load(&path, &overrides)?, &path, Path::new("runs"))
-    };
+    let path = config("quickstart.toml");
+    let plan = |values: &[&str]| Plan::new(limbeck::config::load(&path, &overrides(values))?, &path, Path::new("runs"));
     let itself = ["threads=1", "student.model.kind=resnet20", "train_samples=1000", "validation=400"];
     let whole = plan(&itself[..2]).unwrap();
     let part = plan(&itself).unwrap();
@@ -278,15 +277,9 @@ fn a_part_of_the_training_samples_and_a_teacher_that_is_a_student_are_said() {
 
 #[test]
 fn the_pairs_of_resnets_share_teachers_and_students() {
-    let (data, path) = (cifar100(), configs().into_iter().find(|path| path.ends_with("crd-table1.toml")).unwrap());
-    let overrides = [
-        "threads=1".to_owned(),
-        "device=\"cpu\"".to_owned(),
-        format!("dataset.path={:?}", data.path().display().to_string()),
-    ];
+    let data = cifar100();
     let only = ["pair=resnet56-resnet20", "pair=resnet110-resnet20", "pair=resnet110-resnet32", "seed=0"];
-    let grid = load_grid(&path, &overrides, &Filter::new(only).unwrap()).unwrap();
-    let sweep = Sweep::new(grid, &path, Path::new("runs"), &Options::default(), &mut Pool::default()).unwrap();
+    let sweep = sweep(&config("crd-table1.toml"), data.path(), &only);
     // 3 pairs × 15 methods, but two pairs have one vanilla resnet20: it sits with the first of them. Those of the two pairs of
     // resnet110 are one cohort of 29, split.
     assert_eq!(sweep.chosen().len(), 44);
@@ -300,7 +293,7 @@ fn the_pairs_of_resnets_share_teachers_and_students() {
 
 #[test]
 fn the_quickstart_is_planned() {
-    let path = configs().into_iter().find(|path| path.ends_with("quickstart.toml")).unwrap();
+    let path = config("quickstart.toml");
     let experiment = limbeck::config::load(&path, &["threads=1".to_owned()]).unwrap();
     let plan = Plan::new(experiment, &path, Path::new("runs")).unwrap();
     let methods: Vec<&str> = plan.cells.iter().map(|cell| cell.method.as_str()).collect();

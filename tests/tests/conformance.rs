@@ -13,8 +13,9 @@ use indexmap::IndexMap;
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
 use limbeck::task::{Better, ClassScore, Example, MetricInfo, Unit};
+use limbeck_cli as _;
 use limbeck_conformance::Outcome;
-use limbeck_tests as _;
+use limbeck_tests::files::png;
 use serde::{Deserialize, Serialize};
 
 /// Settings that fit the checks' forty samples; an initial stage need not last.
@@ -98,12 +99,8 @@ impl Files<'_> {
         self.write(name, (0..classes).map(|class| format!("class_{class}\n")).collect::<String>());
     }
 
-    fn png(&self, name: &str, color: png::ColorType, bytes: &[u8]) {
-        self.write(name, []);
-        let mut encoder = png::Encoder::new(File::create(self.0.join(name)).unwrap(), 16, 12);
-        encoder.set_color(color);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder.write_header().unwrap().write_image_data(bytes).unwrap();
+    fn png(&self, kind: &str, number: usize, colour: png::ColorType, pixels: &[u8]) {
+        png(&self.0.join(format!("{kind}/{number:02}.png")), [12, 16], colour, pixels);
     }
 
     fn jpeg(&self, name: &str, side: u16, salt: usize) {
@@ -148,8 +145,8 @@ impl Files<'_> {
             self.jpeg(&format!("train/n0{class}/images/n0{class}_{i}.JPEG"), 64, i);
             self.jpeg(&format!("val/images/val_{i}.JPEG"), 64, i + 1);
         }
-        let line = |i: usize| format!("val_{i}.JPEG\tn0{}\t0\t0\t9\t9\n", 1 + i % 2);
-        self.write("val/val_annotations.txt", (0..8).map(line).collect::<String>());
+        let lines = (0..8).map(|i| format!("val_{i}.JPEG\tn0{}\t0\t0\t9\t9\n", 1 + i % 2));
+        self.write("val/val_annotations.txt", lines.collect::<String>());
         ""
     }
 
@@ -164,9 +161,9 @@ impl Files<'_> {
     fn paired_folders(&self) -> &'static str {
         for i in 0..12_usize {
             let grey: Vec<u8> = (0..12 * 16).map(|p| (p + 9 * i) as u8).collect();
-            self.png(&format!("depth/{i:02}.png"), png::ColorType::Grayscale, &grey);
-            self.png(&format!("rgb/{i:02}.png"), png::ColorType::Rgb, &[&grey[..], &grey, &grey].concat());
-            self.png(&format!("labels/{i:02}.png"), png::ColorType::Grayscale, &[(i % 3) as u8; 12 * 16]);
+            self.png("depth", i, png::ColorType::Grayscale, &grey);
+            self.png("rgb", i, png::ColorType::Rgb, &[&grey[..], &grey, &grey].concat());
+            self.png("labels", i, png::ColorType::Grayscale, &[(i % 3) as u8; 12 * 16]);
         }
         "size = [12, 16]\nclasses = 3\nblock = 1"
     }
@@ -220,8 +217,8 @@ impl DistillerConfig for BrokenDistiller {
         if self.fault == "trains what it does not use" {
             let _ = params.ones("bystander", &[3]);
         }
-        let width = |signature: &Signature| signature.taps.last().map_or(1, |tap| tap.shape.channels());
-        let head = params.var("head", &[width(site.student), width(site.teacher)], nn::Init::Const(start));
+        let shape = [site.student, site.teacher].map(|side| side.taps.last().map_or(1, |tap| tap.shape.channels()));
+        let head = params.var("head", &shape, nn::Init::Const(start));
         Ok(Box::new(LiveBrokenDistiller { fault: self.fault.clone(), head, steps: 0.0, kept: Vec::new(), id: count() }))
     }
 }

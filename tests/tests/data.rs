@@ -2,24 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use limbeck_experiments::cli;
-use limbeck_experiments::data::{DataArgs, stats};
+use limbeck::cohort::STUDENT;
+use limbeck_cli::cli;
+use limbeck_cli::data::{DataArgs, stats};
+use limbeck_tests::files::{entries, png};
 
 const HEIGHT: usize = 20;
 const WIDTH: usize = 24;
-
-fn png(path: &Path, color: png::ColorType, pixels: &[u8]) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), WIDTH as u32, HEIGHT as u32);
-    encoder.set_color(color);
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
-}
 
 /// The depth of a frame.
 fn depth(frame: usize) -> Vec<u8> {
@@ -29,12 +22,16 @@ fn depth(frame: usize) -> Vec<u8> {
 /// Twenty-five frames of photographs, depth and label maps.
 fn pairs(folder: &Path) {
     for frame in 0..25 {
-        let file = |kind: &str| folder.join(format!("{kind}/{frame:02}.png"));
         let depth = depth(frame);
-        png(&file("depth"), png::ColorType::Grayscale, &depth);
         let rgb: Vec<u8> = depth.iter().flat_map(|d| [*d, 255 - d, (frame * 9) as u8]).collect();
-        png(&file("rgb"), png::ColorType::Rgb, &rgb);
-        png(&file("labels"), png::ColorType::Grayscale, &[(frame % 3) as u8; HEIGHT * WIDTH]);
+        let labels = vec![(frame % 3) as u8; HEIGHT * WIDTH];
+        for (kind, colour, pixels) in [
+            ("depth", png::ColorType::Grayscale, &depth),
+            ("rgb", png::ColorType::Rgb, &rgb),
+            ("labels", png::ColorType::Grayscale, &labels),
+        ] {
+            png(&folder.join(format!("{kind}/{frame:02}.png")), [HEIGHT, WIDTH], colour, pixels);
+        }
     }
 }
 
@@ -73,13 +70,13 @@ methods = ["kd"]
 "#;
 
 fn limbeck(arguments: &[&str]) -> ExitCode {
-    cli::main(std::iter::once("limbeck").chain(arguments.iter().copied()).map(OsString::from))
+    cli::main(std::iter::once("limbeck").chain(arguments.iter().copied()).map(Into::into))
 }
 
 /// The student's weights in the runs of a folder.
 fn student(runs: &Path) -> Vec<u8> {
-    let cell = fs::read_dir(runs.join("across/cells")).unwrap().next().unwrap().unwrap().path();
-    fs::read(cell.join("student.safetensors")).unwrap()
+    let cells = entries(&runs.join("across/cells"));
+    fs::read(cells[0].join(STUDENT)).unwrap()
 }
 
 #[test]
@@ -89,17 +86,15 @@ fn a_run_from_the_disk_resumes_at_any_step_with_the_same_bytes() {
     pairs(&data);
     let file = dir.path().join("across.toml");
     fs::write(&file, EXPERIMENT.replace("DATA", data.to_str().unwrap())).unwrap();
-    let out = |name: &str| -> PathBuf { dir.path().join(name) };
-    let run = |out: &Path, more: &[&str]| {
-        let all = [&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()], more].concat();
-        limbeck(&all)
-    };
-    assert_eq!(run(&out("whole"), &[]), ExitCode::SUCCESS);
-    let expected = student(&out("whole"));
+    let whole = dir.path().join("whole");
+    let run = ["run", file.to_str().unwrap(), "--out"];
+    assert_eq!(limbeck(&[&run[..], &[whole.to_str().unwrap()]].concat()), ExitCode::SUCCESS);
+    let expected = student(&whole);
     for steps in ["3steps", "4steps"] {
-        let out = out(steps);
+        let out = dir.path().join(steps);
+        let all = [&run[..], &[out.to_str().unwrap(), "--stop-after", steps]].concat();
         let mut stopped = 0;
-        while run(&out, &["--stop-after", steps]) == ExitCode::from(3) {
+        while limbeck(&all) == ExitCode::from(3) {
             stopped += 1;
             assert!(stopped < 20, "it never ends");
         }

@@ -3,15 +3,20 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
-use limbeck::cohort::{Limit, Stop, Teacher};
+use limbeck::cohort::{Limit, Teacher};
 use limbeck::config;
 use limbeck::prelude::*;
-use limbeck::record::{Similarity, Summary};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{cohorts, report, run, store};
+use limbeck::record::{Similarity, TeacherRecord};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::runs::runs;
+use limbeck_cli::{report, store};
+use limbeck_tests::experiment::overrides;
+use limbeck_tests::files::fixture;
+use limbeck_tests::runs::{cell, execute, plan, stops, student, summary};
 use tempfile::TempDir;
 
 /// Two networks of different architecture that see different views, and what they say together. Three steps an epoch.
@@ -65,43 +70,32 @@ terms = [
 methods = ["vanilla", "kd", "all", "weighed", "sure", "mixed"]
 "#;
 
-fn plan(out: &Path, text: &str, overrides: &[&str]) -> Result<Plan> {
-    let file = Path::new("together.toml");
-    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    Plan::new(config::parse(text, file, &overrides)?, file, out)
-}
-
-fn execute(plan: &Plan) {
-    let finished = run::execute(plan, &Stop::default(), &mut ()).unwrap();
-    assert_eq!(finished.failed, Vec::<String>::new());
-}
-
-fn cell<'a>(plan: &'a Plan, method: &str) -> &'a Path {
-    &plan.cells.iter().find(|cell| cell.method == method).unwrap().folder
-}
-
-fn student(plan: &Plan, method: &str) -> Vec<u8> {
-    fs::read(cell(plan, method).join("student.safetensors")).unwrap()
-}
-
-fn summary(plan: &Plan, method: &str) -> Summary {
-    store::summary(cell(plan, method)).unwrap().unwrap()
-}
-
 /// The experiment above, run once for all tests that only look.
 fn undisturbed() -> Plan {
     static RUN: OnceLock<TempDir> = OnceLock::new();
     let run = RUN.get_or_init(|| {
-        let out = TempDir::new().unwrap();
-        execute(&plan(out.path(), ENSEMBLE, &[]).unwrap());
-        out
+        let folder = TempDir::new().unwrap();
+        execute(&plan(folder.path(), ENSEMBLE, &[]).unwrap(), &mut ());
+        folder
     });
     plan(run.path(), ENSEMBLE, &[]).unwrap()
 }
 
+/// The identity of a method's student in a variant of the experiment.
+fn identity(values: &[&str], method: &str) -> String {
+    let plan = plan(Path::new("nowhere"), ENSEMBLE, values).unwrap();
+    plan.cells.iter().find(|cell| cell.method == method).unwrap().identity.clone()
+}
+
+/// The teachers of a cell's own file.
+fn teachers_of(plan: &Plan, method: &str) -> Vec<String> {
+    let cell = plan.cells.iter().find(|cell| cell.method == method).unwrap();
+    cell.resolved.teacher.keys().cloned().collect()
+}
+
 #[test]
 fn a_plan_says_who_is_asked() {
-    let plan = plan(Path::new("runs"), ENSEMBLE, &[]).unwrap();
+    let plan = plan(Path::new("nowhere"), ENSEMBLE, &[]).unwrap();
     let text = plan.to_string();
     for line in [
         "teacher    weighed: mean_logits of b (3), a (1); logits alone, and only for terms that name it\n",
@@ -114,46 +108,40 @@ fn a_plan_says_who_is_asked() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
-    let labels = |method: &str| -> Vec<String> {
-        let method = plan.methods.iter().find(|planned| planned.name == method).unwrap();
-        method.terms.iter().map(|term| term.label.clone()).collect()
-    };
-    assert_eq!(labels("mixed"), ["kd.b", "kd.all", "crd.a", "crd.b"]);
+    let mixed = plan.methods.iter().find(|planned| planned.name == "mixed").unwrap();
+    let labels: Vec<&str> = mixed.terms.iter().map(|term| term.label.as_str()).collect();
+    assert_eq!(labels, ["kd.b", "kd.all", "crd.a", "crd.b"]);
 
     // A cell has what it needs and no more, and says the same by itself.
-    let teachers = |method: &str| -> Vec<String> {
-        let cell = plan.cells.iter().find(|cell| cell.method == method).unwrap();
-        cell.resolved.teacher.keys().cloned().collect()
-    };
-    assert_eq!(teachers("vanilla"), [""; 0]);
-    assert_eq!(teachers("kd"), ["a", "b"]);
-    assert_eq!(teachers("weighed"), ["a", "b", "weighed"]);
-    assert_eq!(teachers("mixed"), ["a", "b", "all"]);
+    assert_eq!(teachers_of(&plan, "vanilla"), [""; 0]);
+    assert_eq!(teachers_of(&plan, "kd"), ["a", "b"]);
+    assert_eq!(teachers_of(&plan, "weighed"), ["a", "b", "weighed"]);
+    assert_eq!(teachers_of(&plan, "mixed"), ["a", "b", "all"]);
     for cell in &plan.cells {
         let text = toml::to_string(&cell.resolved).unwrap();
-        let again = self::plan(Path::new("runs"), &text, &[]).unwrap();
+        let again = self::plan(Path::new("nowhere"), &text, &[]).unwrap();
         assert_eq!(again.cells[0].identity, cell.identity, "{text}");
     }
     // Each network runs once a step, whoever asks it: 3 steps, 2 epochs, 2 networks. One by one: kd, all, weighed, sure and
     // mixed ask both.
-    let seats = cohorts::seats([&plan], |_, _| true);
-    assert_eq!(cohorts::form(&seats).unwrap()[0].passes(), (12, 60));
+    let runs = runs([&plan], |_, _| true);
+    assert_eq!(cohorts::form(&runs).unwrap()[0].passes(), (12, 60));
 }
 
 #[test]
 fn an_ensemble_is_its_members_and_how_they_are_combined() {
-    let identity = |overrides: &[&str], method: &str| {
-        let plan = plan(Path::new("runs"), ENSEMBLE, overrides).unwrap();
-        plan.cells.iter().find(|cell| cell.method == method).unwrap().identity.clone()
-    };
     let [all, weighed] = ["all", "weighed"].map(|method| identity(&[], method));
-    let differs = |overrides: &str, method: &str, other: &str| assert_ne!(identity(&[overrides], method), other);
-    differs("teacher.all.combine.kind=confidence", "all", &all);
-    differs("teacher.all.combine.weights=[1, 2]", "all", &all);
-    differs("teacher.all.combine.teachers=['a']", "all", &all);
-    differs("teacher.a.seed=1", "all", &all);
-    differs("teacher.b.train.epochs=2", "weighed", &weighed);
-    differs("teacher.b.precision=bfloat16", "weighed", &weighed);
+    for value in [
+        "teacher.all.combine.kind=confidence",
+        "teacher.all.combine.weights=[1, 2]",
+        "teacher.all.combine.teachers=['a']",
+        "teacher.a.seed=1",
+    ] {
+        assert_ne!(identity(&[value], "all"), all, "{value}");
+    }
+    for value in ["teacher.b.train.epochs=2", "teacher.b.precision=bfloat16"] {
+        assert_ne!(identity(&[value], "weighed"), weighed, "{value}");
+    }
     // Weights count in any unit, and what nobody asks changes nothing.
     assert_eq!(identity(&["teacher.all.combine.weights=[2, 2]"], "all"), all);
     assert_eq!(identity(&["teacher.weighed.combine.weights=[0.75, 0.25]"], "weighed"), weighed);
@@ -162,7 +150,7 @@ fn an_ensemble_is_its_members_and_how_they_are_combined() {
 
 #[test]
 fn an_ensemble_of_one_teaches_what_its_member_does_and_so_does_a_teacher_by_its_name() {
-    let out = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let mut text = ENSEMBLE.split("[teacher.b]").next().unwrap().to_owned();
     for kind in ["mean_probabilities", "mean_logits", "confidence"] {
         text += &format!(
@@ -178,8 +166,8 @@ fn an_ensemble_of_one_teaches_what_its_member_does_and_so_does_a_teacher_by_its_
     }
     text += "[student]\nmodel = { kind = \"resnet8\" }\n[train]\nepochs = 2\nbatch = 40\n[compare]\n\
              methods = [\"kd\", \"mean_probabilities\", \"mean_logits\", \"confidence\", \"crd\", \"crd_named\"]\n";
-    let plan = plan(out.path(), &text, &[]).unwrap();
-    execute(&plan);
+    let plan = plan(folder.path(), &text, &[]).unwrap();
+    execute(&plan, &mut ());
     let plain = student(&plan, "kd");
     for kind in ["mean_probabilities", "mean_logits", "confidence"] {
         assert!(student(&plan, kind) == plain, "{kind}: the student differs");
@@ -200,8 +188,7 @@ fn a_lane_alone_and_beside_others_is_the_same_and_so_is_one_that_was_stopped() {
         // Stopped after every other step, the networks' training included.
         let plan = loop {
             let plan = plan(alone.path(), ENSEMBLE, &[&only]).unwrap();
-            let stop = Stop::new(Some(Limit::Steps(2)));
-            if !run::execute(&plan, &stop, &mut ()).unwrap().stopped {
+            if !stops(&plan, Limit::Steps(2)) {
                 break plan;
             }
         };
@@ -214,10 +201,7 @@ fn a_lane_alone_and_beside_others_is_the_same_and_so_is_one_that_was_stopped() {
 }
 
 /// Teachers' records with the places of their weights in another run's folder.
-fn with_weights_of(
-    plan: &Plan,
-    mut teachers: Vec<limbeck::record::TeacherRecord>,
-) -> Vec<limbeck::record::TeacherRecord> {
+fn with_weights_of(plan: &Plan, mut teachers: Vec<TeacherRecord>) -> Vec<TeacherRecord> {
     for teacher in &mut teachers {
         if let Some(planned) = plan.teachers.iter().find(|planned| planned.name == teacher.name) {
             teacher.weights = planned.weights.path();
@@ -247,16 +231,13 @@ fn an_ensemble_is_measured_like_any_teacher() {
     let plan = undisturbed();
     let [a, b] = logits(&plan);
     let labels = Tensor::from_slice(&plan.data.dataset.info().test_labels);
-    let right = |logits: &Tensor| {
-        let right = logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
-        100.0 * right as f64 / 60.0
-    };
     let (p, q) = (a.softmax(1, Kind::Double), b.softmax(1, Kind::Double));
     let expected = [("all", (&p + &q) / 2.0), ("weighed", (&a + &b * 3.0) / 4.0)];
     for (method, logits) in expected {
         let record = summary(&plan, method).teachers.pop().unwrap();
         assert_eq!((record.name.as_str(), record.members.len()), (method, 2));
-        approx::assert_relative_eq!(record.test.unwrap().score(), right(&logits), max_relative = 1e-9);
+        let right = logits.argmax(1, false).eq_tensor(&labels).sum(Kind::Int64).int64_value(&[]);
+        approx::assert_relative_eq!(record.test.unwrap().score(), 100.0 * right as f64 / 60.0, max_relative = 1e-9);
     }
     let all = summary(&plan, "all");
     assert_eq!(all.teachers[2].model, "mean_probabilities of a, b");
@@ -275,11 +256,10 @@ fn an_ensemble_is_measured_like_any_teacher() {
     let taps: Vec<(&str, usize)> = similarity.teachers.iter().map(|t| (t.name.as_str(), t.taps.len())).collect();
     assert_eq!(taps, [("a", 25), ("b", 25), ("all", 0), ("weighed", 0), ("sure", 0)]);
     assert_eq!(similarity.teachers[2].digest, all.teachers[2].digest);
-    let divergence = |ln_p: &Tensor| {
-        let student = limbeck::weights::read(&cell(&plan, "vanilla").join("correlations.safetensors")).unwrap();
-        (student.tensors["teacher.all"].shallow_clone() - limbeck::similarity::class_correlation(ln_p)).abs().max()
-    };
-    assert!(divergence(&((&p + &q) / 2.0).log()).double_value(&[]) < 1e-5);
+    let found = limbeck::weights::read(&cell(&plan, "vanilla").join("correlations.safetensors")).unwrap();
+    let expected = limbeck::similarity::class_correlation(&((&p + &q) / 2.0).log());
+    let difference = (found.tensors["teacher.all"].shallow_clone() - expected).abs().max();
+    assert!(difference.double_value(&[]) < 1e-5);
 
     let report = report::write(std::slice::from_ref(&plan.folder), &Default::default()).unwrap();
     let text = fs::read_to_string(report.folder.join("report.md")).unwrap();
@@ -288,14 +268,16 @@ fn an_ensemble_is_measured_like_any_teacher() {
     }
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/teacher").join(name)
+/// The teachers of a method's student by name, each with whether it was measured on the test part.
+fn measured(plan: &Plan, method: &str) -> Vec<(String, bool)> {
+    let teachers = summary(plan, method).teachers;
+    teachers.into_iter().map(|teacher| (teacher.name, teacher.test.is_some())).collect()
 }
 
 #[test]
 fn teachers_from_elsewhere_are_members_like_others() {
     let folder = TempDir::new().unwrap();
-    fs::copy(fixture("teacher.pt"), folder.path().join("teacher.pt")).unwrap();
+    fs::copy(fixture("teacher/teacher.pt"), folder.path().join("teacher.pt")).unwrap();
     let outputs = [("logits".to_owned(), Tensor::arange(120 * 20, (Kind::Float, Device::Cpu)).sin().view([120, 20]))];
     limbeck::weights::save(&folder.path().join("outputs.safetensors"), &outputs, None).unwrap();
     let elsewhere = "[teacher.a]\nmodel = { kind = \"torchscript\", path = \"teacher.pt\", outputs = [\"stem\", \"stage1\", \
@@ -305,18 +287,14 @@ fn teachers_from_elsewhere_are_members_like_others() {
     let (start, rest) = ENSEMBLE.split_once("[teacher.a]").unwrap();
     let text = format!("{start}{elsewhere}[teacher.all]{}", rest.split_once("[teacher.all]").unwrap().1);
     let text = text.replace("teachers = [\"sure\"]", "teachers = [\"two\"]");
-    let file = folder.path().join("together.toml");
-    let overrides = ["compare.methods=['all', 'sure']".to_owned()];
-    let plan = Plan::new(config::parse(&text, &file, &overrides).unwrap(), &file, &folder.path().join("runs")).unwrap();
-    execute(&plan);
+    let plan = plan(folder.path(), &text, &["compare.methods=['all', 'sure']"]).unwrap();
+    execute(&plan, &mut ());
     // Of the one with outputs of the training samples alone nothing is known on the test split, so of them together neither.
-    let records = summary(&plan, "all").teachers;
-    let known: Vec<(&str, bool)> = records.iter().map(|record| (record.name.as_str(), record.test.is_some())).collect();
-    assert_eq!(known, [("a", true), ("b", false), ("all", false)]);
+    let known = [("a", true), ("b", false), ("all", false)].map(|(name, known)| (name.to_owned(), known));
+    assert_eq!(measured(&plan, "all"), known);
     assert!(summary(&plan, "all").ensemble.is_none());
-    let records = summary(&plan, "sure").teachers;
-    let known: Vec<(&str, bool)> = records.iter().map(|record| (record.name.as_str(), record.test.is_some())).collect();
-    assert_eq!(known, [("a", true), ("c", true), ("two", true)]);
+    let known = [("a", true), ("c", true), ("two", true)].map(|(name, known)| (name.to_owned(), known));
+    assert_eq!(measured(&plan, "sure"), known);
     let similarity: Similarity = store::read_json(&cell(&plan, "all").join("similarity.json")).unwrap();
     let names: Vec<&str> = similarity.teachers.iter().map(|teacher| teacher.name.as_str()).collect();
     assert_eq!(names, ["a", "c", "two"]);
@@ -325,14 +303,8 @@ fn teachers_from_elsewhere_are_members_like_others() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_the_key() {
-    let said = |overrides: &[&str]| {
-        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        let error = config::parse(ENSEMBLE, Path::new("together.toml"), &overrides).unwrap_err().to_string();
-        let lines: Vec<&str> = error.lines().collect();
-        (lines[0].to_owned(), lines[lines.len() - 1].trim().to_owned())
-    };
     let key = |name: &str| format!("key: teacher.all.combine.{name}");
-    for (overrides, message, place) in [
+    for (values, message, place) in [
         (
             &["teacher.all.combine.teachers=['a', 'c']"][..],
             "there is no teacher `c`; the experiment has a, b, all, weighed, sure, alone",
@@ -389,21 +361,22 @@ fn what_makes_no_sense_is_refused_with_the_key() {
             "key: method.all.terms[0].teachers[1]".to_owned(),
         ),
     ] {
-        assert_eq!(said(overrides), (message.to_owned(), place), "{overrides:?}");
+        let error = config::parse(ENSEMBLE, Path::new("together.toml"), &overrides(values)).unwrap_err().to_string();
+        assert_eq!(error.lines().next(), Some(message), "{values:?}");
+        assert_eq!(error.lines().last().unwrap().trim(), place, "{values:?}");
     }
 }
 
 #[test]
 fn methods_of_features_are_refused_with_reason_and_remedy() {
-    let said = |distiller: &str| {
-        let set = format!("method.all.terms[0].distiller={distiller}");
-        plan(Path::new("runs"), ENSEMBLE, &[&set]).map(|_| ()).map_err(|error| error.to_string())
-    };
+    let folder = Path::new("nowhere");
     for kind in
         ["at", "crd", "fsp", "fitnet", "sp", "cc", "vid", "rkd", "pkt", "ab", "ft", "nst", "kdsvd", "ickd", "itrd"]
     {
+        let error =
+            plan(folder, ENSEMBLE, &[&format!("method.all.terms[0].distiller={{ kind = '{kind}' }}")]).unwrap_err();
         assert_eq!(
-            said(&format!("{{ kind = '{kind}' }}")).unwrap_err(),
+            error.to_string(),
             format!(
                 "method.all: terms[0] ({kind}, teacher all): teacher `all` combines a, b: it has logits and no taps, and this \
                  term compares taps; ask the members one by one, teachers = [\"a\", \"b\"]"
@@ -411,9 +384,9 @@ fn methods_of_features_are_refused_with_reason_and_remedy() {
         );
     }
     for kind in ["kd", "dkd", "dist", "lskd", "nkd", "wsld", "ttm"] {
-        assert_eq!(said(&format!("{{ kind = '{kind}' }}")), Ok(()), "{kind}");
+        plan(folder, ENSEMBLE, &[&format!("method.all.terms[0].distiller={{ kind = '{kind}' }}")]).unwrap();
     }
     // Another reason stays what it is.
-    let taps = plan(Path::new("runs"), ENSEMBLE, &["method.all.terms[0].taps=[['pooled', 'pooled']]"]).unwrap_err();
+    let taps = plan(folder, ENSEMBLE, &["method.all.terms[0].taps=[['pooled', 'pooled']]"]).unwrap_err();
     assert!(taps.to_string().ends_with("this method uses the logits alone: remove `taps`"), "{taps}");
 }

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use limbeck::prelude::*;
-use limbeck_tests::losses::golden;
+use limbeck_cli as _; // The built-in plugins.
+use limbeck_golden::losses::golden;
 
 const PRECISIONS: [(Kind, f64); 2] = [(Kind::Double, 1e-6), (Kind::Float, 1e-4)];
 

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 use limbeck::prelude::*;
-use limbeck_tests::methods::{Compared, METHODS, settings};
+use limbeck_cli as _; // The built-in plugins.
+use limbeck_golden::methods::{Compared, METHODS, settings};
 
 /// Compares every case of these methods, in float64 and float32; `cases` of them.
 fn compare(methods: &[&str], cases: usize) {

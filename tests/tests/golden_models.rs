@@ -6,23 +6,24 @@ use std::path::Path;
 
 use limbeck::prelude::*;
 use limbeck::weights;
-use limbeck_tests::models::Case;
-use limbeck_tests::{assert_close, assert_digest_named, digest, labels};
+use limbeck_cli as _; // The built-in plugins.
+use limbeck_golden::models::NetworkCase;
+use limbeck_golden::{assert_close, assert_digest_named, digest, labels};
 use tch::{Reduction, no_grad_guard};
 
-fn cases() -> Vec<Case> {
-    limbeck_tests::models::cases().unwrap()
+fn cases() -> Vec<NetworkCase> {
+    limbeck_golden::models::cases().unwrap()
 }
 
 /// The network with the reference's parameters.
-fn network(case: &Case, kind: Kind) -> (nn::VarStore, Box<dyn Model>) {
+fn network(case: &NetworkCase, kind: Kind) -> (nn::VarStore, Box<dyn Model>) {
     // Tests run beside each other: more threads than cores would only wait for one another.
     tch::set_num_threads(1);
     case.network(kind, Device::Cpu).unwrap()
 }
 
 /// Asserts logits and every tap of an evaluation pass.
-fn check_evaluation(case: &Case, kind: Kind, tol: f64) {
+fn check_evaluation(case: &NetworkCase, kind: Kind, tol: f64) {
     let (_vs, model) = network(case, kind);
     let deviations = case.evaluation(model.as_ref(), kind, Device::Cpu).unwrap();
     // Norm, sum, probe and four elements, of the logits and of every feature with and without its activation.
@@ -39,6 +40,10 @@ fn every_network_of_the_benchmark_is_there() {
     assert_eq!(names.join(" "), expected);
 }
 
+fn sizes(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Vec<i64>)> {
+    tensors.into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
+}
+
 /// In order, in the network and in its file.
 #[test]
 fn state_names_shapes_and_parameter_counts_are_pytorchs() {
@@ -46,11 +51,10 @@ fn state_names_shapes_and_parameter_counts_are_pytorchs() {
         let vs = nn::VarStore::new(Device::Cpu);
         case.config().unwrap().build(&vs.root(), &case.spec()).unwrap();
         let state = weights::variables(&vs);
-        let sizes = |(name, t): (String, Tensor)| (name, t.size());
         let bytes = weights::to_bytes(&state, None).unwrap();
-        assert_eq!(state.into_iter().map(sizes).collect::<Vec<_>>(), case.state, "{}", case.model);
+        assert_eq!(sizes(state), case.state, "{}", case.model);
         let file = weights::from_bytes(&bytes, Path::new("student.safetensors")).unwrap().tensors;
-        assert_eq!(file.into_iter().map(sizes).collect::<Vec<_>>(), case.state, "the file of {}", case.model);
+        assert_eq!(sizes(file), case.state, "the file of {}", case.model);
         let parameters = vs.trainable_variables().iter().map(|t| t.numel() as i64).sum::<i64>();
         assert_eq!(parameters, case.trainable_params, "{}", case.model);
     }

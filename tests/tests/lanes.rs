@@ -3,15 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use limbeck::cohort::Stop;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::model::TapRef;
 use limbeck::prelude::*;
 use limbeck::record::Outcome;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{run, store};
+use limbeck_tests::experiment::{compare, set, small};
+use limbeck_tests::runs::{self, cell, plan, student, summary};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -112,31 +114,9 @@ impl Distiller for LiveStaged {
     }
 }
 
-fn experiment(methods: &str, tables: &str) -> String {
-    format!(
-        r#"
-format = 1
-name = "lanes"
-device = "cpu"
-threads = 1
-[dataset]
-kind = "shapes"
-train = 256
-test = 40
-[teacher.big]
-model = {{ kind = "resnet8" }}
-train = {{ epochs = 1 }}
-[student]
-model = {{ kind = "resnet8" }}
-[train]
-epochs = 3
-checkpoint_steps = 2
-log_steps = 4
-{tables}
-[compare]
-methods = [{methods}]
-"#
-    )
+fn experiment(methods: &[&str], tables: &str) -> String {
+    let train = "[train]\nepochs = 3\ncheckpoint_steps = 2\nlog_steps = 4";
+    small("lanes", &format!("{train}\n{tables}{}", compare(methods)))
 }
 
 const BREAKING: &str = r#"
@@ -162,28 +142,34 @@ impl Observer for Seen {
     }
 }
 
-fn execute(text: &str, out: &Path) -> (run::Finished, Seen) {
-    let experiment = limbeck::config::parse(text, Path::new("lanes.toml"), &[]).unwrap();
-    let plan = Plan::new(experiment, Path::new("lanes.toml"), out).unwrap();
+/// Plans and runs an experiment in a folder of its own, whatever becomes of it.
+fn execute(text: &str) -> (TempDir, Plan, run::Finished, Seen) {
+    let folder = TempDir::new().unwrap();
+    let plan = plan(folder.path(), text, &[]).unwrap();
     let mut seen = Seen::default();
-    (run::execute(&plan, &Stop::default(), &mut seen).unwrap(), seen)
+    let finished = run::execute(&plan, &Stop::default(), &mut seen).unwrap();
+    (folder, plan, finished, seen)
 }
 
-fn cell(out: &Path, method: &str) -> PathBuf {
-    let folder = out.join("lanes");
-    let plan: store::PlanFile = store::read_json(&folder.join(store::PLAN)).unwrap();
-    folder.join(&plan.cells.iter().find(|cell| cell.method == method).unwrap().folder)
+/// That every lane of an experiment ends alone as it does beside the others.
+fn assert_alone(methods: &[&str], tables: &str, together: &Plan) {
+    for method in methods {
+        let (_folder, alone, ..) = execute(&experiment(&[method], tables));
+        assert!(student(together, method) == student(&alone, method), "{method}");
+    }
+}
+
+/// What a checkpoint says of where it was written.
+#[derive(Deserialize)]
+struct At {
+    step: u64,
 }
 
 #[test]
 fn a_broken_lane_ends_alone_and_says_where() {
-    let broken = TempDir::new().unwrap();
-    let (finished, _) = execute(&experiment(r#""nan", "vanilla", "refusal", "panic""#, BREAKING), broken.path());
-    let whole = TempDir::new().unwrap();
-    execute(&experiment(r#""vanilla""#, ""), whole.path());
-
-    let checkpoint = |method| cell(broken.path(), method).join("checkpoint.safetensors");
-    let (nan, refusal) = (checkpoint("nan"), checkpoint("refusal"));
+    let methods = ["nan", "vanilla", "refusal", "panic"];
+    let (_folder, broken, finished, _) = execute(&experiment(&methods, BREAKING));
+    let [nan, refusal] = ["nan", "refusal"].map(|method| cell(&broken, method).join("checkpoint.safetensors"));
     assert_eq!(
         finished.failed[..2],
         [
@@ -205,47 +191,36 @@ fn a_broken_lane_ends_alone_and_says_where() {
     assert!(panic.starts_with(start) && panic.ends_with(end), "{panic}");
     assert!(panic.contains(&format!(" (at {}:", file!())), "{panic}");
     // The last good checkpoint is from before the bad step.
-    #[derive(Deserialize)]
-    struct At {
-        step: u64,
-    }
-    let at = |path: &Path| limbeck::checkpoint::read::<At>(path.parent().unwrap()).unwrap().unwrap().state.step;
-    assert_eq!((at(&nan), at(&refusal)), (6, 4));
-    let summary = store::summary(nan.parent().unwrap()).unwrap().unwrap();
+    let steps = [&nan, &refusal].map(|path| {
+        let checkpoint = limbeck::checkpoint::read::<At>(path.parent().unwrap()).unwrap().unwrap();
+        checkpoint.state.step
+    });
+    assert_eq!(steps, [6, 4]);
+    let summary = summary(&broken, "nan");
     assert!(matches!(summary.outcome, Outcome::Failed { .. }) && summary.accuracy.is_none());
-
-    let student = |out: &Path| fs::read(cell(out, "vanilla").join("student.safetensors")).unwrap();
-    assert!(student(broken.path()) == student(whole.path()), "the sound lane was disturbed");
+    assert_alone(&["vanilla"], "", &broken);
 }
 
 #[test]
 fn an_initial_stage_trains_what_it_says_while_other_lanes_wait_undisturbed() {
-    let together = TempDir::new().unwrap();
-    let (finished, seen) = execute(&experiment(r#""vanilla", "staged""#, STAGED), together.path());
+    let methods = ["vanilla", "staged"];
+    let (_folder, together, finished, seen) = execute(&experiment(&methods, STAGED));
     assert_eq!(finished.failed, Vec::<String>::new());
-    for method in ["vanilla", "staged"] {
-        let alone = TempDir::new().unwrap();
-        execute(&experiment(&format!("{method:?}"), STAGED), alone.path());
-        let student = |out: &Path| fs::read(cell(out, method).join("student.safetensors")).unwrap();
-        assert!(student(together.path()) == student(alone.path()), "{method}");
+    assert_alone(&methods, STAGED, &together);
+    let mut stages = Vec::new();
+    for (lane, event) in &seen.0 {
+        if let Event::StageStarted { stage, unreached, .. } = event
+            && !lane.starts_with("teacher")
+        {
+            stages.push((lane.as_str(), stage.as_str(), unreached.clone()));
+        }
     }
-    let stages: Vec<(&str, &str, Vec<String>)> = seen
-        .0
-        .iter()
-        .filter_map(|(lane, event)| match event {
-            Event::StageStarted { stage, unreached, .. } if !lane.starts_with("teacher") => {
-                Some((lane.as_str(), stage.as_str(), unreached.clone()))
-            }
-            _ => None,
-        })
-        .collect();
-    let own = |names: &[&str]| names.iter().map(|name| format!("term.staged.{name}")).collect::<Vec<_>>();
     assert_eq!(stages[0], ("staged, seed 0", "initial:staged", Vec::new()));
     assert_eq!(stages[1], ("vanilla, seed 0", "main", Vec::new()));
-    let rest = own(&["connector.weight", "connector.bias", "bystander.weight", "bystander.bias"]);
-    assert_eq!(stages[2], ("staged, seed 0", "main", rest));
+    let rest = ["connector.weight", "connector.bias", "bystander.weight", "bystander.bias"];
+    assert_eq!(stages[2], ("staged, seed 0", "main", rest.map(|name| format!("term.staged.{name}")).to_vec()));
 
-    let summary = store::summary(&cell(together.path(), "staged")).unwrap().unwrap();
+    let summary = summary(&together, "staged");
     let history: Vec<(&str, u64, f64)> =
         summary.history.iter().map(|r| (r.stage.as_str(), r.epoch, r.learning_rate)).collect();
     assert_eq!((history[0], history.len()), (("initial:staged", 1, 0.01), 4));
@@ -274,54 +249,54 @@ impl Observer for Keep {
 
 #[test]
 fn resumed_from_any_checkpoint_beside_a_fresh_lane_it_ends_with_the_same_bytes() {
-    resumes_exactly(&experiment(r#""staged", "vanilla""#, STAGED).replace("epochs = 3", "epochs = 2"));
+    resumes_exactly(&set(&experiment(&["staged", "vanilla"], STAGED), &["train.epochs=2"]));
 }
 
 #[test]
 fn with_everything_that_moves_it_resumes_exactly_too() {
     // Updates at steps 2, 5 and 7 of the eight: checkpoints fall between them.
-    let train = "epochs = 2\nlearning_rate = 0.01\noptimizer = { kind = \"adamw\" }\naccumulate = 3\nclip_norm = 0.5\n\
-                 average = { decay = 0.9 }\nno_decay = true\nrates = { heads = 2.0, features = 0.5, stage3 = 1.5 }";
-    let text = experiment(r#""staged", "vanilla""#, STAGED)
-        .replace("epochs = 3", train)
-        .replace("[train]", "precision = \"mixed\"\n[train]")
-        .replace("train = { epochs = 1 }", "train = { epochs = 1 }\nfold_batch_norm = true\nprecision = \"bfloat16\"");
-    resumes_exactly(&text);
+    let values = [
+        "train.epochs=2",
+        "train.learning_rate=0.01",
+        "train.optimizer={ kind = \"adamw\" }",
+        "train.accumulate=3",
+        "train.clip_norm=0.5",
+        "train.average={ decay = 0.9 }",
+        "train.no_decay=true",
+        "train.rates={ heads = 2.0, features = 0.5, stage3 = 1.5 }",
+        "student.precision=\"mixed\"",
+        "teacher.big.fold_batch_norm=true",
+        "teacher.big.precision=\"bfloat16\"",
+    ];
+    resumes_exactly(&set(&experiment(&["staged", "vanilla"], STAGED), &values));
 }
 
 fn resumes_exactly(text: &str) {
-    let out = TempDir::new().unwrap();
-    let mut keep = Keep { folder: out.path().to_owned(), kept: Vec::new() };
-    let plan = |out: &Path| {
-        let experiment = limbeck::config::parse(text, Path::new("lanes.toml"), &[]).unwrap();
-        Plan::new(experiment, Path::new("lanes.toml"), out).unwrap()
-    };
-    run::execute(&plan(out.path()), &Stop::default(), &mut keep).unwrap();
+    let folder = TempDir::new().unwrap();
+    let mut keep = Keep { folder: folder.path().to_owned(), kept: Vec::new() };
+    let whole = plan(folder.path(), text, &[]).unwrap();
+    runs::execute(&whole, &mut keep);
     let places: Vec<(&str, u64)> = keep.kept.iter().map(|(stage, step, _)| (stage.as_str(), *step)).collect();
     let (first, main) = ("initial:staged", "main");
     assert_eq!(places, [(first, 2), (first, 4), (main, 2), (main, 4), (main, 6), (main, 8)]);
 
     // In the initial stage the features and the connector move, the classifier and bystanders do not.
-    let at = |i: usize| limbeck::weights::read(&keep.kept[i].2).unwrap().tensors;
-    let (before, after) = (at(0), at(1));
-    let moved = |name: &str| !before[name].equal(&after[name]);
+    let [before, after] = [0, 1].map(|at: usize| limbeck::weights::read(&keep.kept[at].2).unwrap().tensors);
     for name in ["student.conv1.weight", "student.bn1.running_mean", "term.staged.connector.weight"] {
-        assert!(moved(name), "{name} stood still");
+        assert!(!before[name].equal(&after[name]), "{name} stood still");
     }
     for name in ["student.fc.weight", "student.fc.bias", "term.staged.bystander.weight"] {
-        assert!(!moved(name), "{name} moved");
+        assert!(before[name].equal(&after[name]), "{name} moved");
     }
 
-    let student = |out: &Path, method: &str| fs::read(cell(out, method).join("student.safetensors")).unwrap();
-    let name = cell(out.path(), "staged").file_name().unwrap().to_owned();
     for (stage, step, checkpoint) in &keep.kept {
-        let again = TempDir::new().unwrap();
-        let folder = again.path().join("lanes/cells").join(&name);
-        fs::create_dir_all(&folder).unwrap();
-        fs::copy(checkpoint, folder.join("checkpoint.safetensors")).unwrap();
-        run::execute(&plan(again.path()), &Stop::default(), &mut ()).unwrap();
+        let folder = TempDir::new().unwrap();
+        let again = plan(folder.path(), text, &[]).unwrap();
+        fs::create_dir_all(cell(&again, "staged")).unwrap();
+        fs::copy(checkpoint, cell(&again, "staged").join("checkpoint.safetensors")).unwrap();
+        runs::execute(&again, &mut ());
         for method in ["staged", "vanilla"] {
-            assert!(student(again.path(), method) == student(out.path(), method), "{method}, from {stage} step {step}");
+            assert!(student(&again, method) == student(&whole, method), "{method}, from {stage} step {step}");
         }
     }
 }
@@ -338,34 +313,28 @@ terms = [{ weight = 0.5, teachers = ["big"], distiller = { kind = "kd" } }]
 [method.two]
 terms = [{ weight = 0.5, distiller = { kind = "kd" } }, { weight = 0.1, teachers = ["small"], distiller = { kind = "staged" } }]
 "#;
-    let together = TempDir::new().unwrap();
-    let (finished, seen) = execute(&experiment(r#""one", "two""#, second), together.path());
+    let methods = ["one", "two"];
+    let (_folder, together, finished, seen) = execute(&experiment(&methods, second));
     assert_eq!(finished.failed, Vec::<String>::new());
-    let names = |method: &str| {
-        let summary = store::summary(&cell(together.path(), method)).unwrap().unwrap();
-        let teachers: Vec<String> = summary.teachers.iter().map(|teacher| teacher.name.clone()).collect();
-        (summary.history.last().unwrap().train.keys().cloned().collect::<Vec<_>>(), teachers)
-    };
-    let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    assert_eq!(names("one"), (text(&["loss", "cross_entropy", "kd.kl"]), text(&["big"])));
-    let losses = text(&["loss", "cross_entropy", "kd.big.kl", "kd.small.kl", "staged.small.logits"]);
-    assert_eq!(names("two"), (losses, text(&["big", "small"])));
+    for (method, losses, teachers) in [
+        ("one", &["loss", "cross_entropy", "kd.kl"][..], &["big"][..]),
+        ("two", &["loss", "cross_entropy", "kd.big.kl", "kd.small.kl", "staged.small.logits"], &["big", "small"]),
+    ] {
+        let summary = summary(&together, method);
+        assert!(summary.history.last().unwrap().train.keys().eq(losses), "{method}: {:?}", summary.history);
+        let names: Vec<&str> = summary.teachers.iter().map(|teacher| teacher.name.as_str()).collect();
+        assert_eq!(names, teachers);
+    }
     assert!(seen.0.iter().any(|(lane, event)| lane == "two, seed 0"
         && matches!(event, Event::StageStarted { stage, .. } if stage == "initial:staged.small")));
-    for method in ["one", "two"] {
-        let alone = TempDir::new().unwrap();
-        execute(&experiment(&format!("{method:?}"), second), alone.path());
-        let student = |out: &Path| fs::read(cell(out, method).join("student.safetensors")).unwrap();
-        assert!(student(together.path()) == student(alone.path()), "{method}");
-    }
+    assert_alone(&methods, second, &together);
 }
 
 #[test]
 fn a_second_process_on_the_same_folder_is_refused_and_writes_nothing() {
-    let out = TempDir::new().unwrap();
-    let experiment = limbeck::config::parse(&experiment(r#""vanilla""#, ""), Path::new("lanes.toml"), &[]).unwrap();
-    let plan = Plan::new(experiment, Path::new("lanes.toml"), out.path()).unwrap();
-    fs::create_dir(&plan.folder).unwrap();
+    let folder = TempDir::new().unwrap();
+    let plan = plan(folder.path(), &experiment(&["vanilla"], ""), &[]).unwrap();
+    fs::create_dir_all(&plan.folder).unwrap();
     let _first = limbeck::files::lock(&plan.folder).unwrap();
     let error = run::execute(&plan, &Stop::default(), &mut ()).unwrap_err().to_string();
     let folder = plan.folder.display();

@@ -3,18 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
 use indexmap::IndexMap;
-use limbeck::cohort::Stop;
+use limbeck::cohort::STUDENT;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::experiment::TrainConfig;
 use limbeck::prelude::*;
 use limbeck::probe::Backbone;
 use limbeck::registry::Role;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
 use limbeck_models::resnet::ResNet8;
+use limbeck_tests::experiment::{compare, set, small};
+use limbeck_tests::files::fixture;
+use limbeck_tests::runs::{execute, plan, students};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -72,49 +71,25 @@ impl Distiller for LiveBorrower {
         let projected = student.apply(&self.head);
         let hint = (&projected - teacher).square().mean(None::<Kind>);
         let borrowed = (step.teacher.classify(&projected)? - &step.teacher.logits).square().mean(None::<Kind>);
-        let apart = |own: Tensor, logits: &Tensor| (own - logits).abs().max();
         Ok(Terms::of("borrowed", borrowed)
             .loss("hint", hint)
             .loss("affine", affine)
-            .metric("own", apart(step.student.classify(student)?, &step.student.logits))
-            .metric("theirs", apart(step.teacher.classify(teacher)?, &step.teacher.logits)))
+            .metric("own", (step.student.classify(student)? - &step.student.logits).abs().max())
+            .metric("theirs", (step.teacher.classify(teacher)? - &step.teacher.logits).abs().max()))
     }
 }
 
 fn experiment(teacher: &str, student: &str, train: &str, term: &str) -> String {
-    format!(
-        r#"
-format = 1
-name = "lends"
-device = "cpu"
-threads = 1
-[dataset]
-kind = "shapes"
-train = 64
-test = 40
-[teacher.big]
-{teacher}
-[student]
-{student}
-[train]
-{train}
-[method.borrower]
-cross_entropy = 0.0
-terms = [{{ distiller = {{ kind = "borrower", {term} }} }}]
-[compare]
-methods = ["borrower"]
-"#
-    )
+    let method = format!("cross_entropy = 0.0\nterms = [{{ distiller = {{ kind = \"borrower\", {term} }} }}]");
+    let text = small("lends", &format!("[train]\n{train}\n[method.borrower]\n{method}\n{}", compare(&["borrower"])));
+    let [teacher, student] = [("teacher.big", teacher), ("student", student)]
+        .map(|(key, settings)| format!("{key}={{ {} }}", settings.trim().replace('\n', ", ")));
+    set(&text, &["dataset.train=64", &teacher, &student])
 }
 
 const TEACHER: &str = "model = { kind = \"resnet14\" }\ntrain = { epochs = 1 }";
-const STUDENT: &str = "model = { kind = \"resnet8\" }";
+const NETWORK: &str = "model = { kind = \"resnet8\" }";
 const TERM: &str = "alone = false, tap = \"stage1:pre\"";
-
-fn plan(text: &str, out: &Path) -> Result<Plan> {
-    let file = Path::new("lends.toml");
-    Plan::new(limbeck::config::parse(text, file, &[])?, file, out)
-}
 
 /// What the loss does not reach in the student's main stage.
 #[derive(Default)]
@@ -145,14 +120,12 @@ fn what_is_lent_is_what_the_network_computes_with_in_every_precision() {
         ("precision = \"mixed\"", ""),
         ("precision = \"bfloat16\"\nfold_batch_norm = true", ""),
     ] {
-        let out = TempDir::new().unwrap();
-        let (teacher, student) = (format!("{TEACHER}\n{of_teacher}"), format!("{STUDENT}\n{of_student}"));
+        let folder = TempDir::new().unwrap();
+        let (teacher, student) = (format!("{TEACHER}\n{of_teacher}"), format!("{NETWORK}\n{of_student}"));
         let text = experiment(&teacher, &student, "epochs = 2", TERM);
-        let plan = plan(&text, out.path()).unwrap();
-        let finished = run::execute(&plan, &Stop::default(), &mut ()).unwrap();
-        assert_eq!(finished.failed, Vec::<String>::new());
-        let summary = store::summary(&plan.cells[0].folder).unwrap().unwrap();
-        for record in &summary.history {
+        let plan = plan(folder.path(), &text, &[]).unwrap();
+        execute(&plan, &mut ());
+        for record in &students(&plan)[0].summary.history {
             for what in ["own", "theirs"] {
                 let apart = record.train[&format!("borrower.{what}")];
                 assert_eq!(apart, 0.0, "{what}, {of_teacher:?} and {of_student:?}, epoch {}", record.epoch);
@@ -164,11 +137,11 @@ fn what_is_lent_is_what_the_network_computes_with_in_every_precision() {
 
 #[test]
 fn what_the_student_lends_trains() {
-    let out = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let term = "alone = true, tap = \"stage1:pre\"";
-    let text = experiment(TEACHER, STUDENT, "epochs = 1", term);
+    let text = experiment(TEACHER, NETWORK, "epochs = 1", term);
     let mut unreached = Unreached::default();
-    run::execute(&plan(&text, out.path()).unwrap(), &Stop::default(), &mut unreached).unwrap();
+    execute(&plan(folder.path(), &text, &[]).unwrap(), &mut unreached);
     let reached = ["fc.weight", "fc.bias", "layer1.0.bn2.weight", "layer1.0.bn2.bias"];
     let is_reached = |name: &str| !unreached.0.iter().any(|other| *other == format!("student.{name}"));
     assert!(reached.into_iter().all(is_reached), "{:?}", unreached.0);
@@ -179,43 +152,41 @@ fn what_the_student_lends_trains() {
 fn a_network_that_lends_nothing_is_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let outputs = folder.path().join("outputs.safetensors");
-    let table = |columns: i64| Tensor::zeros([64, columns], (Kind::Float, Device::Cpu));
-    limbeck::weights::save(&outputs, &[("logits".to_owned(), table(20)), ("pooled".to_owned(), table(6))], None)
-        .unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/teacher/teacher.pt");
+    let tensors = [("logits", 20), ("pooled", 6)]
+        .map(|(name, columns)| (name.to_owned(), Tensor::zeros([64, columns], (Kind::Float, Device::Cpu))));
+    limbeck::weights::save(&outputs, &tensors, None).unwrap();
+    let script = fixture("teacher/teacher.pt");
     let names = "[\"stem\", \"stage1\", \"stage1:pre\", \"pooled\", \"logits\"]";
     for teacher in [
         format!("model = {{ kind = \"precomputed\", path = {outputs:?}, taps = [\"pooled\"] }}"),
         format!("model = {{ kind = \"torchscript\", path = {script:?}, outputs = {names} }}"),
     ] {
-        let text = experiment(&teacher, STUDENT, "epochs = 1", TERM);
-        let message = plan(&text, folder.path()).unwrap_err().to_string();
+        let text = experiment(&teacher, NETWORK, "epochs = 1", TERM);
+        let message = plan(folder.path(), &text, &[]).unwrap_err().to_string();
         let expected = "teacher big: the network lends no classifier, as one from a TorchScript file or from precomputed \
                         outputs cannot: take a network that is built here, or a method without it";
         assert!(message.ends_with(expected), "{message}");
     }
     // A unit whose last BatchNorm has half of the channels.
     let text = experiment(TEACHER, "model = { kind = \"ShuffleV2\" }", "epochs = 1", TERM);
-    let message = plan(&text, folder.path()).unwrap_err().to_string();
+    let message = plan(folder.path(), &text, &[]).unwrap_err().to_string();
     let expected = "student: the network lends no BatchNorm before tap `stage1:pre`; pair taps behind one with `taps` \
                     (stem:pre)";
     assert!(message.ends_with(expected), "{message}");
-    let text = experiment(TEACHER, STUDENT, "epochs = 1", "alone = false, tap = \"pooled\"");
-    let message = plan(&text, folder.path()).unwrap_err().to_string();
+    let text = experiment(TEACHER, NETWORK, "epochs = 1", "alone = false, tap = \"pooled\"");
+    let message = plan(folder.path(), &text, &[]).unwrap_err().to_string();
     assert!(message.contains("the network lends no BatchNorm before tap `pooled`"), "{message}");
 }
 
 /// The student of one update without distillation, by SGD of rate 0.1 without momentum.
 fn after_one_update(weight_decay: f64, no_decay: bool) -> IndexMap<String, Tensor> {
-    let out = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
     let optimizer = format!("{{ kind = \"sgd\", momentum = 0.0, weight_decay = {weight_decay} }}");
     let train = format!("epochs = 1\nlearning_rate = 0.1\noptimizer = {optimizer}\nno_decay = {no_decay}");
-    let text =
-        experiment(TEACHER, STUDENT, &train, TERM).replace("methods = [\"borrower\"]", "methods = [\"vanilla\"]");
-    let plan = plan(&text, out.path()).unwrap();
-    let finished = run::execute(&plan, &Stop::default(), &mut ()).unwrap();
-    assert_eq!(finished.failed, Vec::<String>::new());
-    limbeck::weights::read(&plan.cells[0].folder.join("student.safetensors")).unwrap().tensors
+    let text = experiment(TEACHER, NETWORK, &train, TERM);
+    let plan = plan(folder.path(), &text, &["compare.methods=[\"vanilla\"]"]).unwrap();
+    execute(&plan, &mut ());
+    limbeck::weights::read(&plan.cells[0].folder.join(STUDENT)).unwrap().tensors
 }
 
 /// The student before any update.
@@ -227,12 +198,15 @@ fn untrained() -> IndexMap<String, Tensor> {
     limbeck::weights::read(&path).unwrap().tensors
 }
 
+fn equal(a: &Tensor, b: &Tensor) -> bool {
+    (a - b).abs().max().double_value(&[]) < 1e-6
+}
+
 #[test]
 fn weight_decay_spares_biases_and_norms_where_it_is_told_to() {
     tch::set_num_threads(1);
     let (without, spared, all) =
         (after_one_update(0.0, false), after_one_update(0.5, true), after_one_update(0.5, false));
-    let equal = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) < 1e-6;
     for (name, start) in untrained() {
         if name.contains("running") {
             continue;

@@ -4,20 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
 use std::sync::Mutex;
 
 use limbeck::cohort::{self, Limit, Stop};
-use limbeck::config;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::prelude::*;
 use limbeck::record::{EpochRecord, Outcome};
 use limbeck::registry::{Role, plugins_of};
 use limbeck::weights;
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::run;
-use limbeck_tests as _;
+use limbeck_cli::run;
+use limbeck_tests::experiment::{compare, set, small};
+use limbeck_tests::runs::{execute, plan, student};
 use serde::{Deserialize, Serialize};
 
 /// Remembers the teacher's logits of every sample, and fails if they are others when it meets the sample again.
@@ -108,35 +105,11 @@ terms = [{ distiller = { kind = "test_witness" } }]
 "#;
 
 /// Two epochs of five steps, on images that are the same whenever they are seen.
-fn experiment(tables: &str, methods: &[&str]) -> String {
-    format!(
-        r#"
-format = 1
-name = "methods"
-device = "cpu"
-threads = 1
-[dataset]
-kind = "shapes"
-train = 160
-test = 40
-crop_pad = 0
-flip = false
-[teacher.big]
-model = {{ kind = "resnet14" }}
-train = {{ epochs = 1 }}
-[student]
-model = {{ kind = "resnet8" }}
-[train]
-epochs = 2
-batch = 32
-schedule = {{ kind = "constant" }}
-learning_rate = 0.02
-checkpoint_steps = 5
-{tables}
-[compare]
-methods = {methods:?}
-"#
-    )
+fn experiment(methods: &[&str]) -> String {
+    let text = small("methods", &format!("{TABLES}{}", compare(methods)));
+    let data = "dataset={ kind = \"shapes\", train = 160, test = 40, crop_pad = 0, flip = false }";
+    let train = "train={ epochs = 2, batch = 32, schedule = { kind = \"constant\" }, learning_rate = 0.02, checkpoint_steps = 5 }";
+    set(&text, &[data, train, "teacher.big.model.kind=\"resnet14\""])
 }
 
 /// The main stage's epochs and the warnings, by lane.
@@ -154,19 +127,14 @@ impl Observer for Said {
                 self.epochs.entry(lane.name.clone()).or_default().push(record.clone());
             }
             Event::Checkpoint { path, .. } => {
-                let read = || weights::read(path).unwrap().tensors.into_iter().collect();
-                self.first_checkpoint.entry(lane.name.clone()).or_insert_with(read);
+                let first = self.first_checkpoint.entry(lane.name.clone());
+                first.or_insert_with(|| weights::read(path).unwrap().tensors.into_iter().collect());
             }
             Event::Warning { message } => self.bad.push(format!("{}: {message}", lane.name)),
             Event::Ended(Outcome::Failed { reason, .. }) => self.bad.push(format!("{}: {reason}", lane.name)),
             _ => {}
         }
     }
-}
-
-fn plan(text: &str, out: &Path) -> Plan {
-    let file = out.join("methods.toml");
-    Plan::new(config::parse(text, &file, &[]).unwrap(), &file, out).unwrap()
 }
 
 #[test]
@@ -178,39 +146,29 @@ fn every_method_trains_its_student_and_resumes_to_the_same_bytes() {
     let mut methods = built_in.clone();
     methods.extend(custom.filter(|name| !built_in.contains(name)));
     assert_eq!(methods.len(), built_in.len() + 16, "{methods:?}");
-    let text = experiment(TABLES, &methods);
+    let text = experiment(&methods);
 
     let folder = tempfile::tempdir().unwrap();
-    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
-    fs::create_dir_all(&whole).unwrap();
-    fs::create_dir_all(&parts).unwrap();
-    let undisturbed = plan(&text, &whole);
+    let [undisturbed, parts] = ["whole", "parts"].map(|name| plan(&folder.path().join(name), &text, &[]).unwrap());
     let mut said = Said::default();
-    let finished = run::execute(&undisturbed, &Stop::default(), &mut said).unwrap();
-    assert!(finished.failed.is_empty(), "{:?}", finished.failed);
+    execute(&undisturbed, &mut said);
     assert!(said.bad.is_empty(), "{:?}", said.bad);
     assert!(*MET_AGAIN.lock().unwrap() >= 160, "every sample was seen in both epochs");
 
     // Stopped within an epoch, in the main stage of some and the initial stage of others.
     let mut rounds = 0;
-    while run::execute(&plan(&text, &parts), &Stop::new(Some(Limit::Steps(3))), &mut Said::default()).unwrap().stopped {
+    while run::execute(&parts, &Stop::new(Some(Limit::Steps(3))), &mut Said::default()).unwrap().stopped {
         rounds += 1;
     }
     assert!(rounds >= 3, "{rounds}");
 
-    let student = |folder: &Path| fs::read(folder.join(cohort::STUDENT)).unwrap();
-    let vanilla =
-        undisturbed.cells.iter().find(|cell| cell.method == "vanilla").map(|cell| student(&cell.folder)).unwrap();
-    for (cell, resumed) in undisturbed.cells.iter().zip(&plan(&text, &parts).cells) {
-        assert_eq!(student(&cell.folder), student(&resumed.folder), "{} after resuming", cell.method);
+    let vanilla = student(&undisturbed, "vanilla");
+    for cell in &undisturbed.cells {
+        let own = student(&undisturbed, &cell.method);
+        assert_eq!(own, student(&parts, &cell.method), "{} after resuming", cell.method);
         // The witness only looks.
         let is_vanilla = ["vanilla", "witness"].contains(&cell.method.as_str());
-        assert_eq!(
-            student(&cell.folder) == vanilla,
-            is_vanilla,
-            "{}: whether its loss reaches the student",
-            cell.method
-        );
+        assert_eq!(own == vanilla, is_vanilla, "{}: whether its loss reaches the student", cell.method);
         let end = weights::read(&cell.folder.join(cohort::STUDENT)).unwrap().tensors;
         let first = &said.first_checkpoint[&format!("{}, seed 0", cell.method)];
         for layer in ["conv1.weight", "layer3.0.conv2.weight"] {
@@ -231,8 +189,8 @@ fn every_method_trains_its_student_and_resumes_to_the_same_bytes() {
     assert_eq!(later[0].train["cross_entropy"], vanilla[0].train["cross_entropy"]);
     assert_eq!(later[0].test, vanilla[0].test);
     assert_ne!(later[1].train["cross_entropy"], vanilla[1].train["cross_entropy"]);
-    let names = |epoch: usize| many[epoch].train.keys().map(String::as_str).collect::<Vec<_>>();
-    assert!(names(0).contains(&"kd.kl") || names(0).iter().any(|name| name.starts_with("kd.")), "{:?}", names(0));
-    assert!(!names(1).iter().any(|name| name.starts_with("kd.")), "{:?}", names(1));
-    assert!(names(0).iter().any(|name| name.starts_with("fitnet.")), "{:?}", names(0));
+    let [first, second] = [0, 1].map(|epoch: usize| many[epoch].train.keys().collect::<Vec<_>>());
+    assert!(first.iter().any(|name| name.starts_with("kd.")), "{first:?}");
+    assert!(!second.iter().any(|name| name.starts_with("kd.")), "{second:?}");
+    assert!(first.iter().any(|name| name.starts_with("fitnet.")), "{first:?}");
 }

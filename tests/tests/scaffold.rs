@@ -9,9 +9,11 @@ use std::process::{Command, ExitCode, Output};
 
 use limbeck::config;
 use limbeck::registry::Role;
-use limbeck_experiments::cli;
-use limbeck_experiments::new::{self, New};
-use limbeck_experiments::plan::Plan;
+use limbeck_cli::cli;
+use limbeck_cli::new::{self, New};
+use limbeck_cli::plan::Plan;
+use limbeck_tests::experiment::overrides;
+use limbeck_tests::files::checkout;
 use tempfile::TempDir;
 
 // The scaffold's plugins as they stand: compiled and linted here, and registered in this program.
@@ -26,10 +28,6 @@ mod model;
 #[path = "../../experiments/src/scaffold/negatives.rs"]
 mod negatives;
 
-fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
 #[test]
 fn every_plugin_of_the_scaffold_conforms_and_its_experiment_can_be_planned() {
     limbeck::tch::set_num_threads(1);
@@ -37,11 +35,8 @@ fn every_plugin_of_the_scaffold_conforms_and_its_experiment_can_be_planned() {
     for role in new::ROLES {
         limbeck_conformance::check(role, &format!("my_{role}"), "").assert();
         let file = checkout().join(format!("experiments/src/scaffold/{role}.toml"));
-        let small = |key: &str| format!("{key}=200");
-        let overrides = ["dataset.train", "dataset.test"].map(small);
-        let overrides: Vec<String> =
-            overrides.into_iter().chain(["threads=1".into(), "device=\"cpu\"".into()]).collect();
-        let plan = Plan::new(config::load(&file, &overrides).unwrap(), &file, folder.path()).unwrap();
+        let values = overrides(&["dataset.train=200", "dataset.test=200", "threads=1", "device=\"cpu\""]);
+        let plan = Plan::new(config::load(&file, &values).unwrap(), &file, folder.path()).unwrap();
         assert!(plan.to_string().contains(&format!("my_{role}")), "{plan}");
     }
 }
@@ -89,7 +84,7 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     New { role: Role::Dataset, name: "grey_squares", folder: &folder, limbeck: Some(url) }.write().unwrap();
     let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    for package in ["limbeck", "limbeck-experiments", "limbeck-datasets"] {
+    for package in ["limbeck", "limbeck-cli", "limbeck-datasets"] {
         assert_eq!(manifest["dependencies"][package]["git"].as_str(), Some(url));
     }
     assert_eq!(manifest["dev-dependencies"]["limbeck-conformance"]["git"].as_str(), Some(url));
@@ -152,7 +147,7 @@ impl Made {
             "limbeck-distillers",
             "limbeck-models",
             "limbeck-datasets",
-            "limbeck-experiments",
+            "limbeck-cli",
         ];
         let quick = packages.map(|package| format!("profile.dev.package.{package}.opt-level=0"));
         let (verb, arguments) = arguments.split_first().unwrap();
@@ -188,9 +183,10 @@ fn a_distiller_in_a_crate_of_its_own_is_tested_trained_and_reported() {
     }
     run.extend(["--set", "compare.methods=[\"vanilla\", \"outside\"]", "--device", "cpu"]);
     made.succeeds(&run);
-    let report = |file: &str| fs::read_to_string(made.folder.join("runs/outside/report").join(file)).unwrap();
-    assert!(report("report.md").lines().any(|line| line.starts_with("| outside")), "{}", report("report.md"));
-    assert!(report("curves.csv").contains("outside.cosine"), "{}", report("curves.csv"));
+    let [report, curves] = ["report.md", "curves.csv"]
+        .map(|file| fs::read_to_string(made.folder.join("runs/outside/report").join(file)).unwrap());
+    assert!(report.lines().any(|line| line.starts_with("| outside")), "{report}");
+    assert!(curves.contains("outside.cosine"), "{curves}");
 
     // The command that was not linked with the crate.
     let file = made.folder.join("experiment.toml");

@@ -4,18 +4,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use limbeck::cohort::{STUDENT, Stop};
 use limbeck::config::grid::{Filter, Grid};
 use limbeck::config::parse_grid;
-use limbeck_experiments::plan::Pool;
-use limbeck_experiments::store::{self, PlanFile, SweepFile};
-use limbeck_experiments::sweep::{Options, Sweep};
-use limbeck_experiments::{cohorts, run};
+use limbeck_cli::plan::cohorts;
+use limbeck_cli::plan::data::DataCache;
+use limbeck_cli::plan::sweep::{Options, Sweep};
+use limbeck_cli::run;
+use limbeck_cli::store::{self, PlanFile, SweepFile};
+use limbeck_tests::command::{self, limbeck, signal, stderr, stdout, succeeds, until};
+use limbeck_tests::experiment::overrides;
+use limbeck_tests::files::{entries, named};
 use tempfile::TempDir;
 
 /// Two pairs of networks; the axis of the temperature does not concern `vanilla`. The teachers are one recipe.
@@ -49,15 +52,14 @@ set = { student.model = { kind = "resnet14" } }
 
 const FILE: &str = "pairs.toml";
 
-fn grid(text: &str, overrides: &[&str], only: &[&str]) -> limbeck::error::Result<Grid> {
-    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-    parse_grid(text, Path::new(FILE), &overrides, &Filter::new(only.iter().copied()).unwrap())
+fn grid(text: &str, values: &[&str], only: &[&str]) -> limbeck::error::Result<Grid> {
+    parse_grid(text, Path::new(FILE), &overrides(values), &Filter::new(only.iter().copied()).unwrap())
 }
 
-fn sweep(out: &Path, overrides: &[&str], only: &[&str], lanes: Option<usize>) -> Sweep {
+fn sweep(out: &Path, values: &[&str], only: &[&str], lanes: Option<usize>) -> Sweep {
     let options = Options { lanes, threads: Some(1), points: None };
-    let grid = grid(SWEEP, overrides, only).unwrap();
-    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut Pool::default()).unwrap()
+    let grid = grid(SWEEP, values, only).unwrap();
+    Sweep::new(grid, Path::new(FILE), &out.join("runs"), &options, &mut DataCache::default()).unwrap()
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn only_chooses_cells_and_leaves_the_rest_unread() {
     let names = |only: &[&str]| -> Vec<String> {
         let out = TempDir::new().unwrap();
         let sweep = sweep(out.path(), &[], only, None);
-        sweep.chosen().iter().map(|seat| seat.cell.name.clone()).collect()
+        sweep.chosen().iter().map(|run| run.cell.name.clone()).collect()
     };
     assert_eq!(
         names(&["pair=flat", "seed=1", "method=kd", "method=at"]),
@@ -122,8 +124,6 @@ fn errors_of_a_grid_name_line_key_and_point() {
          --> pairs.toml:23:9\n   |\n23 | set = { \"student.model.kind\" = \"resnet9\" }\n   |         ^^^^^^^^^^^^^^^^^^^^\n  \
          key: student.model.kind"
     );
-    let first = |from: &str, to: &str| said(from, to).lines().next().unwrap().to_owned();
-    let line = |from: &str, to: &str| said(from, to).lines().nth(1).unwrap().trim().to_owned();
     let exclude = "method = \"at\" }, {";
     for (from, to, message, place) in [
         (
@@ -147,8 +147,9 @@ fn errors_of_a_grid_name_line_key_and_point() {
         ("\"method.kd.terms[0].distiller.temperature\"", "\"student.model.temperature\"", NO_KEYS, 19),
         ("\"student.model.kind\" = \"resnet8\"", "threads = 2", OF_THE_FILE, 23),
     ] {
-        assert_eq!(first(from, to), message);
-        assert!(line(from, to).starts_with(&format!("--> pairs.toml:{place}:")), "{}", said(from, to));
+        let error = said(from, to);
+        assert_eq!(error.lines().next().unwrap(), message);
+        assert!(error.lines().nth(1).unwrap().trim().starts_with(&format!("--> pairs.toml:{place}:")), "{error}");
     }
     let both = grid(SWEEP, &["student.model.kind=resnet20"], &[]).unwrap_err().to_string();
     assert!(
@@ -176,8 +177,8 @@ fn cells_of_several_points_are_one_and_cohorts_go_across_points() {
         cohorts.iter().map(|cohort| (cohort.name(), cohort.passes())).collect::<Vec<_>>()
     };
     // 3 steps; 5 students with a teacher.
-    let name = |seed: u64| format!("seed {seed}, 7 students of 4 points");
-    assert_eq!(cohorts(None), [(name(0), (3, 15)), (name(1), (3, 15))]);
+    let expected = [0, 1].map(|seed| (format!("seed {seed}, 7 students of 4 points"), (3, 15)));
+    assert_eq!(cohorts(None), expected);
     let sizes: Vec<String> = cohorts(Some(4)).into_iter().map(|(name, _)| name[..18].to_owned()).collect();
     assert_eq!(sizes, ["seed 0, 4 students", "seed 0, 3 students", "seed 1, 4 students", "seed 1, 3 students"]);
     let text = whole.text().unwrap();
@@ -219,10 +220,11 @@ fn other_teachers_training_or_data_make_another_cohort() {
 
 /// Every student of a sweep by its folder's name.
 fn students(out: &Path) -> BTreeMap<String, Vec<u8>> {
-    let cells = fs::read_dir(out.join("runs/pairs/cells")).unwrap().map(|entry| entry.unwrap().path());
-    cells
-        .map(|cell| (cell.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(cell.join(STUDENT)).unwrap()))
-        .collect()
+    let mut students = BTreeMap::new();
+    for cell in entries(&out.join("runs/pairs/cells")) {
+        students.insert(cell.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(cell.join(STUDENT)).unwrap());
+    }
+    students
 }
 
 fn assert_same(one: &Path, other: &Path) {
@@ -242,14 +244,14 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     });
     assert_eq!(students(together.path()).len(), 7);
     assert_same(together.path(), alone.path());
-    assert_eq!(fs::read_dir(together.path().join("runs/teachers")).unwrap().count(), 2, "one teacher, one measurement");
+    assert_eq!(entries(&together.path().join("runs/teachers")).len(), 2, "one teacher, one measurement");
 
     // Finished cells are skipped, and a cell's own file is one experiment that says the same.
     let again = sweep(together.path(), &[], &["seed=0"], None);
     assert!(again.open().is_empty() && again.chosen().len() == 7);
     let cell = &again.chosen()[6].cell.folder;
     let own = limbeck::config::load(&cell.join(store::CELL), &[]).unwrap();
-    let own = limbeck_experiments::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
+    let own = limbeck_cli::plan::Plan::new(own, &cell.join(store::CELL), together.path()).unwrap();
     assert_eq!(own.cells[0].identity, again.chosen()[6].cell.identity);
 
     // What reports read.
@@ -261,7 +263,7 @@ fn a_sweep_in_cohorts_has_the_bytes_of_one_student_at_a_time() {
     let point = folder.join(&file.points[1].folder);
     let plan: PlanFile = store::read_json(&point.join(store::PLAN)).unwrap();
     assert!(point.join(&plan.cells[0].folder).join(STUDENT).exists());
-    assert!(limbeck_experiments::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
+    assert!(limbeck_cli::report::write(std::slice::from_ref(&point), &Default::default()).is_ok());
 }
 
 #[test]
@@ -274,65 +276,37 @@ fn what_fails_does_not_stop_the_rest() {
     let overrides = [grid, bad, "student.model.kind=resnet8", "compare.methods=['vanilla', 'kd', 'bad']"];
     let whole = sweep(out.path(), &overrides, &[], None);
     let finished = run::execute_sweep(&whole, None, &Stop::default(), &mut ()).unwrap();
-    let said = |text: &str, start: &str, end: &str| assert!(text.starts_with(start) && text.contains(end), "{text}");
     assert_eq!((finished.failed.len(), finished.errors.len(), finished.stopped), (3, 1, false), "{finished:?}");
-    said(&finished.errors[0].to_string(), "wild, teacher big: `", "became non-finite at step ");
-    said(&finished.failed[0], "sound, bad, seed 0: `", "non-finite");
-    said(&finished.failed[1], "sound, bad, seed 1: `", "non-finite");
+    let error = finished.errors[0].to_string();
+    assert!(error.starts_with("wild, teacher big: `") && error.contains("became non-finite at step "), "{error}");
+    for (seed, failed) in finished.failed[..2].iter().enumerate() {
+        assert!(
+            failed.starts_with(&format!("sound, bad, seed {seed}: `")) && failed.contains("non-finite"),
+            "{failed}"
+        );
+    }
     assert_eq!(finished.failed[2], "seed 0, 2 students of wild: not tried, for its teacher failed");
     let left: Vec<String> =
-        sweep(out.path(), &overrides, &[], None).open().iter().map(|seat| seat.cell.name.clone()).collect();
+        sweep(out.path(), &overrides, &[], None).open().iter().map(|run| run.cell.name.clone()).collect();
     let expected = ["sound, bad, seed 0", "sound, bad, seed 1", "wild, kd, seed 0", "wild, bad, seed 0"];
     assert_eq!(left, expected);
 }
 
-/// Says to this program, started anew, to be the command with these arguments, one a line.
-const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
-
-#[test]
-fn the_command_itself() {
-    let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
-    // Workers are started by the name that the command was called by: the script below.
-    let program = std::env::current_dir().unwrap().join("limbeck");
-    let arguments = std::iter::once(program.into()).chain(arguments.lines().map(Into::into));
-    let code = format!("{:?}", limbeck_experiments::cli::main(arguments));
-    std::process::exit(code.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap());
-}
-
-/// A folder with the sweep and the command.
+/// A folder with the sweep.
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join(FILE), SWEEP).unwrap();
-    let script = folder.path().join("limbeck");
-    let program = std::env::current_exe().unwrap();
-    let text = format!(
-        "#!/bin/sh\n{ARGUMENTS}=$(printf '%s\\n' \"$@\") exec '{}' --exact the_command_itself --nocapture --quiet\n",
-        program.display()
-    );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     folder
-}
-
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(folder.join("limbeck"));
-    command.args(arguments).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 const RUN: [&str; 8] = ["run", FILE, "--set", "threads=1", "--only", "temperature=2.0", "--lanes", "2"];
 
 /// A run in one process that nothing disturbed.
 fn undisturbed() -> &'static Path {
-    static RUN_: std::sync::OnceLock<TempDir> = std::sync::OnceLock::new();
-    let run = RUN_.get_or_init(|| {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let run = FOLDER.get_or_init(|| {
         let folder = folder();
-        let output = command(folder.path(), &RUN).output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        succeeds(folder.path(), &RUN);
         folder
     });
     run.path()
@@ -341,49 +315,37 @@ fn undisturbed() -> &'static Path {
 #[test]
 fn workers_give_the_same_bytes() {
     let folder = folder();
-    let output = command(folder.path(), &[&RUN[..], &["--jobs", "2"]].concat()).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let jobs = [&RUN[..], &["--jobs", "2"]].concat();
+    let output = succeeds(folder.path(), &jobs);
     let said = stderr(&output);
     assert!(said.contains("temperature=2.0, deep, kd, seed 1: main epoch 1/1: "), "{said}");
-    let reports = String::from_utf8_lossy(&output.stdout).matches("\nreport: ").count();
-    assert_eq!(reports, 1, "{}", String::from_utf8_lossy(&output.stdout));
+    let printed = stdout(&output);
+    assert_eq!(printed.matches("\nreport: ").count(), 1, "{printed}");
     assert_same(folder.path(), undisturbed());
 
-    let output =
-        command(folder.path(), &[&RUN[..], &["--jobs", "2", "--stop-after", "5steps"]].concat()).output().unwrap();
+    let output = command::run(folder.path(), &[&jobs[..], &["--stop-after", "5steps"]].concat());
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("--stop-after counts steps and epochs in one process only: give a time"),
-        "{output:?}"
-    );
-}
-
-/// Waits until a call has come so far, or to its end.
-fn until(child: &mut Child, is_there: impl Fn() -> bool) {
-    while !is_there() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let said = stderr(&output);
+    assert!(said.contains("--stop-after counts steps and epochs in one process only: give a time"), "{said}");
 }
 
 fn checkpoints(folder: &Path) -> usize {
-    let cells = fs::read_dir(folder.join("runs/pairs/cells")).into_iter().flatten().flatten();
-    cells.filter(|cell| cell.path().join("checkpoint.safetensors").exists()).count()
+    named(&folder.join("runs/pairs/cells"), "checkpoint.safetensors").len()
 }
 
 /// The workers of a sweep, by the processes' working folder.
-fn workers(folder: &Path) -> Vec<PathBuf> {
-    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    let here = |process: &PathBuf| {
-        fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == fs::canonicalize(folder).unwrap())
-    };
-    let works = |process: &PathBuf| {
-        fs::read(process.join("environ")).is_ok_and(|text| String::from_utf8_lossy(&text).contains("--worker"))
-    };
-    processes.filter(here).filter(works).collect()
-}
-
-fn kill(signal: &str, process: &str) {
-    assert!(Command::new("kill").args([signal, process]).status().unwrap().success());
+fn workers(folder: &Path) -> Vec<u32> {
+    let here = fs::canonicalize(folder).unwrap();
+    let mut workers = Vec::new();
+    for process in entries(Path::new("/proc")) {
+        let Ok(id) = process.file_name().unwrap().to_str().unwrap().parse() else { continue };
+        let is_here = fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == here);
+        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+        if is_here && String::from_utf8_lossy(&arguments).contains("--worker") {
+            workers.push(id);
+        }
+    }
+    workers
 }
 
 #[test]
@@ -391,30 +353,28 @@ fn killed_again_and_again_with_its_workers_a_sweep_ends_with_the_same_bytes() {
     let folder = folder();
     let call = [&RUN[..], &["--set", "train.checkpoint_steps=1", "--jobs", "2"]].concat();
     for (killed, worker) in [(1, false), (3, true), (5, false)] {
-        let mut child = command(folder.path(), &call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = limbeck(folder.path(), &call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         until(&mut child, || checkpoints(folder.path()) >= killed);
         let victims = if worker { workers(folder.path()) } else { Vec::new() };
-        kill("-KILL", &child.id().to_string());
-        for process in victims {
-            let id = process.file_name().unwrap().to_str().unwrap();
-            let _ = Command::new("kill").args(["-KILL", id]).stderr(Stdio::null()).status();
+        signal("-KILL", child.id());
+        for id in victims {
+            // It may have ended meanwhile.
+            let _ = Command::new("kill").args(["-KILL", &id.to_string()]).stderr(Stdio::null()).status();
         }
         child.wait().unwrap();
     }
-    let output = command(folder.path(), &call).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    succeeds(folder.path(), &call);
     assert_same(folder.path(), undisturbed());
-    assert_eq!(workers(folder.path()), Vec::<PathBuf>::new());
+    assert_eq!(workers(folder.path()), [0; 0]);
 }
 
 #[test]
 fn a_worker_that_is_killed_is_named_and_the_rest_goes_on() {
     let folder = folder();
     let call = [&RUN[..], &["--jobs", "2", "--set", "train.epochs=4", "--set", "train.checkpoint_steps=1"]].concat();
-    let mut child = command(folder.path(), &call).spawn().unwrap();
+    let mut child = limbeck(folder.path(), &call).spawn().unwrap();
     until(&mut child, || checkpoints(folder.path()) > 0 && !workers(folder.path()).is_empty());
-    let victim = workers(folder.path()).remove(0);
-    kill("-KILL", victim.file_name().unwrap().to_str().unwrap());
+    signal("-KILL", workers(folder.path())[0]);
     let output = child.wait_with_output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -423,37 +383,32 @@ fn a_worker_that_is_killed_is_named_and_the_rest_goes_on() {
         "its worker ended without an answer (signal: 9 (SIGKILL)); the next call goes on from the last checkpoints";
     assert!(said.contains(message), "{said}");
     // At most the two students of its cohort are missing; it may have been killed at its very end.
-    assert!((7..=9).contains(&students_so_far(folder.path())), "{said}");
-    assert_eq!(command(folder.path(), &call).output().unwrap().status.code(), Some(0));
-    assert_eq!(students_so_far(folder.path()), 9);
+    let cells = folder.path().join("runs/pairs/cells");
+    assert!((7..=9).contains(&named(&cells, STUDENT).len()), "{said}");
+    succeeds(folder.path(), &call);
+    assert_eq!(named(&cells, STUDENT).len(), 9);
 }
 
-fn students_so_far(folder: &Path) -> usize {
-    let cells = fs::read_dir(folder.join("runs/pairs/cells")).unwrap().flatten();
-    cells.filter(|cell| cell.path().join(STUDENT).exists()).count()
+/// How many students have finished an epoch.
+fn begun(folder: &Path) -> usize {
+    let mut logs = named(&folder.join("runs/pairs/cells"), "events.jsonl");
+    logs.retain(|log| fs::read_to_string(log).is_ok_and(|text| text.contains("\"epoch\":")));
+    logs.len()
 }
 
 #[test]
 fn a_stop_reaches_the_workers_and_a_second_call_is_refused_meanwhile() {
     let folder = folder();
     let call = [&RUN[..], &["--jobs", "2", "--set", "train.epochs=40"]].concat();
-    let mut child = command(folder.path(), &call).spawn().unwrap();
-    let begun = || {
-        let cells = fs::read_dir(folder.path().join("runs/pairs/cells")).into_iter().flatten().flatten();
-        cells
-            .filter(|cell| {
-                fs::read_to_string(cell.path().join("events.jsonl")).is_ok_and(|text| text.contains("\"epoch\":"))
-            })
-            .count()
-    };
-    until(&mut child, || begun() >= 3);
-    let second = command(folder.path(), &call).output().unwrap();
+    let mut child = limbeck(folder.path(), &call).spawn().unwrap();
+    until(&mut child, || begun(folder.path()) >= 3);
+    let second = command::run(folder.path(), &call);
     assert_ne!(second.status.code(), Some(0));
     assert!(stderr(&second).contains("another process is at work in runs/pairs: wait for it"), "{}", stderr(&second));
-    kill("-TERM", &child.id().to_string());
+    signal("-TERM", child.id());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(stderr(&output).contains("stopped before the end, with checkpoints in runs/pairs"), "{}", stderr(&output));
     assert!(checkpoints(folder.path()) >= 3);
-    assert_eq!(workers(folder.path()), Vec::<PathBuf>::new());
+    assert_eq!(workers(folder.path()), [0; 0]);
 }

@@ -6,24 +6,23 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use limbeck::cohort::{Stop, Teacher};
+use limbeck::cohort::Teacher;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::experiment::Precision;
 use limbeck::prelude::*;
-use limbeck::{config, weights};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{report, run, store};
+use limbeck::weights;
+use limbeck_cli::plan::Plan;
+use limbeck_cli::{report, store};
+use limbeck_tests::experiment::{compare, set, small};
+use limbeck_tests::files::fixture;
+use limbeck_tests::runs::{self, plan};
 use serde_json::{Value, json};
 use tch::CModule;
 use tempfile::TempDir;
 
 const SPEC: ModelSpec = ModelSpec { input: [3, 32, 32], classes: 20 };
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/teacher").join(name)
-}
 
 /// `make.py`'s rule.
 fn fill(shape: &[i64], lo: f64, hi: f64) -> Tensor {
@@ -45,7 +44,7 @@ const OUTPUTS: [&str; 5] = ["stem", "stage1", "stage1:pre", "pooled", "logits"];
 
 #[test]
 fn a_torchscript_teacher_says_what_it_said_in_pytorch() {
-    let teacher = torchscript(&fixture("teacher.pt"), &OUTPUTS).unwrap();
+    let teacher = torchscript(&fixture("teacher/teacher.pt"), &OUTPUTS).unwrap();
     let stage1 = TapInfo::map("stage1", [6, 4, 4]).with_pre_activation();
     let taps = [TapInfo::map("stem", [4, 8, 8]), stage1, TapInfo::vector("pooled", 6)];
     assert_eq!(teacher.signature().taps, taps);
@@ -53,7 +52,7 @@ fn a_torchscript_teacher_says_what_it_said_in_pytorch() {
     // 4·3·9 + 2·4 + 6·4·9 + 6 + 20·6 + 20.
     assert_eq!(teacher.parameters(), 478);
     let expected: HashMap<String, Vec<f32>> =
-        serde_json::from_str(&fs::read_to_string(fixture("teacher.json")).unwrap()).unwrap();
+        serde_json::from_str(&fs::read_to_string(fixture("teacher/teacher.json")).unwrap()).unwrap();
     let input = fill(&[2, 3, 32, 32], -1.5, 1.5);
     let want = Taps::all(teacher.signature());
     assert_eq!(want.iter().count(), 4);
@@ -81,7 +80,7 @@ fn a_torchscript_teacher_says_what_it_said_in_pytorch() {
 
 #[test]
 fn what_is_wrong_with_a_torchscript_teacher_is_said() {
-    let file = fixture("teacher.pt");
+    let file = fixture("teacher/teacher.pt");
     let refusal = |file: &Path, outputs: &[&str]| {
         let text = torchscript(file, outputs).unwrap_err().to_string();
         text.replace(&format!("{}", file.display()), "FILE")
@@ -104,7 +103,7 @@ fn what_is_wrong_with_a_torchscript_teacher_is_said() {
         with(&|o| o.swap(1, 4)),
         "torchscript: the logits must have the shape [samples, classes], not [3, 6, 4, 4]"
     );
-    let fixed = refusal(&fixture("fixed_batch.pt"), &["logits"]);
+    let fixed = refusal(&fixture("teacher/fixed_batch.pt"), &["logits"]);
     assert_eq!(fixed, "torchscript: FILE: `logits` has the shape [2, 20] for 3 images: it must be [batch, …]");
     let folder = TempDir::new().unwrap();
     let other = folder.path().join("teacher.pt");
@@ -121,38 +120,18 @@ fn what_is_wrong_with_a_torchscript_teacher_is_said() {
 }
 
 /// Twelve steps of a student beside a teacher of that recipe.
-fn experiment(teacher: &str, methods: &str) -> String {
-    format!(
-        r#"
-format = 1
-name = "foreign"
-device = "cpu"
-threads = 1
-validation = 40
-[dataset]
-kind = "shapes"
-train = 200
-test = 40
-[teacher.big]
-{teacher}
-[student]
-model = {{ kind = "resnet8" }}
+fn experiment(teacher: &str, methods: &[&str]) -> String {
+    const TABLES: &str = r#"
 [train]
 epochs = 3
 batch = 40
 log_steps = 1
 [method.hint]
-terms = [{{ weight = 1.0, distiller = {{ kind = "at" }} }}]
-[compare]
-methods = [{methods}]
-"#
-    )
-}
-
-fn plan(folder: &Path, text: &str) -> Result<Plan> {
-    let file = folder.join("foreign.toml");
-    fs::write(&file, text).unwrap();
-    Plan::new(config::parse(text, &file, &[])?, &file, &folder.join("runs"))
+terms = [{ weight = 1.0, distiller = { kind = "at" } }]
+"#;
+    let text = small("foreign", &format!("{TABLES}{}", compare(methods)));
+    let teacher = format!("teacher.big={{ {} }}", teacher.trim().replace('\n', ", "));
+    set(&text, &["validation=40", "dataset.train=200", &teacher])
 }
 
 /// The losses that were logged: lane and mean loss of the epoch so far.
@@ -169,17 +148,16 @@ impl Observer for Losses {
 
 fn execute(plan: &Plan) -> Vec<(String, f64)> {
     let mut losses = Losses::default();
-    let finished = run::execute(plan, &Stop::default(), &mut losses).unwrap();
-    assert_eq!(finished.failed, Vec::<String>::new());
+    runs::execute(plan, &mut losses);
     losses.0
 }
 
 #[test]
 fn a_student_learns_from_a_torchscript_file_beside_the_experiment() {
     let folder = TempDir::new().unwrap();
-    fs::copy(fixture("teacher.pt"), folder.path().join("teacher.pt")).unwrap();
+    fs::copy(fixture("teacher/teacher.pt"), folder.path().join("teacher.pt")).unwrap();
     let recipe = r#"model = { kind = "torchscript", path = "teacher.pt", outputs = ["stem", "stage1", "stage1:pre", "pooled", "logits"] }"#;
-    let planned = plan(folder.path(), &experiment(recipe, r#""kd", "hint""#)).unwrap();
+    let planned = plan(folder.path(), &experiment(recipe, &["kd", "hint"]), &[]).unwrap();
     let text = planned.to_string();
     assert!(
         text.contains("teacher    big: torchscript, 478 parameters, sees image 3×32×32, float32, weights "),
@@ -194,10 +172,10 @@ fn a_student_learns_from_a_torchscript_file_beside_the_experiment() {
     fs::create_dir(folder.path().join("elsewhere")).unwrap();
     fs::rename(folder.path().join("teacher.pt"), folder.path().join("elsewhere/teacher.pt")).unwrap();
     let moved = recipe.replace("teacher.pt", "elsewhere/teacher.pt");
-    let again = plan(folder.path(), &experiment(&moved, r#""kd", "hint""#)).unwrap();
+    let again = plan(folder.path(), &experiment(&moved, &["kd", "hint"]), &[]).unwrap();
     assert_eq!(again.teachers[0].identity, planned.teachers[0].identity);
     let renamed = moved.replace("\"stem\"", "\"first\"");
-    let other = plan(folder.path(), &experiment(&renamed, r#""kd", "hint""#)).unwrap();
+    let other = plan(folder.path(), &experiment(&renamed, &["kd", "hint"]), &[]).unwrap();
     assert_ne!(other.teachers[0].identity, planned.teachers[0].identity);
 }
 
@@ -211,15 +189,14 @@ fn settings_that_a_complete_teacher_cannot_have_are_refused() {
         ("fold_batch_norm = true", "fold_batch_norm"),
         ("precision = \"bfloat16\"", "precision"),
     ] {
-        let error = plan(folder.path(), &experiment(&format!("{recipe}{setting}"), "\"kd\"")).unwrap_err().to_string();
+        let text = experiment(&format!("{recipe}{setting}"), &["kd"]);
+        let error = plan(folder.path(), &text, &[]).unwrap_err().to_string();
         let expected = format!("the teacher is complete in teacher.pt, as it is: remove `{name}`");
         assert!(error.contains(&expected), "{error}");
     }
-    let student = experiment("model = { kind = \"resnet8\" }\ntrain = { epochs = 1 }", "\"kd\"").replace(
-        "[student]\nmodel = { kind = \"resnet8\" }",
-        "[student]\nmodel = { kind = \"torchscript\", path = \"t.pt\" }",
-    );
-    let error = plan(folder.path(), &student).unwrap_err().to_string();
+    let text = experiment("model = { kind = \"resnet8\" }\ntrain = { epochs = 1 }", &["kd"]);
+    let student = "student.model={ kind = \"torchscript\", path = \"t.pt\" }";
+    let error = plan(folder.path(), &set(&text, &[student]), &[]).unwrap_err().to_string();
     assert!(error.contains("a network of kind `torchscript` is frozen and only teaches: choose another"), "{error}");
 }
 
@@ -274,7 +251,7 @@ fn outputs_computed_beforehand_are_looked_up_by_row() {
 fn a_student_learns_from_outputs_and_the_plan_says_what_they_are() {
     let folder = TempDir::new().unwrap();
     let tensors = outputs(folder.path(), 200, &labels());
-    let planned = plan(folder.path(), &experiment(PRECOMPUTED, "\"kd\"")).unwrap();
+    let planned = plan(folder.path(), &experiment(PRECOMPUTED, &["kd"]), &[]).unwrap();
     let note = "its outputs are of images without augmentation: it and the student see different crops; they name the right \
                 class of 75.00 % of the training samples";
     assert!(planned.to_string().contains(&format!("\n           {note}\n")), "{planned}");
@@ -294,7 +271,7 @@ fn a_student_learns_from_outputs_and_the_plan_says_what_they_are() {
     let logits = tensors["logits"].flip([0]);
     let tensors = [("logits".to_owned(), logits), ("pooled".to_owned(), tensors["pooled"].shallow_clone())];
     weights::save(&folder.path().join("outputs.safetensors"), &tensors, None).unwrap();
-    let flipped = plan(folder.path(), &experiment(PRECOMPUTED, "\"kd\"")).unwrap();
+    let flipped = plan(folder.path(), &experiment(PRECOMPUTED, &["kd"]), &[]).unwrap();
     assert_ne!(flipped.teachers[0].identity, planned.teachers[0].identity);
     assert_ne!(execute(&flipped), losses);
 }
@@ -304,8 +281,8 @@ fn a_probe_leaves_out_teachers_without_features_of_any_image() {
     let folder = TempDir::new().unwrap();
     outputs(folder.path(), 200, &labels());
     let notes = |teacher: &str| {
-        let text = format!("{}[probe.itself]\n", experiment(teacher, "\"kd\""));
-        plan(folder.path(), &text).unwrap().probes[0].notes.clone()
+        let text = set(&experiment(teacher, &["kd"]), &["probe.itself={}"]);
+        plan(folder.path(), &text, &[]).unwrap().probes[0].notes.clone()
     };
     assert_eq!(
         notes(PRECOMPUTED),
@@ -326,13 +303,14 @@ fn a_teacher_that_says_the_labels_teaches_what_they_teach() {
     let path = folder.path().join("outputs.safetensors");
     weights::save(&path, &[("logits".to_owned(), logits)], None).unwrap();
     // At temperature 1 the divergence from a certain teacher is the cross-entropy: of these rows, in this order, or of others.
-    let method = "[method.told]\ncross_entropy = 0.0\nterms = [{ weight = 1.0, distiller = { kind = \"kd\", temperature = 1.0 } }]\n";
-    let text = experiment(&PRECOMPUTED.replace("[\"pooled\"]", "[]"), r#""vanilla", "told""#);
-    let planned = plan(folder.path(), &text.replace("[compare]", &format!("{method}[compare]"))).unwrap();
+    let method = "method.told={ cross_entropy = 0.0, terms = [{ weight = 1.0, distiller = { kind = \"kd\", temperature = 1.0 } }] }";
+    let text = set(&experiment(&PRECOMPUTED.replace("[\"pooled\"]", "[]"), &["vanilla", "told"]), &[method]);
+    let planned = plan(folder.path(), &text, &[]).unwrap();
     let losses = execute(&planned);
-    let of =
-        |lane: &str| -> Vec<f64> { losses.iter().filter(|(name, _)| name == lane).map(|(_, loss)| *loss).collect() };
-    let (vanilla, told) = (of("vanilla, seed 0"), of("told, seed 0"));
+    let [vanilla, told] = ["vanilla, seed 0", "told, seed 0"].map(|lane| {
+        let own = losses.iter().filter(|(name, _)| name == lane);
+        own.map(|(_, loss)| *loss).collect::<Vec<_>>()
+    });
     assert_eq!((vanilla.len(), told.len()), (12, 12));
     for (a, b) in vanilla.iter().zip(&told) {
         approx::assert_relative_eq!(a, b, max_relative = 1e-4);
@@ -348,7 +326,7 @@ fn every_family_teaches_in_sixteen_bits() {
     tch::set_num_threads(1);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("teacher.safetensors");
-    let cases = limbeck_tests::models::cases().unwrap();
+    let cases = limbeck_golden::models::cases().unwrap();
     for case in cases.iter().filter(|case| FAMILIES.contains(&case.model.as_str())) {
         weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu).unwrap().0), None).unwrap();
         let forward = |precision, fold| {
@@ -383,15 +361,18 @@ fn every_family_learns_in_mixed_precision_from_a_folded_teacher() {
             "model = {{ kind = \"{kind}\" }}\nprecision = \"bfloat16\"\nfold_batch_norm = true\n\
              train = {{ epochs = 1, batch = 20, log_steps = 1 }}"
         );
-        let text = experiment(&teacher, r#""hint""#)
-            .replace(
-                "model = { kind = \"resnet8\" }",
-                &format!("model = {{ kind = \"{kind}\" }}\nprecision = \"mixed\""),
-            )
-            .replace("train = 200\ntest = 40", "train = 40\ntest = 20")
-            .replace("validation = 40", "validation = 0")
-            .replace("epochs = 3\nbatch = 40", "epochs = 1\nbatch = 20");
-        let planned = plan(folder.path(), &text.replace("\"foreign\"", &format!("\"{kind}-mixed\""))).unwrap();
+        let student = format!("student={{ model = {{ kind = \"{kind}\" }}, precision = \"mixed\" }}");
+        let name = format!("name=\"{kind}-mixed\"");
+        let values = [
+            &student,
+            &name,
+            "dataset.train=40",
+            "dataset.test=20",
+            "validation=0",
+            "train.epochs=1",
+            "train.batch=20",
+        ];
+        let planned = plan(folder.path(), &set(&experiment(&teacher, &["hint"]), &values), &[]).unwrap();
         let note = &planned.teachers[0].notes[0];
         match kind {
             "wrn_16_2" => assert_eq!(note, "6 of its BatchNorms are folded into convolutions; 7 follow none and stay"),
@@ -408,7 +389,7 @@ fn every_family_learns_in_mixed_precision_from_a_folded_teacher() {
 fn outputs_that_do_not_fit_are_refused() {
     let folder = TempDir::new().unwrap();
     let refusal = |recipe: &str| {
-        let error = plan(folder.path(), &experiment(recipe, "\"kd\"")).unwrap_err().to_string();
+        let error = plan(folder.path(), &experiment(recipe, &["kd"]), &[]).unwrap_err().to_string();
         error.replace(&folder.path().display().to_string(), "FOLDER")
     };
     assert_eq!(refusal(PRECOMPUTED), "teacher.big: precomputed: cannot read FOLDER/outputs.safetensors");

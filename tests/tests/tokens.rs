@@ -3,17 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
-use limbeck::cohort::Stop;
 use limbeck::prelude::*;
 use limbeck::probe::Backbone;
 use limbeck::record::Similarity;
 use limbeck::registry::Role;
 use limbeck::similarity::{Alignment, Kernels};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
-use limbeck_tests as _;
+use limbeck_cli::store;
+use limbeck_tests::experiment::{compare, set, small};
+use limbeck_tests::runs::{execute, plan};
 use serde::{Deserialize, Serialize};
 use tch::nn::{Init, Module};
 use tempfile::TempDir;
@@ -165,42 +162,22 @@ impl Block {
 }
 
 /// Teacher and student may be either: a network of tokens and one of maps.
-fn experiment(teacher: &str, student: &str, methods: &str, tables: &str) -> String {
-    format!(
-        r#"
-format = 1
-name = "tokens"
-device = "cpu"
-threads = 1
-[dataset]
-kind = "shapes"
-train = 128
-test = 40
-[teacher.big]
-model = {teacher}
-train = {{ epochs = 1, learning_rate = 0.01 }}
-[student]
-model = {student}
+fn experiment(teacher: &str, student: &str, methods: &[&str], tables: &str) -> String {
+    const TRAIN: &str = r#"
 [train]
 epochs = 2
 learning_rate = 1e-3
 no_decay = true
-optimizer = {{ kind = "adamw", weight_decay = 0.05 }}
-{tables}
-[compare]
-methods = [{methods}]
-"#
-    )
+optimizer = { kind = "adamw", weight_decay = 0.05 }
+"#;
+    let text = small("tokens", &format!("{TRAIN}{tables}{}", compare(methods)));
+    let teacher = format!("teacher.big={{ model = {teacher}, train = {{ epochs = 1, learning_rate = 0.01 }} }}");
+    set(&text, &["dataset.train=128", &teacher, &format!("student.model={student}")])
 }
 
 const WIDE: &str = "{ kind = \"tiny_vit\", width = 32 }";
 const NARROW: &str = "{ kind = \"tiny_vit\", width = 24 }";
 const MAPS: &str = "{ kind = \"resnet8\" }";
-
-fn plan(text: &str, out: &Path) -> Result<Plan> {
-    let file = Path::new("tokens.toml");
-    Plan::new(limbeck::config::parse(text, file, &[])?, file, out)
-}
 
 #[test]
 fn the_network_conforms() {
@@ -211,27 +188,27 @@ fn the_network_conforms() {
 #[test]
 fn it_trains_learns_from_a_teacher_and_is_compared_tap_by_tap() {
     tch::set_num_threads(1);
-    let methods = "\"vanilla\", \"kd\", \"crd\", \"rkd\", \"sp\"";
+    let methods = ["vanilla", "kd", "crd", "rkd", "sp"];
     for (teacher, student) in [(WIDE, NARROW), (MAPS, NARROW), (WIDE, MAPS)] {
-        let out = TempDir::new().unwrap();
-        let plan = plan(&experiment(teacher, student, methods, ""), out.path()).unwrap();
+        let folder = TempDir::new().unwrap();
+        let plan = plan(folder.path(), &experiment(teacher, student, &methods, ""), &[]).unwrap();
         let text = plan.to_string();
         let [of_teacher, of_student] =
             [teacher, student].map(|kind| if kind == MAPS { "stage1 16×32×32" } else { "stage1 17×" });
         assert!(text.contains(of_teacher) && text.contains(of_student), "{text}");
-        let finished = run::execute(&plan, &Stop::default(), &mut ()).unwrap();
-        assert_eq!(finished.failed, Vec::<String>::new(), "{teacher} → {student}");
+        execute(&plan, &mut ());
         for cell in &plan.cells {
             let summary = store::summary(&cell.folder).unwrap().unwrap();
             let [first, last] = [&summary.history[0], &summary.history[1]].map(|epoch| epoch.train["loss"]);
             assert!(last < first, "{}: {first} → {last}", cell.folder.display());
             let found: Similarity = store::read_json(&cell.folder.join("similarity.json")).unwrap();
             let taps = &found.teachers[0].taps;
-            let of = |kind: &str| if kind == MAPS { 5 } else { 4 };
-            assert_eq!(taps.len(), of(teacher) * of(student));
+            let [of_teacher, of_student] = [teacher, student].map(|kind| if kind == MAPS { 5 } else { 4 });
+            assert_eq!(taps.len(), of_teacher * of_student);
             // The unbiased estimate is about 0 for unrelated features, and may lie below.
-            let alike = |tap: &limbeck::record::TapSimilarity| tap.alignment.is_some_and(|a| (-0.5..=1.0).contains(&a));
-            assert!(taps.iter().all(alike), "{taps:?}");
+            for tap in taps {
+                assert!(tap.alignment.is_some_and(|alignment| (-0.5..=1.0).contains(&alignment)), "{tap:?}");
+            }
         }
     }
 }
@@ -276,17 +253,16 @@ fn a_probe_averages_over_the_tokens() {
     let probe = "[probe.shapes]\ndataset = { kind = \"shapes\", train = 64, test = 40 }\ntap = \"stage1\"\n\
                  train = { epochs = 2 }\n";
     let out = TempDir::new().unwrap();
-    let plan = plan(&experiment(WIDE, NARROW, "\"vanilla\"", probe), out.path()).unwrap();
+    let plan = plan(out.path(), &experiment(WIDE, NARROW, &["vanilla"], probe), &[]).unwrap();
     assert!(plan.to_string().contains("24 features"), "{plan}");
-    let finished = run::execute(&plan, &Stop::default(), &mut ()).unwrap();
-    assert_eq!(finished.failed, Vec::<String>::new());
+    execute(&plan, &mut ());
 }
 
 #[test]
 fn methods_that_need_maps_refuse_tokens_in_words() {
     let out = TempDir::new().unwrap();
     let refused = |teacher: &str, student: &str, method: &str| {
-        plan(&experiment(teacher, student, &format!("{method:?}"), ""), out.path()).unwrap_err().to_string()
+        plan(out.path(), &experiment(teacher, student, &[method], ""), &[]).unwrap_err().to_string()
     };
     for method in ["at", "fitnet", "nst", "vid", "fsp", "kdsvd", "ickd", "ft"] {
         let message = refused(WIDE, NARROW, method);

@@ -2,48 +2,32 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use limbeck::cohort::Stop;
+use limbeck::cohort::STUDENT;
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::tch::{Kind, Tensor};
-use limbeck_experiments::plan::Plan;
-use limbeck_experiments::{run, store};
+use limbeck_cli::store;
+use limbeck_tests::experiment::{compare, small};
+use limbeck_tests::runs::{execute, plan};
 use tempfile::TempDir;
 
 /// Four steps of one student, with plain SGD: what moves in a step is learning rate × gradient.
 fn experiment(student: &str, train: &str, method: &str) -> String {
-    format!(
-        r#"
-format = 1
-name = "training"
-device = "cpu"
-threads = 1
-[dataset]
-kind = "shapes"
-train = 256
-test = 40
-[teacher.big]
-model = {{ kind = "resnet8" }}
-train = {{ epochs = 1 }}
-[student]
-model = {{ kind = "resnet8" }}
-{student}
+    const TRAIN: &str = r#"
 [train]
 epochs = 1
-learning_rate = 0.5
-schedule = {{ kind = "constant" }}
-optimizer = {{ kind = "sgd", momentum = 0.0, weight_decay = 0.0 }}
+schedule = { kind = "constant" }
+optimizer = { kind = "sgd", momentum = 0.0, weight_decay = 0.0 }
 checkpoint_steps = 1
-{train}
+"#;
+    const CRD: &str = r#"
 [method.crd]
-terms = [{{ weight = 0.8, distiller = {{ kind = "crd", negatives = {{ kind = "other_class", count = 32 }} }} }}]
-[compare]
-methods = ["{method}"]
-"#
-    )
+terms = [{ weight = 0.8, distiller = { kind = "crd", negatives = { kind = "other_class", count = 32 } } }]
+"#;
+    let rate = if train.contains("learning_rate") { "" } else { "learning_rate = 0.5\n" };
+    small("training", &format!("{student}{TRAIN}{rate}{train}{CRD}{}", compare(&[method])))
 }
 
 /// The state after each step.
@@ -62,26 +46,25 @@ impl Observer for States {
 
 /// The states after the four steps, and the student that is exported.
 fn train(text: &str) -> (Vec<IndexMap<String, Tensor>>, IndexMap<String, Tensor>) {
-    let out = TempDir::new().unwrap();
-    let experiment = limbeck::config::parse(text, Path::new("training.toml"), &[]).unwrap();
-    let plan = Plan::new(experiment, Path::new("training.toml"), out.path()).unwrap();
+    let folder = TempDir::new().unwrap();
+    let plan = plan(folder.path(), text, &[]).unwrap();
     let mut states = States::default();
-    let finished = run::execute(&plan, &Stop::default(), &mut states).unwrap();
-    assert_eq!(finished.failed, Vec::<String>::new());
-    let student = plan.cells[0].folder.join("student.safetensors");
-    assert!(fs::exists(plan.cells[0].folder.join(store::CELL)).unwrap());
-    (states.0, limbeck::weights::read(&student).unwrap().tensors)
+    execute(&plan, &mut states);
+    let cell = &plan.cells[0].folder;
+    assert!(cell.join(store::CELL).exists());
+    (states.0, limbeck::weights::read(&cell.join(STUDENT)).unwrap().tensors)
 }
 
 /// The L2 norm of what changed between two states, over the parameters of a name that begins so.
 fn moved(before: &IndexMap<String, Tensor>, after: &IndexMap<String, Tensor>, prefix: &str) -> f64 {
-    let parameter = |name: &str| name.starts_with(prefix) && !name.contains("running_") && !name.contains("memory");
-    before
-        .iter()
-        .filter(|(name, value)| parameter(name) && value.kind() == Kind::Float)
-        .map(|(name, value)| (value - &after[name]).square().sum(Kind::Double).double_value(&[]))
-        .sum::<f64>()
-        .sqrt()
+    let mut sum = 0.0;
+    for (name, value) in before {
+        let is_parameter = name.starts_with(prefix) && !name.contains("running_") && !name.contains("memory");
+        if is_parameter && value.kind() == Kind::Float {
+            sum += (value - &after[name]).square().sum(Kind::Double).double_value(&[]);
+        }
+    }
+    sum.sqrt()
 }
 
 #[test]
@@ -122,8 +105,7 @@ fn groups_have_rates_of_their_own() {
         assert_eq!(moved(&stage[0], &stage[1], prefix) > 0.0, expected, "{prefix}, stage2 before features");
     }
     let text = experiment("", "rates = { stage9 = 0.0 }", "vanilla");
-    let experiment = limbeck::config::parse(&text, Path::new("training.toml"), &[]).unwrap();
-    let error = Plan::new(experiment, Path::new("training.toml"), Path::new("out")).unwrap_err();
+    let error = plan(Path::new("nowhere"), &text, &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
         "train: rates.stage9: there is no such group, but heads, features, stem, stage1, stage2, stage3, classifier; \
@@ -150,10 +132,10 @@ fn the_average_is_what_is_exported() {
 
 #[test]
 fn a_mixed_student_is_near_the_float32_one_and_keeps_float32_weights() {
-    let (exact, _) = train(&experiment("", "learning_rate = 0.05", "crd").replacen("learning_rate = 0.5\n", "", 1));
+    let (exact, _) = train(&experiment("", "learning_rate = 0.05", "crd"));
     for precision in ["mixed", "bfloat16"] {
         let student = format!("precision = {precision:?}");
-        let text = experiment(&student, "learning_rate = 0.05", "crd").replacen("learning_rate = 0.5\n", "", 1);
+        let text = experiment(&student, "learning_rate = 0.05", "crd");
         let (mixed, exported) = train(&text);
         assert!(exported.values().all(|value| value.kind() == Kind::Float));
         let own = moved(&exact[0], &exact[3], "student.");
@@ -161,7 +143,6 @@ fn a_mixed_student_is_near_the_float32_one_and_keeps_float32_weights() {
         assert!(between > 0.0 && between < 0.5 * own, "{precision}: {between} apart, {own} moved");
     }
     let text = experiment("precision = \"tf32\"", "", "vanilla");
-    let experiment = limbeck::config::parse(&text, Path::new("training.toml"), &[]).unwrap();
-    let error = Plan::new(experiment, Path::new("training.toml"), Path::new("out")).unwrap_err();
+    let error = plan(Path::new("nowhere"), &text, &[]).unwrap_err();
     assert_eq!(error.to_string(), "student: precision \"tf32\" is a GPU's: use \"float32\", or \"mixed\" for speed");
 }

@@ -126,8 +126,8 @@ fn what_is_no_state_dict_is_refused_with_what_there_is() {
         ),
         (
             "torchscript.pt",
-            "it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; for its weights \
-             alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`",
+            "it is a TorchScript program: one of the models in `limbeck plugins list --kind model` runs it as a teacher; for its \
+             weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`",
         ),
     ] {
         assert_eq!(refusal(&bytes(name)), format!("w.pth: {expected}"));
@@ -147,6 +147,10 @@ fn what_is_no_state_dict_is_refused_with_what_there_is() {
     assert_eq!((state.key.as_deref(), state.tensors.len()), (Some("ema"), 1));
 }
 
+fn said(result: limbeck::error::Result<()>) -> String {
+    result.unwrap_err().to_string()
+}
+
 #[test]
 fn names_are_made_a_networks() {
     let mut state = parse(&bytes("zip.pth"), None).unwrap();
@@ -154,7 +158,6 @@ fn names_are_made_a_networks() {
     state.rename("scalar", "kind.scale").unwrap();
     assert!(state.tensors.contains_key("pair.a") && state.tensors.contains_key("pair.b"));
     assert_eq!(state.tensors["kind.scale"].double_value(&[]), -1.5);
-    let said = |result: limbeck::error::Result<()>| result.unwrap_err().to_string();
     assert_eq!(said(state.strip("con")), "w.pth: `--strip con` fits none of its names, such as `conv.weight`");
     assert_eq!(said(state.strip("modul.")), "w.pth: `--strip modul.` fits none of its names, such as `conv.weight`");
     assert_eq!(
@@ -249,6 +252,10 @@ fn tensor(storage: &[u8], offset: i64, size: &[i64], stride: &[i64]) -> Vec<u8> 
     [b"}".to_vec(), text("w"), call, storage.to_vec(), offset, tuple(size), tuple(stride), rest].concat()
 }
 
+fn asks(name: &str) -> String {
+    format!("it asks for `{name}`{REFUSED}")
+}
+
 #[test]
 fn pickles_made_with_malice_or_mistakes_are_refused_by_what_is_wrong() {
     let deep = [vec![b']'; 300_000], vec![b'a'; 299_999], b".".to_vec()].concat();
@@ -257,7 +264,6 @@ fn pickles_made_with_malice_or_mistakes_are_refused_by_what_is_wrong() {
     let remembered = [b"N".to_vec(), b"\x94".repeat(1 << 20)].concat();
     let too_many =
         "it holds more than 1048576 values, where a state dict has some thirty for each tensor; save that alone";
-    let asks = |name: &str| format!("it asks for `{name}`{REFUSED}");
     let cases: &[(&[u8], &str)] = &[
         (b"cposix\nsystem\nX\x04\0\0\0echo\x85R.", &asks("posix.system")),
         (b"\x8c\x08builtins\x8c\x04eval\x93.", &asks("builtins.eval")),
@@ -328,11 +334,14 @@ fn a_state_dict_is_found_where_it_lies() {
     );
 }
 
+fn neither(what: &str) -> String {
+    format!("neither a PyTorch checkpoint nor safetensors{what}")
+}
+
 #[test]
 fn what_is_no_file_of_weights_is_refused_by_what_it_looks_like() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
-    let neither = |what: &str| format!("neither a PyTorch checkpoint nor safetensors{what}");
     for (file, expected) in [
         (&b""[..], "it is empty".to_owned()),
         (b"\n<!DOCTYPE html><html>", neither(": it looks like a web page; download the file itself")),
@@ -359,10 +368,10 @@ fn what_is_no_file_of_weights_is_refused_by_what_it_looks_like() {
 #[test]
 fn tensors_lie_within_their_storages() {
     let four = [0_u8; 16];
-    let float = |len: i64| storage("FloatStorage", "0", len);
+    let float = storage("FloatStorage", "0", 4);
     let read = |pickle: &[u8]| parse(&legacy(pickle, &[("0", 4, &four)]), None);
-    assert_eq!(read(&tensor(&float(4), 1, &[3], &[1])).unwrap().tensors["w"].size(), [3]);
-    assert_eq!(read(&tensor(&float(4), 4, &[0, i64::MAX], &[1, 1])).unwrap().tensors["w"].size(), [0, i64::MAX]);
+    assert_eq!(read(&tensor(&float, 1, &[3], &[1])).unwrap().tensors["w"].size(), [3]);
+    assert_eq!(read(&tensor(&float, 4, &[0, i64::MAX], &[1, 1])).unwrap().tensors["w"].size(), [0, i64::MAX]);
     let huge = i64::MAX;
     for (offset, size, stride) in [
         (2, vec![3], vec![1]),
@@ -374,18 +383,18 @@ fn tensors_lie_within_their_storages() {
         (0, vec![huge; 3], vec![huge; 3]),
         (huge, vec![2], vec![huge]),
     ] {
-        let said = read(&tensor(&float(4), offset, &size, &stride)).unwrap_err();
+        let said = read(&tensor(&float, offset, &size, &stride)).unwrap_err();
         let expected = format!(
             "a tensor of shape {size:?} with strides {stride:?} at {offset} does not lie in its storage of 4 elements"
         );
         assert!(said.ends_with(&expected), "{said}");
     }
-    let said = read(&tensor(&float(4), 0, &[1; 65], &[1; 65])).unwrap_err();
+    let said = read(&tensor(&float, 0, &[1; 65], &[1; 65])).unwrap_err();
     assert!(said.ends_with("a tensor's shape or strides are no integers, or more than 64"), "{said}");
     // One element, repeated beyond all memory: nothing is laid out before it is refused.
     for (size, bytes) in [(vec![1 << 40], "4398046511104"), (vec![huge, huge], "18446744073709551615")] {
         let stride = vec![0; size.len()];
-        let said = read(&tensor(&float(4), 0, &size, &stride)).unwrap_err();
+        let said = read(&tensor(&float, 0, &size, &stride)).unwrap_err();
         let expected = format!("w.pth: its tensors are {bytes} bytes in a file of ");
         assert!(
             said.starts_with(&expected) && said.ends_with("repeat the same elements; save them after `.clone()`"),
@@ -394,13 +403,15 @@ fn tensors_lie_within_their_storages() {
     }
 }
 
+/// A file with a tensor of that name.
+fn named(name: &str) -> Vec<u8> {
+    let mut pickle = tensor(&storage("FloatStorage", "0", 1), 0, &[1], &[1]);
+    pickle.splice(1..4, [&b"X"[..], &(name.len() as u32).to_le_bytes(), name.as_bytes()].concat());
+    legacy(&pickle, &[("0", 1, &[0; 4])])
+}
+
 #[test]
 fn words_of_a_file_do_not_reach_the_terminal_as_they_are() {
-    let named = |name: &str| {
-        let mut pickle = tensor(&storage("FloatStorage", "0", 1), 0, &[1], &[1]);
-        pickle.splice(1..4, [&b"X"[..], &(name.len() as u32).to_le_bytes(), name.as_bytes()].concat());
-        legacy(&pickle, &[("0", 1, &[0; 4])])
-    };
     assert_eq!(parse(&named("größe.日本"), None).unwrap().tensors.len(), 1);
     assert_eq!(refusal(&named("a\x1b[2J")), "w.pth: `a\\u{1b}[2J` is no name of a tensor");
     assert_eq!(refusal(&named(&"ö".repeat(501))), format!("w.pth: `{}` is no name of a tensor", "ö".repeat(100)));
@@ -408,10 +419,14 @@ fn words_of_a_file_do_not_reach_the_terminal_as_they_are() {
     assert_eq!(refusal(&key).len(), "w.pth: ".len() + 2000);
 }
 
+/// The pickle of a tensor that is the first element of a storage.
+fn first_of(class: &str, len: i64) -> Vec<u8> {
+    tensor(&storage(class, "0", len), 0, &[1], &[1])
+}
+
 #[test]
 fn storages_have_what_they_claim() {
-    let pickle = |class: &str, len: i64| tensor(&storage(class, "0", len), 0, &[1], &[1]);
-    let float = pickle("FloatStorage", 2);
+    let float = first_of("FloatStorage", 2);
     let twice = [&storage("FloatStorage", "0", 2)[..], &storage("FloatStorage", "0", 3), b"\x86."].concat();
     let view = {
         let mut view = storage("FloatStorage", "0", 2);
@@ -424,13 +439,16 @@ fn storages_have_what_they_claim() {
         (legacy(&float, &[("0", 3, &[0; 12])]), "storage `0` has 3 elements, not 2"),
         (legacy(&float, &[("0", 2, &[0; 7])]), "it is cut off within storage `0`"),
         (
-            legacy(&pickle("FloatStorage", i64::MAX), &[("0", i64::MAX as u64, b"")]),
+            legacy(&first_of("FloatStorage", i64::MAX), &[("0", i64::MAX as u64, b"")]),
             "a storage of 9223372036854775807 elements is beyond all memory",
         ),
-        (legacy(&pickle("FloatStorage", 1 << 50), &[("0", 1 << 50, b"")]), "it is cut off within storage `0`"),
-        (legacy(&pickle("FloatStorage", -1), &[]), "storage `0` has -1 elements"),
-        (legacy(&pickle("BoolStorage", 2), &[("0", 2, &[1, 2])]), "`w`: a truth value is neither 0 nor 1"),
-        (legacy(&pickle("ComplexFloatStorage", 2), &[]), &format!("it asks for `torch.ComplexFloatStorage`{REFUSED}")),
+        (legacy(&first_of("FloatStorage", 1 << 50), &[("0", 1 << 50, b"")]), "it is cut off within storage `0`"),
+        (legacy(&first_of("FloatStorage", -1), &[]), "storage `0` has -1 elements"),
+        (legacy(&first_of("BoolStorage", 2), &[("0", 2, &[1, 2])]), "`w`: a truth value is neither 0 nor 1"),
+        (
+            legacy(&first_of("ComplexFloatStorage", 2), &[]),
+            &format!("it asks for `torch.ComplexFloatStorage`{REFUSED}"),
+        ),
         (legacy(&twice, &[]), "storage `0` is described in two ways"),
         (
             legacy(&view, &[]),
@@ -469,7 +487,6 @@ fn archives_that_contradict_themselves_are_refused() {
     };
     let (object, zeroth, first) =
         (entry(b"unchecked/data.pkl"), entry(b"unchecked/data/0"), entry(b"unchecked/data/1"));
-    let place = |entry: usize| whole[entry + 42..entry + 46].to_vec();
     type Lie<'a> = (usize, &'a [u8], &'a str);
     let cases: &[Lie<'_>] = &[
         (zeroth + 20, &[0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff, 0x7f], "the archive is cut off"),
@@ -483,20 +500,24 @@ fn archives_that_contradict_themselves_are_refused() {
         (zeroth + 8, &[1], "`unchecked/data/0` in the archive is encrypted"),
         (zeroth + 42, &[0xf0], "`unchecked/data/0` is not where the archive's directory has it"),
         (zeroth + 42, &[0xff, 0xff, 0xff, 0x7f], "the archive is cut off"),
-        (first + 42, &place(zeroth), "entries of the archive share bytes, which none that was written honestly do"),
+        (
+            first + 42,
+            &whole[zeroth + 42..zeroth + 46],
+            "entries of the archive share bytes, which none that was written honestly do",
+        ),
         (first + 46, b"unchecked/data/0", "the archive has `unchecked/data/0` twice"),
         (first + 46, b"unchecked/data/9", "the elements of storage `1` are missing"),
         (first + 46, &[0xff], "a name in the archive is not UTF-8"),
         (zeroth, b"PK\x01\x09", "the archive's directory is damaged"),
         (object + 56, b"dota", "the archive has no single `NAME/data.pkl`, hence `torch.save` did not write it"),
         // The record of 64 bits before the end, which PyTorch writes always: entries, and where they are listed.
-        (end - 44, &[0xff; 2], "the archive is cut off"),
-        (end - 44, &[0xff; 8], "the archive is cut off"),
-        (end - 36, &[0xff; 8], "the archive is cut off"),
-        (end - 28, &[0xff; 3], "the archive is cut off"),
+        (end - 44, &[0xff; 2], "the archive's directory is damaged"),
+        (end - 44, &[0xff; 8], "the archive's directory is damaged"),
+        (end - 36, &[0xff; 8], "the archive's directory is damaged"),
+        (end - 28, &[0xff; 3], "the archive's directory is damaged"),
         (end - 76, b"PK\x06\x09", "the archive's directory is damaged"),
-        (end + 20, &[1], "the archive is cut off: its directory is missing"),
-        (end - 20, b"PK\x06\x07\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "the archive is cut off"),
+        (end + 20, &[1], "the archive is cut off"),
+        (end - 20, b"PK\x06\x07\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "the archive's directory is damaged"),
     ];
     for (at, lie, expected) in cases {
         let mut file = whole.clone();
@@ -510,7 +531,7 @@ fn archives_that_contradict_themselves_are_refused() {
         let mut file = whole.clone();
         let at = file.len() - 22 + field;
         file[at..at + 2].fill(0xff);
-        assert_eq!(refusal(&file), "w.pth: the archive is cut off");
+        assert_eq!(refusal(&file), "w.pth: the archive's directory is damaged");
     }
     let mut file = bytes("unchecked.pth");
     replace(&mut file, 0, b"little", b"bigend");
@@ -556,8 +577,8 @@ fn thousands_of_mutations_end_in_an_error_or_in_tensors() {
             let mut rng = Seed::new(number as u64).stream("mutation").at(i).rng();
             let mut file = seed.clone();
             for _ in 0..=rng.below(4) {
-                let mut place = |length: usize| rng.below(length.max(1) as u64) as usize;
-                let (at, other, what, value) = (place(file.len()), place(file.len()), place(7), place(256));
+                let [at, other, what, value] =
+                    [file.len(), file.len(), 7, 256].map(|length| rng.below(length.max(1) as u64) as usize);
                 let span = at..(at + other % 9).min(file.len());
                 match what {
                     0 => file.truncate(at),

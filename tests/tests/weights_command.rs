@@ -4,39 +4,24 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use limbeck::dataset::{DatasetConfig, Rows, Split};
 use limbeck::model::{Mode, Model, ModelConfig, ModelSpec, Taps};
 use limbeck::weights::{self, StateDict};
-use limbeck_experiments::plan::Plan;
+use limbeck_tests::command::{self, stderr, stdout};
+use limbeck_tests::experiment::{compare, small};
+use limbeck_tests::files::{entries, fixture as file_of};
+use limbeck_tests::runs::plan;
 use tch::{CModule, Device, Kind, Tensor, nn};
-
-/// Says to this program, started anew, to be the command with these arguments, one a line.
-const ARGUMENTS: &str = "LIMBECK_TEST_ARGUMENTS";
-
-#[test]
-fn the_command_itself() {
-    let Ok(arguments) = std::env::var(ARGUMENTS) else { return };
-    let arguments = std::iter::once("limbeck").chain(arguments.split('\n')).map(Into::into);
-    let code = limbeck_experiments::cli::main(arguments);
-    // The test harness has codes of its own.
-    std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS) * 2);
-}
 
 /// Runs the command; what it printed, or its error.
 fn limbeck(folder: &Path, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "the_command_itself", "--nocapture", "--quiet"]);
-    command.env(ARGUMENTS, arguments.join("\n")).env("OMP_NUM_THREADS", "1").current_dir(folder);
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_start_matches("\nrunning 1 test\n").trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    let output = command::run(folder, arguments);
+    if output.status.success() { Ok(stdout(&output).trim().to_owned()) } else { Err(stderr(&output).trim().to_owned()) }
 }
 
 fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/weights").join(name);
-    path.to_str().unwrap().to_owned()
+    file_of(&format!("weights/{name}")).to_str().unwrap().to_owned()
 }
 
 /// A ResNet-8 with its own random weights, which are in the folder as `resnet8.pth`.
@@ -75,8 +60,8 @@ fn a_checkpoint_is_imported_shown_and_exported() {
     let json = limbeck(folder.path(), &["weights", "show", &fixture("two.pth"), "--key", "ema", "--json"]).unwrap();
     let expected =
         r#"{"format": "torch_zip", "key": "ema", "tensors": [{"name": "w", "kind": "float32", "shape": [2]}]}"#;
-    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-    assert_eq!(value(&json), value(expected));
+    let [json, expected] = [&json, expected].map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+    assert_eq!(json, expected);
 
     limbeck(folder.path(), &["weights", "export", &fixture("legacy.pth"), "w.pth"]).unwrap();
     assert!(fs::read(folder.path().join("w.pth")).unwrap() == fs::read(fixture("export.pth")).unwrap());
@@ -140,11 +125,11 @@ fn a_torchscript_program_computes_what_the_network_computes() {
     assert!(said.contains("--model <KIND>"), "{said}");
     let said = limbeck(folder.path(), &[&export[..], &["--model", "resnet8", "--classes", "10"]].concat()).unwrap();
     assert_eq!(said, format!("student.pt: 47 tensors, 78714 elements of {} (PyTorch, zip)", path.display()));
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+    assert_eq!(entries(folder.path()).len(), 3, "no temporary file is left");
     // As a file of weights it is refused by what it is, with what it is good for.
     let said = limbeck(folder.path(), &["weights", "show", "student.pt"]).unwrap_err();
-    let expected = "student.pt: it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; \
-                    for its weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`";
+    let expected = "student.pt: it is a TorchScript program: one of the models in `limbeck plugins list --kind model` \
+                    runs it as a teacher; for its weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`";
     assert_eq!(said, format!("error: {expected}"));
     let program = CModule::load(folder.path().join("student.pt")).unwrap();
     for batch in [1, 7] {
@@ -247,25 +232,7 @@ fn an_evaluation_is_what_its_definitions_say() {
 fn a_teacher_may_be_a_pytorch_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     network(folder.path(), 20);
-    let text = r#"
-format = 1
-name = "foreign"
-[dataset]
-kind = "shapes"
-train = 40
-test = 40
-[teacher.big]
-model = { kind = "resnet8" }
-weights = "resnet8.pth"
-[student]
-model = { kind = "resnet8" }
-[train]
-epochs = 1
-[compare]
-methods = ["kd"]
-"#;
-    let path = folder.path().join("foreign.toml");
-    let experiment = limbeck::config::parse(text, &path, &[]).unwrap();
-    let plan = Plan::new(experiment, &path, &folder.path().join("runs")).unwrap();
+    let teacher = "teacher.big={ model = { kind = 'resnet8' }, weights = 'resnet8.pth' }";
+    let plan = plan(folder.path(), &small("foreign", &compare(&["kd"])), &[teacher]).unwrap();
     assert!(plan.to_string().contains("resnet8.pth"), "{plan}");
 }

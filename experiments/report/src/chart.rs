@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use limbeck::task::Better;
 
 /// The colours that methods have; more methods than this are told apart by dashes.
 pub const COLOURS: usize = 8;
@@ -358,15 +359,15 @@ fn labels(spots: &[Spot], x: &Scale, y: &Scale) -> Vec<(f64, f64, &'static str)>
     result
 }
 
-/// A bar up or down for each name.
-pub fn bars(title: &str, y_title: &str, bars: &[(String, f64)]) -> String {
+/// A bar up or down for each name; its colour says which way is `better`.
+pub fn bars(title: &str, y_title: &str, bars: &[(String, f64)], better: Better) -> String {
     let x = Scale { low: 0.0, high: bars.len() as f64, step: bars.len() as f64, start: LEFT, length: WIDTH };
     let y = scale_y(bars.iter().map(|bar| (bar.1, None)).chain([(0.0, None)]));
     let (width, zero) = (WIDTH / bars.len().max(1) as f64, y.place(0.0));
     let mut text = y_axis(&y, y_title);
     for (at, (name, value)) in bars.iter().enumerate() {
         let (place, height) = (x.place(at as f64 + 0.1), y.place(*value));
-        let class = if *value < 0.0 { "below" } else { "above" };
+        let class = if better.is_better(0.0, *value) { "below" } else { "above" };
         let (top, length) = (height.min(zero), (height - zero).abs());
         let _ = writeln!(
             text,

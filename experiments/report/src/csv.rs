@@ -6,7 +6,7 @@
 use ::csv::Writer;
 use indexmap::IndexMap;
 use limbeck::error::{Error, Result};
-use limbeck::record::{Accuracy, Measure};
+use limbeck::task::{Metrics, Task};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub struct CsvFile {
     /// Its name in the report's folder.
     pub name: &'static str,
     /// What is in it.
-    pub about: fn(&Survey) -> &'static str,
+    pub about: fn(&Survey) -> String,
     /// Its text; absent where it has no row.
     pub text: fn(&Survey) -> Result<Option<String>>,
 }
@@ -43,15 +43,13 @@ pub fn spread(name: &str, spread: Option<Spread>) -> [(String, Option<f64>); 2] 
     ]
 }
 
-/// The numbers of an accuracy under their own names, behind a prefix.
-pub fn accuracy(measure: Measure, prefix: &str, value: Option<Accuracy>) -> Columns {
-    let names: &[&str] = match measure {
-        Measure::Top1 => &["top1", "top5", "loss"],
-        Measure::MeanAveragePrecision => &["mean_average_precision", "binary_cross_entropy"],
-    };
-    let named: IndexMap<&str, f64> =
-        value.map(|value| value.named().map(|(metric, number)| (metric.key, number)).collect()).unwrap_or_default();
-    names.iter().map(|name| (format!("{prefix}_{name}"), named.get(name).copied())).collect()
+/// The metrics of a task under their own names, behind a prefix.
+pub fn metrics(task: &dyn Task, prefix: &str, metrics: Option<Metrics>) -> Columns {
+    let mut columns: Columns = task.metrics().map(|metric| (format!("{prefix}_{}", metric.key), None)).collect();
+    for (metric, value) in metrics.iter().flat_map(Metrics::named) {
+        columns.insert(format!("{prefix}_{}", metric.key), Some(value));
+    }
+    columns
 }
 
 /// A file with these rows (RFC 4180): the header is the names of their fields. Absent where there is no row.

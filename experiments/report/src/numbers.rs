@@ -1,40 +1,38 @@
 //! Numbers of a report for people.
 
+use limbeck::task::Unit;
+
 use crate::statistics::Spread;
 use crate::table::{Cell, NONE};
 
-/// `61.23 ± 0.45`; without a deviation `61.23`.
-pub fn spread(value: Option<Spread>) -> String {
-    spread_with(value, percent)
-}
-
-/// `+1.23 ± 0.45`
-pub fn signed_spread(value: Option<Spread>) -> String {
-    spread_with(value, signed)
-}
-
-fn spread_with(value: Option<Spread>, mean: fn(f64) -> String) -> String {
-    match value {
-        None => NONE.to_owned(),
-        Some(Spread { mean: value, deviation: None, .. }) => mean(value),
-        Some(Spread { mean: value, deviation: Some(deviation), .. }) => format!("{} ± {deviation:.2}", mean(value)),
-    }
-}
-
-/// A cell with the mean of some numbers and their deviation.
-pub fn spread_cell(value: Option<Spread>) -> Cell {
-    Cell::number(spread(value), value.map(|spread| spread.mean))
-}
-
-/// `61.23`
-pub fn percent(value: f64) -> String {
-    format!("{value:.2}")
+/// `61.23`: a number with the decimals of its unit.
+pub fn plain(value: f64, unit: Unit) -> String {
+    format!("{value:.*}", unit.decimals)
 }
 
 /// `+1.23`; what rounds to nothing has no sign.
-pub fn signed(value: f64) -> String {
-    let text = format!("{value:+.2}");
-    if text == "+0.00" || text == "-0.00" { "0.00".to_owned() } else { text }
+pub fn signed(value: f64, unit: Unit) -> String {
+    let text = format!("{value:+.*}", unit.decimals);
+    if text.chars().all(|letter| matches!(letter, '+' | '-' | '.' | '0')) { plain(0.0, unit) } else { text }
+}
+
+/// `61.23 ± 0.45`; without a deviation `61.23`.
+pub fn spread(value: Option<Spread>, unit: Unit) -> String {
+    value.map_or_else(|| NONE.to_owned(), |spread| plain(spread.mean, unit) + &deviation(spread, unit))
+}
+
+/// `+1.23 ± 0.45`
+pub fn signed_spread(value: Option<Spread>, unit: Unit) -> String {
+    value.map_or_else(|| NONE.to_owned(), |spread| signed(spread.mean, unit) + &deviation(spread, unit))
+}
+
+fn deviation(spread: Spread, unit: Unit) -> String {
+    spread.deviation.map(|deviation| format!(" ± {}", plain(deviation, unit))).unwrap_or_default()
+}
+
+/// A cell with the mean of some numbers and their deviation.
+pub fn spread_cell(value: Option<Spread>, unit: Unit) -> Cell {
+    Cell::number(spread(value, unit), value.map(|spread| spread.mean))
 }
 
 /// `0.031`, `< 0.001`: a p-value.
@@ -75,9 +73,13 @@ mod tests {
         assert_eq!(bytes(512 << 20), "512 MiB");
         assert_eq!(bytes(3_650_722_201), "3.4 GiB");
         assert_eq!((probability(0.0312), probability(0.0001)), ("0.031".to_owned(), "< 0.001".to_owned()));
-        assert_eq!(signed(-0.001), "0.00");
-        assert_eq!(signed(1.234), "+1.23");
-        assert_eq!(signed_spread(Some(Spread { count: 2, mean: -1.0, deviation: Some(0.5) })), "-1.00 ± 0.50");
-        assert_eq!(spread(Some(Spread { count: 1, mean: 61.234, deviation: None })), "61.23");
+        assert_eq!(signed(-0.001, Unit::PERCENT), "0.00");
+        assert_eq!(signed(1.234, Unit::PERCENT), "+1.23");
+        let (one, two) =
+            (Spread { count: 1, mean: 61.234, deviation: None }, Spread { count: 2, mean: -1.0, deviation: Some(0.5) });
+        assert_eq!(signed_spread(Some(two), Unit::PERCENT), "-1.00 ± 0.50");
+        assert_eq!(signed_spread(Some(two), Unit::NATS), "-1.0000 ± 0.5000");
+        assert_eq!(spread(Some(one), Unit::PERCENT), "61.23");
+        assert_eq!(spread(None, Unit::PERCENT), NONE);
     }
 }

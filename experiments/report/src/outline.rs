@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use limbeck::error::Result;
 use limbeck::experiment::AccuracyChoice;
-use limbeck::record::Accuracy;
+use limbeck::task::Metrics;
 use serde::Serialize;
 
 use crate::options::Options;
@@ -41,8 +41,8 @@ pub struct CellOutline {
     pub status: &'static str,
     /// Why it has no accuracy, if it has none.
     pub reason: Option<String>,
-    /// On the test split: percent, and nats.
-    pub accuracy: Option<Accuracy>,
+    /// What it is worth on the test split.
+    pub accuracy: Option<Metrics>,
 }
 
 impl Outline {
@@ -76,6 +76,6 @@ fn cells(method: &Method) -> impl Iterator<Item = CellOutline> {
         folder: run.path.clone(),
         status: run.status,
         reason: (!run.reason.is_empty()).then(|| run.reason.clone()),
-        accuracy: method.results.iter().find(|(seed, _)| *seed == run.cell.seed).map(|(_, accuracy)| *accuracy),
+        accuracy: method.results.iter().find(|(seed, _)| *seed == run.cell.seed).map(|(_, metrics)| *metrics),
     })
 }

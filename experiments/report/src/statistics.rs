@@ -2,6 +2,10 @@
 
 pub mod distribution;
 
+use std::cmp::Ordering;
+
+use limbeck::task::Better;
+
 use distribution::{chi_squared_tail, student_quantile, student_two_sided, studentized_range_quantile};
 
 /// The level of every test and, as 1 − level, of every interval.
@@ -59,6 +63,19 @@ impl Spread {
     pub fn t_test(&self) -> Option<f64> {
         self.standard_error().map(|error| student_two_sided(self.mean / error, (self.count - 1) as f64))
     }
+}
+
+/// A difference of two scores, positive where the first is the better one.
+pub fn gain(difference: f64, better: Better) -> f64 {
+    match better {
+        Better::Higher => difference,
+        Better::Lower => -difference,
+    }
+}
+
+/// The order of two scores, the better one first.
+pub fn best_first(one: f64, other: f64, better: Better) -> Ordering {
+    gain(other, better).total_cmp(&gain(one, better))
 }
 
 /// The differences `ours − theirs` over the keys (seeds) that both have: paired, because runs of one seed saw the same
@@ -187,6 +204,16 @@ mod tests {
         assert!((spread.deviation.unwrap() - (10.0f64 / 3.0).sqrt()).abs() < 1e-15);
         assert_eq!(Spread::of([7.0]), Some(Spread { count: 1, mean: 7.0, deviation: None }));
         assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn the_better_score_comes_first() {
+        let mut scores = [2.0, 3.0, 1.0];
+        scores.sort_by(|a, b| best_first(*a, *b, Better::Higher));
+        assert_eq!(scores, [3.0, 2.0, 1.0]);
+        scores.sort_by(|a, b| best_first(*a, *b, Better::Lower));
+        assert_eq!(scores, [1.0, 2.0, 3.0]);
+        assert_eq!([gain(0.5, Better::Higher), gain(0.5, Better::Lower)], [0.5, -0.5]);
     }
 
     #[test]

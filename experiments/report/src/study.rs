@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 use limbeck::config;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{AccuracyChoice, Experiment};
-use limbeck::record::{Accuracies, Accuracy, Ensemble, Measure, ProbeRecord, ProbedNetwork, Summary, TeacherRecord};
+use limbeck::record::{Accuracies, Ensemble, ProbeRecord, ProbedNetwork, Summary, TeacherRecord};
+use limbeck::task::{Metrics, Task};
 
 use crate::run::Run;
 use crate::statistics::{Spread, differences};
@@ -33,8 +34,8 @@ pub struct Study {
     pub methods: Vec<Method>,
     /// The teachers of all runs, each once.
     pub teachers: Vec<TeacherRecord>,
-    /// What was measured; absent as long as there is no number.
-    pub measure: Option<Measure>,
+    /// What was learnt and measured; absent as long as there is no number.
+    pub task: Option<&'static dyn Task>,
     /// The linear classifiers on frozen networks, in the order of the plan.
     pub probes: Vec<ProbeRun>,
 }
@@ -66,12 +67,12 @@ pub struct Method {
     pub name: String,
     /// In the order of `compare.seeds`.
     pub runs: Vec<Run>,
-    /// (seed, accuracy) of the runs that have a result.
-    pub results: Vec<(u64, Accuracy)>,
-    /// Top-1 or mAP over seeds.
+    /// (seed, metrics) of the runs that have a result.
+    pub results: Vec<(u64, Metrics)>,
+    /// The score over seeds.
     pub score: Option<Spread>,
-    /// Top-5 over seeds, where there is one class a sample.
-    pub top5: Option<Spread>,
+    /// What the task shows beside it, over seeds.
+    pub beside: Vec<Option<Spread>>,
     /// That minus the baseline's, of the seeds that both have; empty for the baseline itself.
     pub differences: Vec<f64>,
     /// Their spread.
@@ -85,14 +86,14 @@ impl Method {
             runs,
             results: Vec::new(),
             score: None,
-            top5: None,
+            beside: Vec::new(),
             differences: Vec::new(),
             difference: None,
         }
     }
 
     pub fn scores(&self) -> Vec<(u64, f64)> {
-        self.results.iter().map(|(seed, accuracy)| (*seed, accuracy.score())).collect()
+        self.results.iter().map(|(seed, metrics)| (*seed, metrics.score())).collect()
     }
 
     /// The summaries of runs with a result.
@@ -152,8 +153,8 @@ impl Study {
         }
         let teachers = teachers(&experiment, &methods);
         let label = experiment.name.clone();
-        let measure = measure(&methods);
-        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers, measure, probes })
+        let task = task(&methods);
+        Ok(Study { experiment, folder: dir.to_owned(), point, label, methods, teachers, task, probes })
     }
 
     /// What it is part of: its sweep, or itself.
@@ -193,7 +194,7 @@ impl Study {
     ///
     /// # Errors
     /// If the experiment has no such accuracy.
-    pub fn choose(&mut self, accuracy: AccuracyChoice, measure: Measure, baseline: &str) -> Result<()> {
+    pub fn choose(&mut self, accuracy: AccuracyChoice, task: &dyn Task, baseline: &str) -> Result<()> {
         if accuracy == AccuracyChoice::BestOnValidation && self.experiment.validation == 0 {
             return Err(Error::plan(
                 "the accuracy best_on_validation needs samples that were held out, and this experiment has `validation = 0`",
@@ -203,12 +204,15 @@ impl Study {
             for run in &mut method.runs {
                 let Some(accuracies) = &run.accuracies else { continue };
                 match pick(accuracy, accuracies) {
-                    Some(accuracy) => method.results.push((run.cell.seed, accuracy)),
-                    None => run.reason = format!("it has no {}", accuracy.describe(measure.task())),
+                    Some(metrics) => method.results.push((run.cell.seed, metrics)),
+                    None => run.reason = format!("it has no {}", accuracy.describe(task)),
                 }
             }
-            method.score = Spread::of(method.results.iter().map(|(_, accuracy)| accuracy.score()));
-            method.top5 = Spread::of(method.results.iter().filter_map(|(_, accuracy)| accuracy.top5()));
+            method.score = Spread::of(method.results.iter().map(|(_, metrics)| metrics.score()));
+            for at in 0..task.beside().len() {
+                let values = method.results.iter().filter_map(|(_, metrics)| metrics.beside().nth(at));
+                method.beside.push(Spread::of(values.map(|(_, value)| value)));
+            }
         }
         let theirs = self.method(baseline).map(Method::scores).unwrap_or_default();
         for method in self.methods.iter_mut().filter(|method| method.name != baseline) {
@@ -258,12 +262,12 @@ impl Study {
 
     /// The teacher that differences are taken to: the most accurate of those that could be measured.
     pub fn best_teacher(&self) -> Option<&TeacherRecord> {
-        let mut best: Option<(&TeacherRecord, f64)> = None;
+        let mut best: Option<(&TeacherRecord, Metrics)> = None;
         for teacher in &self.teachers {
             if let Some(test) = teacher.test
-                && best.is_none_or(|(_, highest)| test.score() > highest)
+                && best.is_none_or(|(_, other)| test.is_better_than(&other))
             {
-                best = Some((teacher, test.score()));
+                best = Some((teacher, test));
             }
         }
         best.map(|(teacher, _)| teacher)
@@ -275,14 +279,14 @@ impl Study {
     }
 }
 
-/// What was measured, as the runs' numbers say.
-fn measure(methods: &[Method]) -> Option<Measure> {
+/// The task, as the runs' numbers say.
+fn task(methods: &[Method]) -> Option<&'static dyn Task> {
     let summaries = methods.iter().flat_map(|method| &method.runs).filter_map(|run| run.summary.as_ref());
     let mut tests = summaries.flat_map(|summary| {
         let teachers = summary.teachers.iter().map(|teacher| teacher.test);
         teachers.chain(summary.history.iter().map(|record| record.test)).flatten()
     });
-    tests.next().map(|test| test.measure())
+    tests.next().map(|test| test.task())
 }
 
 /// The teachers of all runs, each once, in the order of the experiment.
@@ -334,7 +338,7 @@ fn group(experiment: &Experiment, cells: Vec<CellEntry>, dir: &Path, is_point: b
     methods.into_iter().map(|(name, runs)| Method::new(name, runs)).collect()
 }
 
-fn pick(choice: AccuracyChoice, accuracies: &Accuracies) -> Option<Accuracy> {
+fn pick(choice: AccuracyChoice, accuracies: &Accuracies) -> Option<Metrics> {
     match choice {
         AccuracyChoice::Last => Some(accuracies.last),
         AccuracyChoice::BestOnValidation => accuracies.best_on_validation.map(|best| best.test),

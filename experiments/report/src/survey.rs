@@ -6,7 +6,7 @@ use indexmap::IndexSet;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::AccuracyChoice;
 use limbeck::nearest::nearest;
-use limbeck::record::Measure;
+use limbeck::task::Task;
 
 use crate::options::{Format, Options};
 use crate::published::Published;
@@ -18,8 +18,8 @@ use crate::table::Cell;
 pub struct Survey {
     pub studies: Vec<Study>,
     pub accuracy: AccuracyChoice,
-    /// What was measured, in all studies alike.
-    pub measure: Measure,
+    /// What was learnt and measured, in all studies alike.
+    pub task: &'static dyn Task,
     pub baseline: String,
     /// The methods of all studies, in the order of the first that has them.
     pub methods: Vec<String>,
@@ -50,7 +50,7 @@ impl Survey {
         let Some(first) = studies.first() else {
             return Err(Error::plan("there is nothing to report: give the folder that `limbeck run` wrote, runs/NAME"));
         };
-        let measure = common_measure(&studies)?;
+        let task = common_task(&studies)?;
         let compare = &first.experiment.compare;
         let accuracy = options.accuracy.unwrap_or(compare.accuracy);
         let usual = compare.baseline.clone().or_else(|| compare.methods.first().cloned()).unwrap_or_default();
@@ -62,12 +62,12 @@ impl Survey {
         for study in &mut studies {
             let name = study.experiment.name.clone();
             study
-                .choose(accuracy, measure, &baseline)
+                .choose(accuracy, task, &baseline)
                 .map_err(|error| if several { error.within(&name) } else { error })?;
         }
         label(&mut studies);
         let csv = options.formats.contains(&Format::Csv);
-        Ok(Survey { studies, accuracy, measure, baseline, methods, published: Published::load()?, csv })
+        Ok(Survey { studies, accuracy, task, baseline, methods, published: Published::load()?, csv })
     }
 
     /// Whether it is of a single experiment.
@@ -109,18 +109,18 @@ impl Survey {
     }
 }
 
-/// What was measured in all studies; the usual measure as long as there is no number.
-fn common_measure(studies: &[Study]) -> Result<Measure> {
-    let mut measured = studies.iter().filter_map(|study| Some((&study.experiment.name, study.measure?)));
-    let Some((one, measure)) = measured.next() else { return Ok(Measure::default()) };
-    if let Some((other, differs)) = measured.find(|(_, other)| *other != measure) {
+/// The task of all studies; the usual one as long as there is no number.
+fn common_task(studies: &[Study]) -> Result<&'static dyn Task> {
+    let mut measured = studies.iter().filter_map(|study| Some((&study.experiment.name, study.task?)));
+    let Some((one, task)) = measured.next() else { return Ok(<&dyn Task>::default()) };
+    if let Some((other, differs)) = measured.find(|(_, other)| other.name() != task.name()) {
         return Err(Error::plan(format!(
             "{one} is measured by {} and {other} by {}: they do not stand side by side, so make a report of each",
-            measure.short(),
-            differs.short()
+            task.score().short,
+            differs.score().short
         )));
     }
-    Ok(measure)
+    Ok(task)
 }
 
 /// Names every study by its pair of networks where that tells them apart, else by its point of a sweep, else by the

@@ -10,6 +10,7 @@ use std::path::Path;
 use limbeck::error::{Error, Result};
 use limbeck::event::{Event, LaneInfo, Observer};
 use limbeck::record::EpochRecord;
+use limbeck::task::Metrics;
 
 use crate::log::EVENTS;
 
@@ -93,8 +94,9 @@ fn of_epoch(record: &EpochRecord) -> Vec<(String, f64)> {
     let mut scalars: Vec<(String, f64)> = losses.collect();
     scalars.extend(record.train_top1.map(|top1| ("epoch/top1".to_owned(), top1)));
     for (split, found) in [("validation", record.validation), ("test", record.test)] {
-        let numbers = found.iter().flat_map(|found| found.named());
-        scalars.extend(numbers.map(|(metric, value)| (format!("{split}/{}", metric.key), value)));
+        for (metric, value) in found.iter().flat_map(Metrics::named) {
+            scalars.push((format!("{split}/{}", metric.key), value));
+        }
     }
     scalars
 }
@@ -175,10 +177,9 @@ fn crc32c(data: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use limbeck::task::{Classification, Metrics};
-
     use super::*;
     use indexmap::IndexMap;
+    use limbeck::task::Classification;
 
     /// A reader that shares nothing with the writer: a table-driven checksum, and fields taken apart by their wire type.
     mod reader {

@@ -143,16 +143,10 @@ fn fill(dir: &Path, experiment: &str, methods: &[&str], seeds: &[u64], summaries
 /// Two classes and two taps on either side, all numbers moved by the seed.
 fn similarity(seed: u64) -> Similarity {
     let moved = seed as f64;
-    let class = |name: &str, right| ClassScore::counted(name, 20, right);
-    let tap = |student: &str, teacher: &str, alignment| TapSimilarity {
-        student: student.to_owned(),
-        teacher: teacher.to_owned(),
-        alignment,
-    };
     Similarity {
         format: SIMILARITY_FORMAT,
         calibration_error: Some(4.0 + moved),
-        classes: vec![class("circle", 10 + seed as usize), class("<square>", 14)],
+        classes: vec![ClassScore::counted("circle", 20, 10 + seed as usize), ClassScore::counted("<square>", 20, 14)],
         teachers: vec![TeacherSimilarity {
             name: "big".to_owned(),
             digest: "00ff".to_owned(),
@@ -170,15 +164,18 @@ fn similarity(seed: u64) -> Similarity {
     }
 }
 
+fn tap(student: &str, teacher: &str, alignment: Option<f64>) -> TapSimilarity {
+    TapSimilarity { student: student.to_owned(), teacher: teacher.to_owned(), alignment }
+}
+
 /// Adds what the students have in common with the teacher.
 fn with_similarity(dir: tempfile::TempDir) -> tempfile::TempDir {
     for method in METHODS {
         for seed in 0..3 {
             let cell = dir.path().join(format!("cells/{method}-seed{seed}"));
             store::write_json(&cell.join(cohort::SIMILARITY), &similarity(seed)).unwrap();
-            let matrix = |off: f32| Tensor::from_slice2(&[[1.0, off], [off, 1.0]]);
-            let matrices =
-                [("student".to_owned(), matrix(0.5)), ("teacher.big".to_owned(), matrix(0.25 * seed as f32))];
+            let matrices = [("student", 0.5), ("teacher.big", 0.25 * seed as f32)]
+                .map(|(name, off)| (name.to_owned(), Tensor::from_slice2(&[[1.0, off], [off, 1.0]])));
             weights::save(&cell.join(cohort::CORRELATIONS), &matrices, None).unwrap();
         }
     }

@@ -1,14 +1,18 @@
 //! Networks and losses against reference numbers, and the precisions of a teacher.
 
+use std::path::Path;
+
 use limbeck::cohort::{self, Teacher};
 use limbeck::error::{Error, Result};
 use limbeck::experiment::Precision;
-use limbeck::model::{Mode, Taps};
+use limbeck::model::{Features, Mode, Taps};
 use limbeck::weights;
-use tch::{Device, Kind};
+use limbeck_golden::models::NetworkCase;
+use limbeck_golden::{Deviation, losses, methods, models};
+use tch::{Device, Kind, Tensor};
 
-use super::{Bench, Finding, Verdict, largest, relative};
-use crate::golden::{Deviation, losses, methods, models};
+use super::bench::{Bench, largest, relative};
+use super::finding::{Finding, Verdict};
 
 /// Of logits and taps in float64, relative to their norm: that of the tests.
 const NETWORKS: f64 = 1e-9;
@@ -36,13 +40,7 @@ pub(super) fn networks(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     for case in &cases {
         let (_store, model) = case.network(Kind::Double, bench.device)?;
         double.extend(case.evaluation(&*model, Kind::Double, bench.device)?);
-        let on = |device: Device| {
-            let (_store, model) = case.network(Kind::Float, device)?;
-            let taps = Taps::all(model.signature());
-            let features = tch::no_grad(|| model.forward(&case.input(Kind::Float, device), &taps, Mode::Eval))?;
-            Ok::<_, Error>((features, taps))
-        };
-        let ((here, taps), (cpu, _)) = (on(bench.device)?, on(Device::Cpu)?);
+        let ((here, taps), (cpu, _)) = (features(case, bench.device)?, features(case, Device::Cpu)?);
         float.push(relative(&here.logits, &cpu.logits));
         for tap in taps.iter() {
             float.push(relative(here.tap(tap)?, cpu.tap(tap)?));
@@ -55,6 +53,14 @@ pub(super) fn networks(bench: &Bench<'_>) -> Result<Vec<Finding>> {
         Finding::within("networks", &text, worst(&double), NETWORKS),
         Finding::within("networks", &against_cpu, largest(float), FLOAT32),
     ])
+}
+
+/// Logits and all taps in float32.
+fn features(case: &NetworkCase, device: Device) -> Result<(Features, Taps)> {
+    let (_store, model) = case.network(Kind::Float, device)?;
+    let taps = Taps::all(model.signature());
+    let features = tch::no_grad(|| model.forward(&case.input(Kind::Float, device), &taps, Mode::Eval))?;
+    Ok((features, taps))
 }
 
 /// A step of every method, and the sequence of CRD steps, in float64 against the reference numbers.
@@ -102,27 +108,33 @@ pub(super) fn precisions(bench: &Bench<'_>) -> Result<Vec<Finding>> {
     let case = cases.iter().find(|case| case.model == TEACHER).ok_or_else(|| Error::run(format!("no {TEACHER}")))?;
     let path = bench.folder.join("precision.safetensors");
     weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu)?.0), None)?;
-    let logits = |precision, device| {
-        let mut teacher = Teacher::new("big", "image", &*case.config()?, &case.spec(), precision, false, device)?;
-        teacher.load(&path)?;
-        Ok::<_, Error>(teacher.forward(&case.input(Kind::Float, device), &Taps::none())?.logits.to_device(Device::Cpu))
-    };
-    let reference = logits(Precision::Float32, Device::Cpu)?;
+    let reference = logits(case, &path, Precision::Float32, Device::Cpu)?;
     let size = reference.abs().max().double_value(&[]);
-    let compare = |(precision, tolerance): (Precision, f64)| {
-        let distance = (logits(precision, bench.device)? - &reference).abs() / size;
-        let (mean, most) = (distance.mean(Kind::Double).double_value(&[]), distance.max().double_value(&[]));
-        let text = format!(
-            "teacher {TEACHER} in {}, of the CPU's largest logit in float32: mean {mean:.1e}, at most",
-            precision.name()
-        );
-        Ok(Finding::within("precision", &text, most, tolerance).number("mean_difference", mean))
-    };
-    // One precision that this device refuses says nothing of the others.
-    let refused = |error: Error| Finding::new("precision", Verdict::Failed, error.to_string());
-    Ok(PRECISIONS
-        .into_iter()
-        .filter(|(precision, _)| *precision != Precision::Tf32 || bench.device != Device::Cpu)
-        .map(|precision| limbeck::cohort::catch(|| compare(precision)).unwrap_or_else(refused))
-        .collect())
+    let mut findings = Vec::new();
+    for (precision, tolerance) in PRECISIONS {
+        if precision == Precision::Tf32 && bench.device == Device::Cpu {
+            continue;
+        }
+        findings.push(match cohort::catch(|| logits(case, &path, precision, bench.device)) {
+            Ok(logits) => {
+                let distance = (logits - &reference).abs() / size;
+                let (mean, most) = (distance.mean(Kind::Double).double_value(&[]), distance.max().double_value(&[]));
+                let text = format!(
+                    "teacher {TEACHER} in {}, of the CPU's largest logit in float32: mean {mean:.1e}, at most",
+                    precision.name()
+                );
+                Finding::within("precision", &text, most, tolerance).number("mean_difference", mean)
+            }
+            // One precision that this device refuses says nothing of the others.
+            Err(error) => Finding::new("precision", Verdict::Failed, error.to_string()),
+        });
+    }
+    Ok(findings)
+}
+
+/// The logits of a teacher with these weights, on the CPU.
+fn logits(case: &NetworkCase, weights: &Path, precision: Precision, device: Device) -> Result<Tensor> {
+    let mut teacher = Teacher::new("big", "image", &*case.config()?, &case.spec(), precision, false, device)?;
+    teacher.load(weights)?;
+    Ok(teacher.forward(&case.input(Kind::Float, device), &Taps::none())?.logits.to_device(Device::Cpu))
 }

@@ -16,12 +16,15 @@ use limbeck::error::{Error, Result};
 use limbeck::experiment::Division;
 use limbeck::seed::Seed;
 use limbeck::weights;
+use limbeck_golden::models;
+use limbeck_report::store;
 use tch::{Device, Kind};
 
-use super::{Bench, Finding, Verdict};
-use crate::golden::models;
-use crate::plan::{self, Plan};
-use crate::{run, store};
+use super::bench::Bench;
+use super::finding::{Finding, Verdict};
+use crate::plan::Plan;
+use crate::run;
+use crate::words::device_name;
 
 /// What is measured, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +181,7 @@ timing_steps = {timing}
 [compare]
 methods = ["kd"]
 "#,
-        plan::device_name(bench.device),
+        device_name(bench.device),
         bench.threads,
         (load.steps() + 1) * batch,
     ))

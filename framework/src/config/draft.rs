@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::diagnostic::{Diagnostic, Origin};
-use super::key::{Segment, get, join, normal, segments};
+use super::key::{KeyPath, Segment, get_path, normal, segments};
 use super::source::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result};
 use crate::experiment::Experiment;
 use crate::registry::{self, Role};
 
@@ -56,25 +56,23 @@ impl<'a> Draft<'a> {
         })?)
     }
 
-    /// The longest key of the file, or of an override, that a message begins with, a part before each colon. The label of a
-    /// point may come first, and what a term is stands in parentheses behind its number.
-    pub(super) fn key_of(&self, message: &str) -> Option<String> {
-        let mut key: Option<String> = None;
-        for (i, part) in message.split(": ").enumerate() {
-            let name = part.split(" (").next().unwrap_or(part);
-            let longer = key.as_deref().map_or_else(|| name.to_owned(), |key| join(key, name));
-            match self.has(&longer) {
-                true => key = Some(longer),
-                false if key.is_some() || i > 0 => break,
-                false => {}
+    /// How much of an error's key the file has, with what was replaced in it: a part that it lacks ends the key. None, if it
+    /// has nothing of it.
+    pub(super) fn known_key(&self, place: &Place) -> Option<KeyPath> {
+        let mut known = KeyPath::default();
+        for key in place.keys() {
+            let longer = known.join(key);
+            if !self.has(longer.segments()) {
+                break;
             }
+            known = longer;
         }
-        key
+        if known.is_empty() { None } else { Some(known) }
     }
 
     /// Whether the file has that key, with what was replaced in it.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.source.spans.contains_key(key) || get(&self.table, key).is_some()
+    fn has(&self, path: &[Segment]) -> bool {
+        self.source.spans.contains_key(&normal(path)) || get_path(&self.table, path).is_some()
     }
 
     /// An error at a key.

@@ -1,5 +1,7 @@
 //! Keys: `a.b[0].c`.
 
+use std::fmt;
+
 use toml::Value;
 
 /// A segment of a key: a name or the number of an item.
@@ -7,6 +9,53 @@ use toml::Value;
 pub(super) enum Segment {
     Name(String),
     Item(usize),
+}
+
+/// A key of an experiment file, or a part of one, as a value: `"train"`, `["teacher", "big"]`, and with
+/// [`item`](Self::item) `terms[0]`. Names are taken as they are, dots included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPath(Vec<Segment>);
+
+impl KeyPath {
+    /// Item `index` of the list under this key.
+    #[must_use]
+    pub fn item(mut self, index: usize) -> Self {
+        self.0.push(Segment::Item(index));
+        self
+    }
+
+    /// The key of `inner` below this one.
+    #[must_use]
+    pub fn join(&self, inner: &KeyPath) -> Self {
+        KeyPath([&self.0[..], &inner.0].concat())
+    }
+
+    /// Whether it is the file's top.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.0
+    }
+}
+
+impl From<&str> for KeyPath {
+    fn from(name: &str) -> Self {
+        KeyPath::from([name])
+    }
+}
+
+impl<const N: usize> From<[&str; N]> for KeyPath {
+    fn from(names: [&str; N]) -> Self {
+        KeyPath(names.into_iter().map(|name| Segment::Name(name.to_owned())).collect())
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&normal(&self.0))
+    }
 }
 
 /// `a.b[0].c`; names with dots are quoted: `method."x.y".terms`.
@@ -38,7 +87,10 @@ pub(super) fn segments(key: &str) -> Result<Vec<Segment>, String> {
 }
 
 pub(super) fn get<'t>(table: &'t toml::Table, key: &str) -> Option<&'t Value> {
-    let path = segments(key).ok()?;
+    get_path(table, &segments(key).ok()?)
+}
+
+pub(super) fn get_path<'t>(table: &'t toml::Table, path: &[Segment]) -> Option<&'t Value> {
     let (Segment::Name(first), rest) = path.split_first()? else { return None };
     rest.iter().try_fold(table.get(first)?, |value, segment| match segment {
         Segment::Name(name) => value.get(name.as_str()),

@@ -3,7 +3,7 @@
 pub(crate) mod diagnostic;
 mod draft;
 pub mod grid;
-mod key;
+pub(crate) mod key;
 mod source;
 
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 pub use diagnostic::{Diagnostic, Origin};
+pub use key::KeyPath;
 
 use crate::error::{Error, Result};
 use crate::experiment::Experiment;
@@ -67,21 +68,20 @@ pub fn parse_grid(text: &str, path: &Path, overrides: &[String], only: &grid::Fi
     grid::read(Draft::new(&source, overrides)?, only)
 }
 
-/// Gives an error that was found while planning its place: that of the key that it begins with, as in
-/// `teacher.big: weights: …`. An error that begins with no key of the file, or has a place already, stays as it is. One of a
-/// file becomes one of the configuration, with the system's reason in its message.
-pub fn place(error: Error, path: &Path, overrides: &[String]) -> Error {
-    let message = match &error {
-        Error::Plan(message) => message.clone(),
-        Error::Io { source, .. } => format!("{error}: {source}"),
-        Error::Data { .. } => error.to_string(),
+/// Gives an error that was found while planning the place of its key in the file. An error whose key the file does not
+/// have, or that has a place already, stays as it is. One of a file becomes one of the configuration, with the system's
+/// reason in its message.
+pub fn locate(error: Error, path: &Path, overrides: &[String]) -> Error {
+    let (place, message) = match &error {
+        Error::Plan { place, .. } | Error::Data { place, .. } => (place, error.to_string()),
+        Error::Io { place, source, .. } => (place, format!("{error}: {source}")),
         _ => return error,
     };
     let Ok(text) = std::fs::read_to_string(path) else { return error };
     let Ok(source) = Source::new(&text, path) else { return error };
     let Ok(draft) = Draft::new(&source, overrides) else { return error };
-    match draft.key_of(&message) {
-        Some(key) => draft.fault(&key, message),
+    match draft.known_key(place) {
+        Some(key) => draft.fault(&key.to_string(), message),
         None => error,
     }
 }

@@ -19,6 +19,15 @@ pub trait DatasetConfig: fmt::Debug + Send + Sync {
     /// # Errors
     /// If a file is missing or not what it should be: the message names file, offset and expectation.
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>>;
+
+    /// [`build`](Self::build) that reads every file, whatever is known of it from earlier: a disk that loses bits changes
+    /// neither sizes nor times. For `limbeck data verify`; a data set that keeps nothing between calls has no need of it.
+    ///
+    /// # Errors
+    /// As for [`build`](Self::build).
+    fn build_afresh(&self, device: Device) -> Result<Box<dyn Dataset>> {
+        self.build(device)
+    }
 }
 
 /// A data set: live, usually resident on the device.

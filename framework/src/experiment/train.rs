@@ -152,7 +152,8 @@ impl TrainConfig {
             Some(name) => {
                 let near = nearest(name, names.iter().copied());
                 let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-                Err(Error::plan(format!("rates.{name}: there is no such group, but {}{near}", names.join(", "))))
+                let message = format!("there is no such group, but {}{near}", names.join(", "));
+                Err(Error::plan(message).at(["rates", name]))
             }
         }
     }

@@ -5,7 +5,6 @@ mod run;
 mod similarity;
 mod teacher;
 
-pub use crate::measure::{Accuracy, ClassAccuracy, Measure};
 pub use probe::{PROBE_FORMAT, ProbeRecord, ProbedNetwork};
 pub use run::{Accuracies, Environment, EpochAccuracy, EpochRecord, Outcome, SUMMARY_FORMAT, Summary, Timing};
 pub use similarity::{SIMILARITY_FORMAT, Similarity, TapSimilarity, TeacherSimilarity};

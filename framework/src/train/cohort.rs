@@ -21,7 +21,7 @@ pub use super::data::Data;
 pub use super::evaluate::{Classifier, Evaluation, accuracy, evaluate};
 pub use super::file_names::{CORRELATIONS, SIMILARITY, STUDENT, SUMMARY};
 pub use super::stop::{Limit, Stop};
-pub use super::teacher::Teacher;
+pub use super::teacher::{Inspection, Teacher, inspect};
 pub use super::term::{Term, TermSite, build_terms, check_main_stage};
 
 use super::checkpoint;

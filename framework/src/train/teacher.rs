@@ -132,6 +132,30 @@ impl Teacher {
     }
 }
 
+/// What a network offers and costs.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// What it offers.
+    pub signature: Signature,
+    /// The number of its parameters; BatchNorm's running statistics are none.
+    pub parameters: i64,
+    /// What one image's forward pass multiplies and adds, if the network knows.
+    pub multiply_adds: Option<i64>,
+}
+
+/// Builds a network for that input, on the CPU and with random weights, and asks it.
+///
+/// # Errors
+/// If the network cannot be built for that input.
+pub fn inspect(config: &dyn ModelConfig, spec: &ModelSpec) -> Result<Inspection> {
+    let built = Teacher::new(config.typetag_name(), "", config, spec, Precision::Float32, false, Device::Cpu)?;
+    Ok(Inspection {
+        signature: built.signature().clone(),
+        parameters: built.parameters(),
+        multiply_adds: built.model().multiply_adds(),
+    })
+}
+
 /// The number of parameters of a store: what is trainable, or was before it was frozen.
 pub(crate) fn parameters(store: &nn::VarStore) -> i64 {
     store.trainable_variables().iter().map(|tensor| tensor.numel() as i64).sum()

@@ -7,6 +7,7 @@ use tch::{Device, nn};
 
 use super::catch::catch;
 use super::teacher;
+use crate::config::key::KeyPath;
 use crate::contracts::task::Task;
 use crate::distiller::{Distiller, InitialStage, Site, TapPairs};
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'
             let seed = Seed::new(site.seed).stream("term").at(index as u64).stream(name);
             let members = site.combined.get(name).map(Vec::as_slice);
             let term = build_term(config, &place, members, label, seed)
-                .map_err(|e| e.within(&format!("terms[{index}] ({kind}, teacher {name})")))?;
+                .map_err(|e| e.at_what(KeyPath::from("terms").item(index), format!("{kind}, teacher {name}")))?;
             terms.push(term);
         }
     }

@@ -46,29 +46,33 @@ fn differences(variables: &[(String, Tensor)], source: &IndexMap<String, Tensor>
         .filter(|(_, expected, found)| expected != found)
         .map(|(name, expected, found)| format!("`{name}` has shape {found:?}, expected {expected:?}"))
         .collect();
-    // What is in its right place is not what was meant by another name.
-    let missed = |name: &&str| match nearest(name, unexpected.iter().copied()) {
-        Some(near) => format!("`{name}` (it has `{near}`)"),
-        None => format!("`{name}`"),
-    };
-    let list = |first: Vec<String>, all: usize, separator: &str| {
-        let more = all.checked_sub(SHOWN).filter(|more| *more > 0).map(|more| format!(" and {more} more"));
-        format!("{}{}", first.join(separator), more.unwrap_or_default())
-    };
     let mut sorts = Vec::new();
     if !reshaped.is_empty() {
-        sorts.push(list(reshaped.iter().take(SHOWN).cloned().collect(), reshaped.len(), "; "));
+        sorts.push(shown(reshaped.iter().take(SHOWN).cloned().collect(), reshaped.len(), "; "));
     }
-    for (what, names, show) in [
-        ("missing", &missing, &missed as &dyn Fn(&&str) -> String),
-        ("unexpected", &unexpected, &|name| format!("`{name}`")),
-    ] {
-        if !names.is_empty() {
-            let first = list(names.iter().take(SHOWN).map(show).collect(), names.len(), ", ");
-            sorts.push(format!("{} {what}: {first}", names.len()));
+    if !missing.is_empty() {
+        let mut first = Vec::new();
+        for name in missing.iter().take(SHOWN) {
+            // What is in its right place is not what was meant by another name.
+            first.push(match nearest(name, unexpected.iter().copied()) {
+                Some(near) => format!("`{name}` (it has `{near}`)"),
+                None => format!("`{name}`"),
+            });
         }
+        sorts.push(format!("{} missing: {}", missing.len(), shown(first, missing.len(), ", ")));
+    }
+    if !unexpected.is_empty() {
+        let first = unexpected.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+        sorts.push(format!("{} unexpected: {}", unexpected.len(), shown(first, unexpected.len(), ", ")));
     }
     (!sorts.is_empty()).then(|| sorts.join("; "))
+}
+
+/// The first of so many, and how many more there are.
+fn shown(first: Vec<String>, all: usize, separator: &str) -> String {
+    let more = all - first.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    first.join(separator) + &more
 }
 
 /// The module around the network that a file has before every name: `module.` of `DataParallel`, for example.

@@ -5,9 +5,9 @@ mod copy;
 mod format;
 mod layout;
 mod order;
-mod pickle;
 mod safetensors;
 mod state_dict;
+mod tensors;
 #[cfg(test)]
 mod tests;
 mod torch;

@@ -42,13 +42,15 @@ fn split(name: &str) -> (&str, &str) {
 /// # Errors
 /// With the new name.
 pub fn check_names(store: &nn::VarStore) -> Result<()> {
-    let renamed = |name: &str| {
-        name.rsplit_once("__").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    match store.variables().keys().find(|name| renamed(name)) {
-        None => Ok(()),
-        Some(name) => Err(Error::plan(format!(
-            "a parameter was registered twice, and the second became `{name}`: give every parameter a path of its own"
-        ))),
+    for name in store.variables().keys() {
+        if let Some((_, number)) = name.rsplit_once("__")
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            return Err(Error::plan(format!(
+                "a parameter was registered twice, and the second became `{name}`: give every parameter a path of its own"
+            )));
+        }
     }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, first_line};
@@ -74,26 +74,23 @@ pub(crate) fn bytes_of(tensor: &Tensor) -> Vec<u8> {
 /// # Errors
 /// If a tensor has a kind that the format does not know.
 pub fn to_bytes(tensors: &[(String, Tensor)], note: Option<&str>) -> Result<Vec<u8>> {
-    let broken = |e: &dyn std::fmt::Display| Error::run(format!("safetensors: {e}"));
     let mut tensors: Vec<&(String, Tensor)> = tensors.iter().collect();
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.kind().elt_size_in_bytes()));
     let mut data = Vec::new();
     // The crate's own writer sorts by name, and the order of a state dict would be lost.
-    let infos = tensors
-        .into_iter()
-        .map(|(name, tensor)| {
-            let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
-                Error::run(format!("`{name}` is of kind {:?}, which safetensors cannot hold", tensor.kind()))
-            })?;
-            let start = data.len();
-            data.extend(bytes_of(tensor));
-            let shape = tensor.size().iter().map(|n| *n as usize).collect();
-            Ok((name.clone(), TensorInfo { dtype, shape, data_offsets: (start, data.len()) }))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut infos = Vec::new();
+    for (name, tensor) in tensors {
+        let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
+            Error::run(format!("`{name}` is of kind {:?}, which safetensors cannot hold", tensor.kind()))
+        })?;
+        let start = data.len();
+        data.extend(bytes_of(tensor));
+        let shape = tensor.size().iter().map(|n| *n as usize).collect();
+        infos.push((name.clone(), TensorInfo { dtype, shape, data_offsets: (start, data.len()) }));
+    }
     let note = note.map(|note| HashMap::from([(NOTE.to_owned(), note.to_owned())]));
-    let metadata = Metadata::new(note, infos).map_err(|e| broken(&e))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|e| broken(&e))?;
+    let metadata = Metadata::new(note, infos).map_err(|e| Error::run(format!("safetensors: {e}")))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| Error::run(format!("safetensors: {e}")))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat())
 }
@@ -112,18 +109,22 @@ pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<TensorFile> {
         let kind = kind_of(view.dtype()).ok_or_else(|| {
             Error::data(path, format!("`{name}` is of type {:?}, which libtorch does not have", view.dtype()))
         })?;
-        let fault = |what: String| Error::data(path, format!("`{name}`: {what}"));
-        let shape: Option<Vec<i64>> = view.shape().iter().map(|n| i64::try_from(*n).ok()).collect();
-        let shape = shape.ok_or_else(|| fault(format!("its shape {:?} is beyond all memory", view.shape())))?;
-        if kind == Kind::Bool && view.data().iter().any(|byte| *byte > 1) {
-            return Err(fault("a truth value is neither 0 nor 1".to_owned()));
-        }
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind);
-        let tensor = tensor.map_err(|error| fault(format!("libtorch: {}", first_line(&error.to_string()))))?;
+        let tensor = tensor_of(&view, kind).map_err(|what| Error::data(path, format!("`{name}`: {what}")))?;
         tensors.insert(name, tensor);
     }
     let note = metadata.metadata().as_ref().and_then(|map| map.get(NOTE)).cloned();
     Ok(TensorFile { tensors, note })
+}
+
+/// The tensor that a file has, or what is wrong with it.
+fn tensor_of(view: &TensorView<'_>, kind: Kind) -> Result<Tensor, String> {
+    let shape: Option<Vec<i64>> = view.shape().iter().map(|n| i64::try_from(*n).ok()).collect();
+    let shape = shape.ok_or_else(|| format!("its shape {:?} is beyond all memory", view.shape()))?;
+    if kind == Kind::Bool && view.data().iter().any(|byte| *byte > 1) {
+        return Err("a truth value is neither 0 nor 1".to_owned());
+    }
+    let tensor = Tensor::f_from_data_size(view.data(), &shape, kind);
+    tensor.map_err(|error| format!("libtorch: {}", first_line(&error.to_string())))
 }
 
 /// What is wrong with the number of bytes, if that is what is wrong: the header's length in the first eight, the header as

@@ -7,7 +7,6 @@ use tch::Tensor;
 
 use super::copy::copy_into;
 use super::format::Format;
-use super::pickle::Fault;
 use super::safetensors::{from_bytes, save};
 use super::torch::{self, Checkpoint};
 use crate::error::{Error, Result};
@@ -82,7 +81,7 @@ impl StateDict {
     /// # Errors
     /// As for [`StateDict::read`], without those of reading.
     pub fn parse(bytes: &[u8], path: &Path, key: Option<&str>) -> Result<Self> {
-        let fault = |fault: Fault| Error::data(path, printable(&fault));
+        let fault = |fault: String| Error::data(path, printable(&fault));
         let checkpoint = Checkpoint::open(bytes).map_err(fault)?;
         if checkpoint.is_none()
             && let Some(what) = foreign(bytes)
@@ -156,11 +155,10 @@ impl StateDict {
     /// Sorts by the places of `names`, other names last; BatchNorm's counters follow the variance of their layer, as in
     /// PyTorch's state dicts.
     pub fn sort_like(&mut self, names: &[String]) {
-        let place = |name: &str| names.iter().position(|known| known == name).unwrap_or(names.len());
-        let counted = |name: &str| name.strip_suffix(COUNTER).map(|module| format!("{module}running_var"));
-        self.tensors.sort_by_cached_key(|name, _| match counted(name) {
-            Some(variance) => (place(&variance), true),
-            None => (place(name), false),
+        self.tensors.sort_by_cached_key(|name, _| {
+            let variance = name.strip_suffix(COUNTER).map(|module| format!("{module}running_var"));
+            let place = names.iter().position(|known| known == variance.as_ref().unwrap_or(name));
+            (place.unwrap_or(names.len()), variance.is_some())
         });
     }
 
@@ -188,8 +186,7 @@ impl StateDict {
     /// # Errors
     /// If they are not the variables' by name and shape: all differences are named, and nothing is copied.
     pub fn copy_into(&self, variables: &[(String, Tensor)]) -> Result<()> {
-        let counts = |name: &str| name.rsplit('.').next() == Some(COUNTER);
-        let read = self.tensors.iter().filter(|(name, _)| !counts(name));
+        let read = self.tensors.iter().filter(|(name, _)| name.rsplit('.').next() != Some(COUNTER));
         let tensors = read.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         copy_into(variables, &tensors, &self.path)
     }

@@ -14,9 +14,10 @@ use indexmap::IndexMap;
 use tch::{Kind, Tensor};
 
 use super::format::Format;
-use super::pickle::{self, Fault, Node, Pickle, STORAGES, Storage, Value, View};
 use super::safetensors::bytes_of;
+use super::tensors::{STORAGES, Storage, Tensors, View};
 use super::zip::{self, Archive};
+use crate::pickle::{self, Node, Pickle, Value};
 
 /// The number that files of before 1.6 begin with, 0x1950a86a20f9469cfc6c, as a pickle has it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -30,7 +31,7 @@ const SHARING: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Checkpoint<'a> {
     pub format: Format,
-    pickle: Pickle<'a>,
+    pickle: Pickle<'a, Tensors<'a>>,
     elements: Vec<&'a [u8]>,
     file_size: usize,
 }
@@ -54,7 +55,7 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     /// If it is damaged, or holds what is refused.
-    pub fn open(bytes: &'a [u8]) -> Result<Option<Self>, Fault> {
+    pub fn open(bytes: &'a [u8]) -> Result<Option<Self>, String> {
         let (format, (pickle, elements)) = if Archive::is_one(bytes) {
             (Format::TorchZip, read_zip(bytes)?)
         } else if is_legacy(bytes) {
@@ -70,7 +71,7 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     /// If there is none, or more than one; the message has what there is.
-    pub fn state_dict(&self, key: Option<&str>) -> Result<(Option<String>, IndexMap<String, Tensor>), Fault> {
+    pub fn state_dict(&self, key: Option<&str>) -> Result<(Option<String>, IndexMap<String, Tensor>), String> {
         let (key, entries) = match key {
             Some(key) => {
                 let entries = self.entries(self.descend(key)?);
@@ -81,11 +82,11 @@ impl<'a> Checkpoint<'a> {
         Ok((key, self.tensors(&entries)?))
     }
 
-    fn only_state_dict(&self) -> Result<(Option<String>, Entries<'_, 'a>), Fault> {
+    fn only_state_dict(&self) -> Result<(Option<String>, Entries<'_, 'a>), String> {
         if let Ok(entries) = self.entries(self.pickle.root) {
             return Ok((None, entries));
         }
-        let Some(Node::Dict(dict)) = self.pickle.node(self.pickle.root) else {
+        let Some(dict) = self.dict(self.pickle.root) else {
             return Err(format!("it holds {} where a state dict is expected", self.describe(self.pickle.root)));
         };
         // One value may stand under thousands of names: each is judged once, and entered once.
@@ -123,24 +124,18 @@ impl<'a> Checkpoint<'a> {
 
     /// The entries of a dictionary that have names, the last of each; none of what is no dictionary.
     fn named(&self, value: Value<'a>) -> IndexMap<&'a str, Value<'a>> {
-        match self.pickle.node(value) {
-            Some(Node::Dict(dict)) => dict.iter().filter_map(|(key, value)| Some((text(key)?, *value))).collect(),
-            _ => IndexMap::new(),
-        }
+        let entries = self.dict(value).unwrap_or_default().iter();
+        entries.filter_map(|(key, value)| Some((text(key)?, *value))).collect()
     }
 
     /// The value under a dotted key; names may have dots of their own.
-    fn descend(&self, key: &str) -> Result<Value<'a>, Fault> {
+    fn descend(&self, key: &str) -> Result<Value<'a>, String> {
         let (mut value, mut rest) = (self.pickle.root, key);
         loop {
-            let Some(Node::Dict(dict)) = self.pickle.node(value) else {
+            let Some(dict) = self.dict(value) else {
                 return Err(format!("there is no `{key}`: `{rest}` is looked for in {}", self.describe(value)));
             };
-            let below = |name: &str| match rest.strip_prefix(name)? {
-                "" => Some(""),
-                deeper => deeper.strip_prefix('.'),
-            };
-            let fitting = dict.iter().rev().filter_map(|(name, value)| Some((below(text(name)?)?, *value)));
+            let fitting = dict.iter().rev().filter_map(|(name, value)| Some((below(rest, text(name)?)?, *value)));
             // The longest name: what it leaves is shortest.
             let Some((deeper, inner)) = fitting.min_by_key(|(deeper, _)| deeper.len()) else {
                 return Err(format!("there is no `{key}`; it holds {}", self.describe_entries(dict)));
@@ -154,34 +149,40 @@ impl<'a> Checkpoint<'a> {
 
     /// Whether it is a dictionary that holds tensors under names, and nothing else.
     fn is_state_dict(&self, value: Value<'a>) -> bool {
-        let is_entry = |(key, value): &(Value<'a>, Value<'a>)| {
-            text(key).is_some() && matches!(self.pickle.node(*value), Some(Node::Tensor(_)))
-        };
-        matches!(self.pickle.node(value), Some(Node::Dict(dict)) if !dict.is_empty() && dict.iter().all(is_entry))
+        let dict = self.dict(value).unwrap_or_default();
+        !dict.is_empty() && dict.iter().all(|(key, value)| text(key).is_some() && self.tensor(*value).is_some())
     }
 
     /// The entries of such a dictionary.
-    fn entries(&self, value: Value<'a>) -> Result<Entries<'_, 'a>, Fault> {
-        let Some(Node::Dict(dict)) = self.pickle.node(value) else {
-            return Err(format!("it is {}", self.describe(value)));
-        };
+    fn entries(&self, value: Value<'a>) -> Result<Entries<'_, 'a>, String> {
+        let dict = self.dict(value).ok_or_else(|| format!("it is {}", self.describe(value)))?;
         if dict.is_empty() {
             return Err("it is empty".to_owned());
         }
-        let entry = |(key, value): &(Value<'a>, Value<'a>)| {
+        let mut entries = IndexMap::new();
+        for (key, value) in dict {
             let name = text(key).ok_or_else(|| format!("it has {} for a name", self.describe(*key)))?;
-            match self.pickle.node(*value) {
-                Some(Node::Tensor(view)) => Ok((name, view)),
-                _ => Err(format!("its `{name}` is {}", self.describe(*value))),
-            }
-        };
-        dict.iter().map(entry).collect()
+            let view = self.tensor(*value).ok_or_else(|| format!("its `{name}` is {}", self.describe(*value)))?;
+            entries.insert(name, view);
+        }
+        Ok(entries)
+    }
+
+    fn dict(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
+        self.pickle.arena.dict(value)
+    }
+
+    fn tensor(&self, value: Value<'a>) -> Option<&View> {
+        self.pickle.names.view(value)
     }
 
     /// The tensors, as views of their storages: what is shared in the file is shared here.
-    fn tensors(&self, entries: &Entries<'_, 'a>) -> Result<IndexMap<String, Tensor>, Fault> {
-        let size = |view: &View| view.elements().saturating_mul(self.storage(view).kind.elt_size_in_bytes() as u64);
-        let total = entries.values().fold(0, |total: u64, view| total.saturating_add(size(view)));
+    fn tensors(&self, entries: &Entries<'_, 'a>) -> Result<IndexMap<String, Tensor>, String> {
+        let mut total: u64 = 0;
+        for view in entries.values() {
+            let element = self.pickle.names.storages[view.storage].kind.elt_size_in_bytes();
+            total = total.saturating_add(view.elements().saturating_mul(element as u64));
+        }
         if total > SHARING * self.file_size as u64 {
             return Err(format!(
                 "its tensors are {total} bytes in a file of {}: they repeat the same elements; save them after `.clone()`",
@@ -204,13 +205,9 @@ impl<'a> Checkpoint<'a> {
         Ok(tensors)
     }
 
-    fn storage(&self, view: &View) -> Storage {
-        self.pickle.storages[view.storage]
-    }
-
     /// A storage as a tensor of one dimension.
-    fn load(&self, index: usize) -> Result<Tensor, Fault> {
-        let Storage { kind, len } = self.pickle.storages[index];
+    fn load(&self, index: usize) -> Result<Tensor, String> {
+        let Storage { kind, len } = self.pickle.names.storages[index];
         let bytes = self.elements[index];
         if kind == Kind::Bool && bytes.iter().any(|byte| *byte > 1) {
             return Err("a truth value is neither 0 nor 1".to_owned());
@@ -220,20 +217,22 @@ impl<'a> Checkpoint<'a> {
 
     /// A value in words.
     fn describe(&self, value: Value<'a>) -> &'static str {
-        match (value, self.pickle.node(value)) {
-            (Value::None, _) => "nothing",
-            (Value::Bool(_), _) => "a truth value",
-            (Value::Int(_) | Value::Long(_), _) => "an integer",
-            (Value::Float(_), _) => "a number",
-            (Value::Text(_), _) => "a text",
-            (Value::Bytes(_), _) => "bytes",
-            (Value::Known(_), _) => "a class",
-            (_, Some(Node::Tuple(_))) => "a tuple",
-            (_, Some(Node::List(_))) => "a list",
-            (_, Some(Node::Storage(_))) => "a storage",
-            (_, Some(Node::Tensor(_))) => "a tensor",
-            (_, Some(Node::Dict(_)) | None) if self.is_state_dict(value) => "a state dict",
-            (_, Some(Node::Dict(_)) | None) => "a dictionary",
+        match value {
+            Value::None => "nothing",
+            Value::Bool(_) => "a truth value",
+            Value::Int(_) | Value::Long(_) => "an integer",
+            Value::Float(_) => "a number",
+            Value::Text(_) => "a text",
+            Value::Bytes(_) => "bytes",
+            Value::Known(_) => "a class",
+            Value::Object(_) if self.tensor(value).is_some() => "a tensor",
+            Value::Object(_) => "a storage",
+            Value::Node(_) => match self.pickle.arena.node(value) {
+                Some(Node::Tuple(_)) => "a tuple",
+                Some(Node::List(_)) => "a list",
+                _ if self.is_state_dict(value) => "a state dict",
+                _ => "a dictionary",
+            },
         }
     }
 
@@ -246,6 +245,14 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
+/// What a dotted key leaves behind a name that it begins with.
+fn below<'k>(key: &'k str, name: &str) -> Option<&'k str> {
+    match key.strip_prefix(name)? {
+        "" => Some(""),
+        deeper => deeper.strip_prefix('.'),
+    }
+}
+
 fn text<'a>(value: &Value<'a>) -> Option<&'a str> {
     match value {
         Value::Text(text) => Some(text),
@@ -254,9 +261,9 @@ fn text<'a>(value: &Value<'a>) -> Option<&'a str> {
 }
 
 /// A pickle and the elements of its storages, in their order.
-type Parts<'a> = (Pickle<'a>, Vec<&'a [u8]>);
+type Parts<'a> = (Pickle<'a, Tensors<'a>>, Vec<&'a [u8]>);
 
-fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
+fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, String> {
     let archive = Archive::open(bytes)?;
     let folders: Vec<&str> = archive
         .names()
@@ -266,32 +273,32 @@ fn read_zip(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
     let [folder] = folders[..] else {
         return Err("the archive has no single `NAME/data.pkl`, hence `torch.save` did not write it".to_owned());
     };
-    let get = |name: &str| archive.get(&format!("{folder}/{name}"));
     if archive.has(&format!("{folder}/constants.pkl")) {
-        return Err("it is a TorchScript program: as a teacher it is `model = { kind = \"torchscript\", path = \"…\" }`; for its \
-                    weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`"
+        return Err("it is a TorchScript program: one of the models in `limbeck plugins list --kind model` runs it as a teacher; for \
+                    its weights alone, `torch.save(torch.jit.load(SRC).state_dict(), DST)`"
             .to_owned());
     }
-    if get("byteorder")?.is_some_and(|order| order != b"little") {
+    if archive.get(&format!("{folder}/byteorder"))?.is_some_and(|order| order != b"little") {
         return Err(big_endian());
     }
-    let pickle = pickle::read(get("data.pkl")?.unwrap_or_default(), 0)?;
-    let elements = pickle.storages.iter().map(|(key, storage)| {
-        let bytes =
-            get(&format!("data/{key}"))?.ok_or_else(|| format!("the elements of storage `{key}` are missing"))?;
+    let object = archive.get(&format!("{folder}/data.pkl"))?.unwrap_or_default();
+    let pickle = pickle::read(object, 0, Tensors::default())?;
+    let mut elements = Vec::new();
+    for (key, storage) in &pickle.names.storages {
+        let bytes = archive.get(&format!("{folder}/data/{key}"))?;
+        let bytes = bytes.ok_or_else(|| format!("the elements of storage `{key}` are missing"))?;
         let expected = storage.size()?;
         if bytes.len() != expected {
             return Err(format!("storage `{key}` has {} bytes, not {expected}", bytes.len()));
         }
-        Ok(bytes)
-    });
-    let elements = elements.collect::<Result<Vec<_>, Fault>>()?;
+        elements.push(bytes);
+    }
     Ok((pickle, elements))
 }
 
 impl Storage {
     /// In bytes.
-    fn size(self) -> Result<usize, Fault> {
+    fn size(self) -> Result<usize, String> {
         self.len
             .checked_mul(self.kind.elt_size_in_bytes())
             .ok_or_else(|| format!("a storage of {} elements is beyond all memory", self.len))
@@ -304,25 +311,23 @@ fn is_legacy(bytes: &[u8]) -> bool {
         && bytes[..bytes.len().min(32)].windows(MAGIC.len()).any(|window| window == MAGIC)
 }
 
-fn read_legacy(bytes: &[u8]) -> Result<Parts<'_>, Fault> {
-    let mut at = 0;
-    let mut next = || {
-        let pickle = pickle::read(bytes, at)?;
-        at = pickle.end;
-        Ok::<_, Fault>(pickle)
-    };
-    let [number, version, system, object, keys] = [next()?, next()?, next()?, next()?, next()?];
+fn read_legacy(bytes: &[u8]) -> Result<Parts<'_>, String> {
+    let number = pickle::read(bytes, 0, Tensors::default())?;
+    let version = pickle::read(bytes, number.end, Tensors::default())?;
+    let system = pickle::read(bytes, version.end, Tensors::default())?;
+    let object = pickle::read(bytes, system.end, Tensors::default())?;
+    let keys = pickle::read(bytes, object.end, Tensors::default())?;
     if number.root != Value::Long(&MAGIC) || version.root != Value::Int(LEGACY_VERSION) {
         return Err("it is of no known version of the format of before 1.6".to_owned());
     }
     let little = (Value::Text("little_endian"), Value::Bool(true));
-    if !matches!(system.node(system.root), Some(Node::Dict(facts)) if facts.contains(&little)) {
+    if !system.arena.dict(system.root).is_some_and(|facts| facts.contains(&little)) {
         return Err(big_endian());
     }
-    let Some(Node::List(keys)) = keys.node(keys.root) else {
+    let Some(list) = keys.arena.list(keys.root) else {
         return Err("the list of its storages is missing".to_owned());
     };
-    let elements = read_elements(&bytes[at..], &object.storages, keys)?;
+    let elements = read_elements(&bytes[keys.end..], &object.names.storages, list)?;
     Ok((object, elements))
 }
 
@@ -331,27 +336,33 @@ fn read_elements<'a>(
     mut rest: &'a [u8],
     storages: &IndexMap<&str, Storage>,
     keys: &[Value<'_>],
-) -> Result<Vec<&'a [u8]>, Fault> {
-    let mut elements = vec![None; storages.len()];
+) -> Result<Vec<&'a [u8]>, String> {
+    let mut found = vec![None; storages.len()];
     for key in keys {
         let key = text(key).ok_or_else(|| "a storage's key is no text".to_owned())?;
         let (index, _, storage) =
             storages.get_full(key).ok_or_else(|| format!("storage `{key}` belongs to no tensor"))?;
-        let short = || format!("it is cut off within storage `{key}`");
-        let (count, behind) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        let Some((count, behind)) = rest.split_first_chunk::<8>() else { return Err(cut_off(key)) };
         let count = u64::from_le_bytes(*count);
         if count != storage.len as u64 {
             return Err(format!("storage `{key}` has {count} elements, not {}", storage.len));
         }
-        let (bytes, behind) = behind.split_at_checked(storage.size()?).ok_or_else(short)?;
-        elements[index] = Some(bytes);
+        let (bytes, behind) = behind.split_at_checked(storage.size()?).ok_or_else(|| cut_off(key))?;
+        found[index] = Some(bytes);
         rest = behind;
     }
-    let missing = |index: usize| format!("the elements of storage `{}` are missing", storages.keys()[index]);
-    elements.into_iter().enumerate().map(|(index, bytes)| bytes.ok_or_else(|| missing(index))).collect()
+    let mut elements = Vec::new();
+    for (bytes, key) in found.into_iter().zip(storages.keys()) {
+        elements.push(bytes.ok_or_else(|| format!("the elements of storage `{key}` are missing"))?);
+    }
+    Ok(elements)
 }
 
-fn big_endian() -> Fault {
+fn cut_off(key: &str) -> String {
+    format!("it is cut off within storage `{key}`")
+}
+
+fn big_endian() -> String {
     "it was written on a machine with the most significant byte first; save it again on another".to_owned()
 }
 
@@ -362,7 +373,7 @@ fn big_endian() -> Fault {
 ///
 /// # Errors
 /// If a tensor is of a kind without a storage class, or all together are beyond 4 GiB.
-pub(super) fn write(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Fault> {
+pub(super) fn write(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, String> {
     let mut entries = vec![("archive/data.pkl".to_owned(), write_pickle(tensors)?)];
     entries.push(("archive/byteorder".to_owned(), b"little".to_vec()));
     let elements = tensors.values().enumerate().map(|(i, tensor)| (format!("archive/data/{i}"), bytes_of(tensor)));
@@ -372,7 +383,7 @@ pub(super) fn write(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Fault
 }
 
 /// An ordered dictionary of tensors, each alone in its storage.
-fn write_pickle(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, Fault> {
+fn write_pickle(tensors: &IndexMap<String, Tensor>) -> Result<Vec<u8>, String> {
     const EMPTY_DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
     let mut out = [&[0x80, 2], EMPTY_DICT, b"("].concat();
     for (i, (name, tensor)) in tensors.iter().enumerate() {

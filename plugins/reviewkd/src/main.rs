@@ -3,5 +3,5 @@
 use reviewkd as _; // a crate that is never named registers nothing
 
 fn main() -> std::process::ExitCode {
-    limbeck_experiments::main()
+    limbeck_cli::main()
 }

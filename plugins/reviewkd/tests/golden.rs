@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use limbeck::prelude::*;
-use limbeck_experiments::golden::{Digest, assert_close, assert_digest, fill, fill_parameter, labels};
+use limbeck_golden::{Digest, assert_close, assert_digest, fill, fill_parameter, labels};
 use reviewkd::ReviewKd;
 use serde::Deserialize;
 

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use limbeck::config;
-use limbeck_experiments::plan::Plan;
+use limbeck_cli::plan::Plan;
 use reviewkd as _;
 
 const EXPERIMENT: &str = r#"

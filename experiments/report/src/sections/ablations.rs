@@ -19,7 +19,7 @@ const PANELS: usize = 12;
 /// The numbers of the pictures.
 pub const FILE: CsvFile = CsvFile {
     name: "ablations.csv",
-    about: |_| "a row for each method at each value of a setting, the others held",
+    about: |_| "a row for each method at each value of a setting, the others held".to_owned(),
     text: |survey| csv::text(rows(survey)),
 };
 
@@ -149,7 +149,7 @@ fn text(survey: &Survey, axis: &Axis<'_>) -> String {
         "Points that differ in `{}` alone, a line for each method: {}. A method that has nothing of this setting is one student \
          for all values, and its line is level.",
         axis.name,
-        survey.accuracy.describe(survey.measure.task())
+        survey.accuracy.describe(survey.task)
     );
     let seeds: IndexSet<usize> =
         axis.studies().flat_map(|study| &study.methods).filter_map(|method| Some(method.score?.count)).collect();
@@ -179,11 +179,10 @@ fn figure(survey: &Survey, axis: &Axis<'_>, panel: &Panel<'_>, methods: &[&str])
         legend.push(if points.is_empty() { String::new() } else { (*name).to_owned() });
         series.push(Series { name: (*name).to_owned(), index, points });
     }
-    let caption =
-        if panel.held.is_empty() { format!("{} by {}", survey.measure.title(), axis.name) } else { panel.held() };
-    let title = format!("{}: {} by {}, {}", axis.sweep, survey.measure.short(), axis.name, panel.held());
-    let unit = format!("{} %", survey.measure.short());
-    let svg = chart::settings(title.trim_end_matches(", "), axis.name, &unit, &values, &series);
+    let score = survey.task.score();
+    let caption = if panel.held.is_empty() { format!("{} by {}", score.title(), axis.name) } else { panel.held() };
+    let title = format!("{}: {} by {}, {}", axis.sweep, score.short, axis.name, panel.held());
+    let svg = chart::settings(title.trim_end_matches(", "), axis.name, &score.axis(), &values, &series);
     Figure { caption, svg, legend, numbers: FILE.name_if_written(survey) }
 }
 
@@ -210,13 +209,16 @@ fn table(survey: &Survey, axis: &Axis<'_>, methods: &[&str]) -> Table {
     header.push(axis.name);
     let left = header.len();
     header.extend(methods);
-    let caption = format!("{} by `{}`", survey.measure.title(), axis.name);
+    let caption = format!("{} by `{}`", survey.task.score().title(), axis.name);
     let mut table = Table::new(header).left(left).caption(caption);
     for panel in &axis.panels {
         for (value, study) in &panel.points {
             let mut row: Vec<Cell> = panel.held.iter().map(|(_, value)| Cell::from(*value)).collect();
             row.push((*value).into());
-            row.extend(methods.iter().map(|name| spread_cell(study.method(name).and_then(|method| method.score))));
+            for name in methods {
+                let score = study.method(name).and_then(|method| method.score);
+                row.push(spread_cell(score, survey.task.score().unit));
+            }
             table.row(row);
         }
     }
@@ -236,7 +238,7 @@ fn rows(survey: &Survey) -> Vec<AblationRow<'_>> {
                         held: panel.held(),
                         method: &method.name,
                         seeds: method.results.len(),
-                        score: csv::spread(survey.measure.key(), method.score).into(),
+                        score: csv::spread(survey.task.score().key, method.score).into(),
                     });
                 }
             }

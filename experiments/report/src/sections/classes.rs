@@ -1,7 +1,7 @@
 //! Which classes gained and which lost, against the baseline.
 
 use indexmap::IndexMap;
-use limbeck::record::Measure;
+use limbeck::task::{Part, capitalized};
 use serde::Serialize;
 
 use crate::chart;
@@ -14,9 +14,9 @@ use crate::survey::Survey;
 /// The numbers of the pictures.
 pub const FILE: CsvFile = CsvFile {
     name: "classes.csv",
-    about: |survey| match survey.measure {
-        Measure::Top1 => "accuracy by class, mean over seeds",
-        Measure::MeanAveragePrecision => "average precision by class, mean over seeds",
+    about: |survey| {
+        let metric = survey.task.class_metric().map_or("score", |metric| metric.name);
+        format!("{metric} by class, mean over seeds")
     },
     text: |survey| csv::text(rows(survey)),
 };
@@ -34,6 +34,7 @@ struct ClassRow<'a> {
 
 /// A picture for each method with results beside the baseline's.
 pub fn blocks(survey: &Survey) -> Vec<Block> {
+    let Some(metric) = survey.task.class_metric() else { return Vec::new() };
     let mut figures = Vec::new();
     for study in &survey.studies {
         let Some(baseline) = study.method(&survey.baseline) else { continue };
@@ -43,34 +44,28 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
                 continue;
             }
             let caption = format!("{}{} minus {}", survey.place(study), method.name, baseline.name);
-            let what = match survey.measure {
-                Measure::Top1 => "Accuracy",
-                Measure::MeanAveragePrecision => "Average precision",
-            };
-            let svg = chart::bars(&format!("{what} by class, {caption}"), "points", &differences);
+            let title = format!("{} by class, {caption}", capitalized(metric.name));
+            let svg = chart::bars(&title, metric.unit.difference, &differences, metric.better);
             figures.push(Figure { caption, svg, legend: Vec::new(), numbers: FILE.name_if_written(survey) });
         }
     }
     if figures.is_empty() {
         return Vec::new();
     }
-    let what = match survey.measure {
-        Measure::Top1 => "Test accuracy",
-        Measure::MeanAveragePrecision => "Average precision on the test split",
-    };
     let text = format!(
-        "{what} by class after the last epoch, minus that of `{}`: means over all seeds of each.",
+        "{} by class after the last epoch, minus that of `{}`: means over all seeds of each.",
+        capitalized(&survey.task.score_on(Part::Test, metric.name)),
         survey.baseline
     );
     vec![Block::Text(text), Block::Figures(figures)]
 }
 
-/// The score of every class that a test sample has, in percent: mean over the seeds that were measured.
+/// The score of every class that a test sample has: mean over the seeds that were measured.
 fn scores(method: &Method) -> Vec<(&str, f64)> {
     let measured: Vec<_> = method.runs.iter().filter_map(|run| run.similarity.as_ref()).collect();
     let mut scores = Vec::new();
     for (at, class) in measured.iter().take(1).flat_map(|first| first.classes.iter().enumerate()) {
-        let shares = measured.iter().filter_map(|found| found.classes.get(at)?.share());
+        let shares = measured.iter().filter_map(|found| found.classes.get(at)?.score());
         if let Some(spread) = Spread::of(shares) {
             scores.push((class.name.as_str(), spread.mean));
         }
@@ -91,10 +86,7 @@ fn differences(method: &Method, baseline: &Method) -> Vec<(String, f64)> {
 }
 
 fn rows(survey: &Survey) -> Vec<ClassRow<'_>> {
-    let column = match survey.measure {
-        Measure::Top1 => "top1",
-        Measure::MeanAveragePrecision => "average_precision",
-    };
+    let Some(metric) = survey.task.class_metric() else { return Vec::new() };
     let mut rows = Vec::new();
     for study in &survey.studies {
         for method in &study.methods {
@@ -103,7 +95,7 @@ fn rows(survey: &Survey) -> Vec<ClassRow<'_>> {
                     experiment: &study.experiment.name,
                     method: &method.name,
                     class,
-                    score: [(column.to_owned(), Some(score))].into(),
+                    score: [(metric.key.to_owned(), Some(score))].into(),
                 });
             }
         }

@@ -2,13 +2,13 @@
 
 use indexmap::IndexMap;
 use limbeck::experiment::AccuracyChoice;
-use limbeck::record::{Accuracy, Measure};
+use limbeck::task::{MetricInfo, Metrics, Task, Unit};
 use serde::Serialize;
 
 use crate::csv::{self, Columns, CsvFile};
 use crate::document::Block;
-use crate::numbers::{percent, signed, signed_spread, spread, spread_cell};
-use crate::statistics::{ENOUGH_SEEDS, Spread, differences};
+use crate::numbers::{plain, signed, signed_spread, spread, spread_cell};
+use crate::statistics::{ENOUGH_SEEDS, Spread, best_first, differences, gain};
 use crate::study::{Method, Study};
 use crate::survey::Survey;
 use crate::table::{Cell, Mark, NONE, Table};
@@ -17,14 +17,14 @@ use crate::words::plural;
 /// The methods.
 pub const METHODS: CsvFile = CsvFile {
     name: "comparison.csv",
-    about: |_| "a row for each method",
+    about: |_| "a row for each method".to_owned(),
     text: |survey| csv::text(method_rows(survey)),
 };
 
 /// The teachers.
 pub const TEACHERS: CsvFile = CsvFile {
     name: "teachers.csv",
-    about: |_| "where there are several: every teacher that was asked, and all of them together",
+    about: |_| "where there are several: every teacher that was asked, and all of them together".to_owned(),
     text: |survey| csv::text(teacher_rows(survey)),
 };
 
@@ -100,27 +100,30 @@ fn teachers(survey: &Survey, study: &Study) -> Option<Table> {
     if study.teachers.len() < 2 {
         return None;
     }
-    let mut header = vec!["teacher", "what it is", survey.measure.short()];
-    if survey.measure == Measure::Top1 {
-        header.push("top-5");
-    }
+    let mut header = vec!["teacher", "what it is", survey.task.score().short];
+    header.extend(survey.task.beside().iter().map(|metric| metric.short));
     let mut table = Table::new(header).left(2).caption("Teachers, on the test split");
     for teacher in &study.teachers {
-        table.row(teacher_cells(survey, &teacher.name, &teacher.model, teacher.test));
+        table.row(teacher_cells(survey.task, &teacher.name, &teacher.model, teacher.test));
     }
     if let Some(ensemble) = study.ensemble() {
         let name = format!("ensemble of {}", ensemble.teachers.join(", "));
-        table.row(teacher_cells(survey, &name, "mean of their probabilities", Some(ensemble.test)));
+        table.row(teacher_cells(survey.task, &name, "mean of their probabilities", Some(ensemble.test)));
     }
     Some(table)
 }
 
-fn teacher_cells(survey: &Survey, name: &str, what: &str, test: Option<Accuracy>) -> Vec<Cell> {
-    let mut cells = vec![name.into(), what.into(), Cell::maybe(test.map(|test| test.score()), percent)];
-    if survey.measure == Measure::Top1 {
-        cells.push(Cell::maybe(test.and_then(|test| test.top5()), percent));
+fn teacher_cells(task: &dyn Task, name: &str, what: &str, test: Option<Metrics>) -> Vec<Cell> {
+    let mut cells = vec![name.into(), what.into(), metric_cell(task.score(), test.map(|test| test.score()))];
+    for (at, metric) in task.beside().iter().enumerate() {
+        let value = test.and_then(|test| test.beside().nth(at)).map(|(_, value)| value);
+        cells.push(metric_cell(metric, value));
     }
     cells
+}
+
+fn metric_cell(metric: &MetricInfo, value: Option<f64>) -> Cell {
+    Cell::maybe(value, |value| plain(value, metric.unit))
 }
 
 /// A line: what was trained on what, for how long, with which seeds.
@@ -136,10 +139,11 @@ fn protocol(study: &Study) -> String {
 fn reading(survey: &Survey) -> String {
     let baseline = &survey.baseline;
     format!(
-        "Shown: {}, in percent. Mean ± sample deviation (n − 1) over seeds; a single seed has no deviation. The difference to \
+        "Shown: {}, in {}. Mean ± sample deviation (n − 1) over seeds; a single seed has no deviation. The difference to \
          `{baseline}` is the mean of the differences seed by seed ± their sample deviation; a page colours it where it is the \
          larger of the two. `common` is the number of seeds that both have.{}",
-        survey.accuracy.describe(survey.measure.task()),
+        survey.accuracy.describe(survey.task),
+        survey.task.score().unit.words,
         if survey.csv { " Those of other epochs that were recorded are in runs.csv." } else { "" }
     )
 }
@@ -148,7 +152,8 @@ fn reading(survey: &Survey) -> String {
 fn overview(survey: &Survey) -> [Block; 2] {
     let mut header = vec!["method"];
     header.extend(survey.studies.iter().map(|study| study.label.as_str()));
-    let mut title = survey.measure.title().to_owned();
+    let score = survey.task.score();
+    let mut title = score.title();
     if survey.studies.iter().any(|study| survey.published.of(study).is_some()) {
         title += "; published in parentheses";
     }
@@ -159,11 +164,12 @@ fn overview(survey: &Survey) -> [Block; 2] {
     if survey.studies.iter().any(|study| study.ensemble().is_some()) {
         let mut row = vec![Cell::from("all asked teachers together")];
         for study in &survey.studies {
-            row.push(Cell::maybe(study.ensemble().map(|ensemble| ensemble.test.score()), percent));
+            row.push(metric_cell(score, study.ensemble().map(|ensemble| ensemble.test.score())));
         }
         accuracies.row(row);
     }
-    let mut differences = Table::new(header).caption(format!("Difference to `{}` in points", survey.baseline));
+    let mut differences =
+        Table::new(header).caption(format!("Difference to `{}` in {}", survey.baseline, score.unit.difference));
     for name in &survey.methods {
         let mut row = vec![Cell::from(name)];
         row.extend(survey.studies.iter().map(|study| accuracy(survey, study, name)));
@@ -171,7 +177,7 @@ fn overview(survey: &Survey) -> [Block; 2] {
         if *name != survey.baseline {
             let mut row = vec![Cell::from(name)];
             for study in &survey.studies {
-                row.push(difference(study.method(name).and_then(|method| method.difference)));
+                row.push(difference(study.method(name).and_then(|method| method.difference), score));
             }
             differences.row(row);
         }
@@ -182,46 +188,54 @@ fn overview(survey: &Survey) -> [Block; 2] {
 /// The best teacher's accuracy, the published one of a single network beside it.
 fn teacher_accuracy(survey: &Survey, study: &Study) -> Cell {
     let Some(teacher) = study.best_teacher() else { return NONE.into() };
+    let unit = survey.task.score().unit;
     let score = teacher.test.map(|test| test.score());
     let published = survey.published.of(study).filter(|_| teacher.members.is_empty());
-    let text = score.map_or_else(|| NONE.to_owned(), percent);
-    Cell::number(with_published(text, published.map(|(_, pair)| pair.teacher())), score)
+    let text = score.map_or_else(|| NONE.to_owned(), |score| plain(score, unit));
+    Cell::number(with_published(text, published.map(|(_, pair)| pair.teacher()), unit), score)
 }
 
 /// A method's accuracy, the published one beside it.
 fn accuracy(survey: &Survey, study: &Study, method: &str) -> Cell {
     let score = study.method(method).and_then(|method| method.score);
-    let text = with_published(spread(score), survey.published.accuracy(study, method));
-    Cell::number(text, score.map(|score| score.mean)).marked(place(study, score))
+    let unit = survey.task.score().unit;
+    let text = with_published(spread(score, unit), survey.published.accuracy(study, method), unit);
+    Cell::number(text, score.map(|score| score.mean)).marked(place(survey, study, score))
 }
 
-fn with_published(text: String, published: Option<f64>) -> String {
+fn with_published(text: String, published: Option<f64>, unit: Unit) -> String {
     match published {
-        Some(published) => format!("{text} ({published:.2})"),
+        Some(published) => format!("{text} ({})", plain(published, unit)),
         None => text,
     }
 }
 
-/// The mean of the differences, coloured where it is further from 0 than they scatter.
-pub fn difference(difference: Option<Spread>) -> Cell {
+/// The mean of the differences of a metric, coloured where it is further from 0 than they scatter.
+pub fn difference(difference: Option<Spread>, metric: &MetricInfo) -> Cell {
     let mark = match difference {
-        Some(Spread { mean, deviation: Some(deviation), .. }) if mean > deviation => Some(Mark::Above),
-        Some(Spread { mean, deviation: Some(deviation), .. }) if mean < -deviation => Some(Mark::Below),
+        Some(Spread { mean, deviation: Some(deviation), .. }) if gain(mean, metric.better) > deviation => {
+            Some(Mark::Above)
+        }
+        Some(Spread { mean, deviation: Some(deviation), .. }) if gain(mean, metric.better) < -deviation => {
+            Some(Mark::Below)
+        }
         _ => None,
     };
-    Cell::number(signed_spread(difference), difference.map(|difference| difference.mean)).marked(mark)
+    let text = signed_spread(difference, metric.unit);
+    Cell::number(text, difference.map(|difference| difference.mean)).marked(mark)
 }
 
-/// Whether a mean, as it is shown, is the highest or the second highest of a study with several.
-fn place(study: &Study, score: Option<Spread>) -> Option<Mark> {
+/// Whether a mean, as it is shown, is the best or the second best of a study with several.
+fn place(survey: &Survey, study: &Study, score: Option<Spread>) -> Option<Mark> {
+    let metric = survey.task.score();
     let mut means: Vec<f64> = study.methods.iter().filter_map(|method| Some(method.score?.mean)).collect();
     if means.len() < 2 {
         return None;
     }
-    means.sort_by(|a, b| b.total_cmp(a));
-    let mut shown: Vec<String> = means.into_iter().map(percent).collect();
+    means.sort_by(|one, other| best_first(*one, *other, metric.better));
+    let mut shown: Vec<String> = means.into_iter().map(|mean| plain(mean, metric.unit)).collect();
     shown.dedup();
-    let own = percent(score?.mean);
+    let own = plain(score?.mean, metric.unit);
     match shown.iter().position(|mean| *mean == own)? {
         0 => Some(Mark::Best),
         1 => Some(Mark::Second),
@@ -232,31 +246,31 @@ fn place(study: &Study, score: Option<Spread>) -> Option<Mark> {
 /// One study in full.
 fn detail(survey: &Survey, study: &Study) -> Table {
     let has_published = survey.published.of(study).is_some();
-    let has_top5 = survey.measure == Measure::Top1;
+    let score = survey.task.score();
     let best_teacher = study.best_teacher();
-    let mut header = vec!["method".to_owned(), "seeds".to_owned(), survey.measure.short().to_owned()];
-    header.extend(has_top5.then(|| "top-5".to_owned()));
+    let mut header = vec!["method".to_owned(), "seeds".to_owned(), score.short.to_owned()];
+    header.extend(survey.task.beside().iter().map(|metric| metric.short.to_owned()));
     header.extend(has_published.then(|| "published".to_owned()));
     header.extend([format!("to {}", survey.baseline), "common".to_owned()]);
     header.extend(best_teacher.map(|teacher| format!("to teacher {}", teacher.name)));
     let mut table = Table::new(header);
     for method in &study.methods {
         let mut row: Vec<Cell> = vec![method.name.as_str().into(), seeds(method).into()];
-        row.push(spread_cell(method.score).marked(place(study, method.score)));
-        if has_top5 {
-            row.push(spread_cell(method.top5));
+        row.push(spread_cell(method.score, score.unit).marked(place(survey, study, method.score)));
+        for (metric, spread) in survey.task.beside().iter().zip(&method.beside) {
+            row.push(spread_cell(*spread, metric.unit));
         }
         if has_published {
-            row.push(Cell::maybe(survey.published.accuracy(study, &method.name), percent));
+            row.push(metric_cell(score, survey.published.accuracy(study, &method.name)));
         }
         if method.name == survey.baseline {
             row.extend(["baseline".into(), NONE.into()]);
         } else {
             let common = method.difference.map_or_else(|| NONE.to_owned(), |difference| difference.count.to_string());
-            row.extend([difference(method.difference), common.into()]);
+            row.extend([difference(method.difference, score), common.into()]);
         }
         if best_teacher.is_some() {
-            row.push(Cell::maybe(study.to_teacher(method), signed));
+            row.push(Cell::maybe(study.to_teacher(method), |value| signed(value, score.unit)));
         }
         table.row(row);
     }
@@ -275,7 +289,8 @@ fn seeds(method: &Method) -> String {
 fn notes(survey: &Survey) -> Option<Block> {
     let mut notes: Vec<String> = Vec::new();
     if survey.studies.iter().any(|study| study.methods.iter().filter(|method| method.score.is_some()).count() > 1) {
-        notes.push("Bold: the highest mean; italic or underlined: the second.".to_owned());
+        let best = survey.task.score().better.best();
+        notes.push(format!("Bold: the {best} mean; italic or underlined: the second."));
         notes.extend(survey.studies.iter().filter_map(|study| lead(survey, study)));
     }
     // What holds of several studies is said once.
@@ -357,7 +372,8 @@ fn published(survey: &Survey, study: &Study) -> Option<String> {
 fn lead(survey: &Survey, study: &Study) -> Option<String> {
     let mut ranked: Vec<(&Method, f64)> =
         study.methods.iter().filter_map(|method| Some((method, method.score?.mean))).collect();
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let metric = survey.task.score();
+    ranked.sort_by(|one, other| best_first(one.1, other.1, metric.better));
     let [(first, _), (second, _), ..] = &ranked[..] else { return None };
     let lead = Spread::of(differences(&first.scores(), &second.scores()))?;
     let verdict = match lead.deviation {
@@ -369,7 +385,7 @@ fn lead(survey: &Survey, study: &Study) -> Option<String> {
         survey.place(study),
         first.name,
         second.name,
-        signed_spread(Some(lead)),
+        signed_spread(Some(lead), metric.unit),
         if lead.count == 1 { "one seed".to_owned() } else { format!("{} common seeds", lead.count) },
     ))
 }
@@ -378,9 +394,9 @@ fn method_rows(survey: &Survey) -> Vec<MethodRow<'_>> {
     let mut rows = Vec::new();
     for study in &survey.studies {
         for method in &study.methods {
-            let mut scores: Columns = csv::spread(survey.measure.key(), method.score).into();
-            if survey.measure == Measure::Top1 {
-                scores.extend(csv::spread("top5", method.top5));
+            let mut scores: Columns = csv::spread(survey.task.score().key, method.score).into();
+            for (metric, spread) in survey.task.beside().iter().zip(&method.beside) {
+                scores.extend(csv::spread(metric.key, *spread));
             }
             rows.push(MethodRow {
                 experiment: &study.experiment.name,
@@ -412,7 +428,7 @@ fn teacher_rows(survey: &Survey) -> Vec<TeacherRow<'_>> {
                 teacher: &teacher.name,
                 model: &teacher.model,
                 members: teacher.members.join(" "),
-                test: csv::accuracy(survey.measure, "test", teacher.test),
+                test: csv::metrics(survey.task, "test", teacher.test),
             });
         }
         if let Some(ensemble) = study.ensemble() {
@@ -421,7 +437,7 @@ fn teacher_rows(survey: &Survey) -> Vec<TeacherRow<'_>> {
                 teacher: "ensemble",
                 model: "mean_probabilities",
                 members: ensemble.teachers.join(" "),
-                test: csv::accuracy(survey.measure, "test", Some(ensemble.test)),
+                test: csv::metrics(survey.task, "test", Some(ensemble.test)),
             });
         }
     }

@@ -1,6 +1,7 @@
 //! What the methods cost, and accuracy against it.
 
-use limbeck::record::{EpochAccuracy, Measure, Timing};
+use limbeck::record::{EpochAccuracy, Timing};
+use limbeck::task::Task;
 use serde::Serialize;
 
 use crate::chart::{self, Spot};
@@ -17,7 +18,10 @@ use crate::words::thousands;
 /// The runs.
 pub const FILE: CsvFile = CsvFile {
     name: "runs.csv",
-    about: |_| "every run with its three results, cost and surroundings; a step is the sum of its parts, `*_seconds`",
+    about: |_| {
+        "every run with its three results, cost and surroundings; a step is the sum of its parts, `*_seconds`"
+            .to_owned()
+    },
     text: |survey| csv::text(rows(survey)),
 };
 
@@ -143,21 +147,18 @@ fn against_accuracy(survey: &Survey, study: &Study) -> Option<Figure> {
     if spots.len() < 2 {
         return None;
     }
-    let measured = match survey.measure {
-        Measure::Top1 => "top-1 accuracy",
-        Measure::MeanAveragePrecision => "mAP",
-    };
-    let caption = format!("{}: {measured} and milliseconds of a step alone", study.label);
-    let svg = chart::scatter(&caption, "ms a step, alone", &format!("{} %", survey.measure.short()), &spots);
+    let score = survey.task.score();
+    let caption = format!("{}: {} and milliseconds of a step alone", study.label, score.label());
+    let svg = chart::scatter(&caption, "ms a step, alone", &score.axis(), &spots);
     Some(Figure { caption, svg, legend: Vec::new(), numbers: FILE.name_if_written(survey) })
 }
 
 fn rows(survey: &Survey) -> Vec<RunRow<'_>> {
     let runs = survey.studies.iter().flat_map(|study| study.runs().map(move |run| (study, run)));
-    runs.map(|(study, run)| row(survey.measure, study, run)).collect()
+    runs.map(|(study, run)| row(survey.task, study, run)).collect()
 }
 
-fn row<'a>(measure: Measure, study: &'a Study, run: &'a Run) -> RunRow<'a> {
+fn row<'a>(task: &dyn Task, study: &'a Study, run: &'a Run) -> RunRow<'a> {
     let (accuracies, summary) = (run.accuracies.as_ref(), run.summary.as_ref());
     let best_on_validation: Option<EpochAccuracy> = accuracies.and_then(|accuracies| accuracies.best_on_validation);
     let best_on_test = accuracies.map(|accuracies| accuracies.best_on_test);
@@ -171,11 +172,11 @@ fn row<'a>(measure: Measure, study: &'a Study, run: &'a Run) -> RunRow<'a> {
         status: run.status,
         reason: &run.reason,
         folder: run.cell.folder.display().to_string(),
-        last: csv::accuracy(measure, "last", accuracies.map(|accuracies| accuracies.last)),
+        last: csv::metrics(task, "last", accuracies.map(|accuracies| accuracies.last)),
         best_on_validation_epoch: best_on_validation.map(|best| best.epoch),
-        best_on_validation: csv::accuracy(measure, "best_on_validation", best_on_validation.map(|best| best.test)),
+        best_on_validation: csv::metrics(task, "best_on_validation", best_on_validation.map(|best| best.test)),
         best_on_test_epoch: best_on_test.map(|best| best.epoch),
-        best_on_test: csv::accuracy(measure, "best_on_test", best_on_test.map(|best| best.test)),
+        best_on_test: csv::metrics(task, "best_on_test", best_on_test.map(|best| best.test)),
         epochs: summary.map(|summary| summary.epochs),
         student_parameters: summary.map(|summary| summary.student_parameters),
         student_multiply_adds: summary.and_then(|summary| summary.student_multiply_adds),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
 use limbeck::critic;
-use limbeck::record::{EpochRecord, Measure, Summary};
+use limbeck::record::{EpochRecord, Summary};
+use limbeck::task::{Part, capitalized};
 use serde::Serialize;
 
 use crate::chart::{self, Series};
@@ -17,7 +18,7 @@ use crate::survey::Survey;
 /// The epochs.
 pub const FILE: CsvFile = CsvFile {
     name: "curves.csv",
-    about: |_| "every epoch of every run; curves are means over seeds, bands their deviation",
+    about: |_| "every epoch of every run; curves are means over seeds, bands their deviation".to_owned(),
     text: |survey| csv::text(rows(survey)),
 };
 
@@ -84,23 +85,17 @@ fn figures(survey: &Survey, study: &Study) -> Vec<Figure> {
 }
 
 fn curves<'a>(survey: &Survey, study: &'a Study) -> Vec<Curve<'a>> {
-    let [test, validation] = match survey.measure {
-        Measure::Top1 => ["Test accuracy", "Validation accuracy"],
-        Measure::MeanAveragePrecision => {
-            ["Mean average precision on the test split", "Mean average precision on the samples held out"]
-        }
-    };
-    let unit = format!("{} %", survey.measure.short());
+    let score = survey.task.score();
     let mut curves = vec![
         Curve {
-            title: test.to_owned(),
-            unit: unit.clone(),
+            title: capitalized(&survey.task.score_on(Part::Test, score.name)),
+            unit: score.axis(),
             stage: "main",
             value: Box::new(|record| Some(record.test?.score())),
         },
         Curve {
-            title: validation.to_owned(),
-            unit,
+            title: capitalized(&survey.task.score_on(Part::HeldOut, score.name)),
+            unit: score.axis(),
             stage: "main",
             value: Box::new(|record| Some(record.validation?.score())),
         },
@@ -181,11 +176,11 @@ fn row<'a>(
     metrics: &IndexSet<&str>,
 ) -> EpochRow<'a> {
     let mut numbers = Columns::new();
-    if survey.measure == Measure::Top1 {
+    if survey.task.one_class() {
         numbers.insert("train_top1".to_owned(), epoch.train_top1);
     }
-    numbers.extend(csv::accuracy(survey.measure, "validation", epoch.validation));
-    numbers.extend(csv::accuracy(survey.measure, "test", epoch.test));
+    numbers.extend(csv::metrics(survey.task, "validation", epoch.validation));
+    numbers.extend(csv::metrics(survey.task, "test", epoch.test));
     numbers.extend(metrics.iter().map(|name| (format!("train.{name}"), epoch.train.get(*name).copied())));
     EpochRow {
         experiment: &study.experiment.name,

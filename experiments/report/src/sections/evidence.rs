@@ -9,7 +9,9 @@ use crate::chart;
 use crate::csv::{self, CsvFile};
 use crate::document::{Block, Figure};
 use crate::numbers::{probability, signed};
-use crate::statistics::{ENOUGH_PAIRS, ENOUGH_SEEDS, LEVEL, ROUNDING, Ranking, Spread, holm, median, sign_flip_test};
+use crate::statistics::{
+    ENOUGH_PAIRS, ENOUGH_SEEDS, LEVEL, ROUNDING, Ranking, Spread, gain, holm, median, sign_flip_test,
+};
 use crate::study::Study;
 use crate::survey::Survey;
 use crate::table::{Cell, Mark, NONE, Table};
@@ -21,21 +23,21 @@ const NEAR_ZERO: f64 = 1.0;
 /// The tests.
 pub const DIFFERENCES: CsvFile = CsvFile {
     name: "differences.csv",
-    about: |_| "every method against the baseline: intervals and p-values",
+    about: |_| "every method against the baseline: intervals and p-values".to_owned(),
     text: |survey| csv::text(contrast_rows(survey)),
 };
 
 /// The ranks.
 pub const RANKS: CsvFile = CsvFile {
     name: "ranks.csv",
-    about: |_| "mean ranks over the experiments",
+    about: |_| "mean ranks over the experiments".to_owned(),
     text: |survey| csv::text(rank_rows(survey)),
 };
 
 /// The relative improvements.
 pub const RELATIVE: CsvFile = CsvFile {
     name: "relative.csv",
-    about: |_| "the relative improvement of every method over every other",
+    about: |_| "the relative improvement of every method over every other".to_owned(),
     text: |survey| csv::text(improvement_rows(survey)),
 };
 
@@ -161,22 +163,26 @@ fn contrast_table(survey: &Survey, contrasts: &[Contrast<'_>]) -> Table {
     header.extend(["method", "seeds", "difference", "95 % interval"]);
     header.extend(["p, t test", "p, sign flips", "p, corrected", "claim"]);
     let mut table = Table::new(header).left(if survey.single().is_some() { 1 } else { 2 });
+    let score = survey.task.score();
     for contrast in contrasts {
         let Spread { count, mean, .. } = contrast.difference;
         let interval = match contrast.difference.half_width().filter(|_| count >= ENOUGH_SEEDS) {
-            Some(half) => Cell::number(format!("{} … {}", signed(mean - half), signed(mean + half)), Some(mean - half)),
+            Some(half) => {
+                let [low, high] = [mean - half, mean + half];
+                Cell::number(format!("{} … {}", signed(low, score.unit), signed(high, score.unit)), Some(low))
+            }
             None => NONE.into(),
         };
         let mark = match contrast.verdict() {
-            "above" => Some(Mark::Above),
-            "below" => Some(Mark::Below),
+            "above" | "below" if gain(mean, score.better) > 0.0 => Some(Mark::Above),
+            "above" | "below" => Some(Mark::Below),
             _ => None,
         };
         let mut row: Vec<Cell> = survey.study_cell(contrast.study).into_iter().collect();
         row.extend([
             contrast.method.into(),
             count.to_string().into(),
-            Cell::number(signed(mean), Some(mean)),
+            Cell::number(signed(mean, score.unit), Some(mean)),
             interval,
         ]);
         for p in [contrast.t_test, contrast.sign_flip, contrast.corrected] {
@@ -228,8 +234,12 @@ fn ranking(survey: &Survey) -> Option<(Vec<&str>, Ranking)> {
     }
     let mut methods: Vec<&str> = survey.methods.iter().map(String::as_str).collect();
     methods.retain(|name| survey.studies.iter().all(|study| study.mean(name).is_some()));
-    let scores: Vec<Vec<f64>> =
-        survey.studies.iter().map(|study| methods.iter().filter_map(|name| study.mean(name)).collect()).collect();
+    let better = survey.task.score().better;
+    let mut scores: Vec<Vec<f64>> = Vec::new();
+    for study in &survey.studies {
+        let means = methods.iter().filter_map(|name| study.mean(name));
+        scores.push(means.map(|mean| gain(mean, better)).collect());
+    }
     Ranking::of(&scores).map(|ranking| (methods, ranking))
 }
 
@@ -292,9 +302,10 @@ fn about_ranks(survey: &Survey, methods: &[&str], ranking: &Ranking) -> String {
         String::new()
     };
     format!(
-        "Ranks of the mean {} over seeds, 1 for the highest, averaged over {count} pairs: {friedman}; Nemenyi's critical \
+        "Ranks of the mean {} over seeds, 1 for the {}, averaged over {count} pairs: {friedman}; Nemenyi's critical \
          difference at {LEVEL} is {:.2}. {claim}{noise}",
-        survey.measure.short(),
+        survey.task.score().short,
+        survey.task.score().better.best(),
         ranking.critical_difference
     )
 }
@@ -384,7 +395,7 @@ fn relative(survey: &Survey) -> Vec<Block> {
             found.each.len().to_string().into(),
             Cell::number(format!("{:.1} %", found.mean), Some(found.mean)),
             Cell::number(format!("{:.1} %", found.median), Some(found.median)),
-            Cell::number(signed(found.gap), Some(found.gap)),
+            Cell::number(signed(found.gap, survey.task.score().unit), Some(found.gap)),
             found.unstable.to_string().into(),
         ]);
     }

@@ -2,7 +2,8 @@
 //! the mutual information.
 
 use indexmap::IndexSet;
-use limbeck::record::{Measure, TapSimilarity, TeacherRecord, TeacherSimilarity};
+use limbeck::record::{TapSimilarity, TeacherRecord, TeacherSimilarity};
+use limbeck::task::Unit;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -24,21 +25,21 @@ const NAMED_CLASSES: usize = 16;
 /// The students beside their teachers.
 pub const SIMILARITY: CsvFile = CsvFile {
     name: "similarity.csv",
-    about: |_| "every run beside every teacher",
+    about: |_| "every run beside every teacher".to_owned(),
     text: |survey| csv::text(similarity_rows(survey)),
 };
 
 /// The alignment of taps.
 pub const ALIGNMENT: CsvFile = CsvFile {
     name: "alignment.csv",
-    about: |_| "CKA of every pair of taps, mean over seeds",
+    about: |_| "CKA of every pair of taps, mean over seeds".to_owned(),
     text: |survey| csv::text(alignment_rows(survey)),
 };
 
 /// The correlations of classes.
 pub const CORRELATIONS: CsvFile = CsvFile {
     name: "correlations.csv",
-    about: |_| "differences of the correlations of every two classes, mean over seeds",
+    about: |_| "differences of the correlations of every two classes, mean over seeds".to_owned(),
     text: |survey| csv::text(correlation_rows(survey)),
 };
 
@@ -165,7 +166,7 @@ fn numbers(survey: &Survey) -> Vec<Block> {
         return Vec::new();
     }
     let several = survey.studies.iter().any(|study| study.teachers.len() > 1);
-    let of_labels = survey.measure == Measure::Top1;
+    let of_labels = survey.task.one_class();
     let mut header: Vec<&str> = survey.study_column().into_iter().collect();
     header.extend(several.then_some("teacher"));
     header.push("method");
@@ -181,9 +182,10 @@ fn numbers(survey: &Survey) -> Vec<Block> {
         row.extend(several.then(|| pairing.teacher.name.as_str().into()));
         row.push(pairing.method.name.as_str().into());
         if of_labels {
-            row.push(spread_cell(pairing.spread(|_, found| found.agreement)));
+            row.push(spread_cell(pairing.spread(|_, found| found.agreement), Unit::PERCENT));
             row.push(mean_cell(pairing.spread(|_, found| found.divergence)));
-            row.push(spread_cell(pairing.spread(|run, _| run.similarity.as_ref()?.calibration_error)));
+            let calibration = pairing.spread(|run, _| run.similarity.as_ref()?.calibration_error);
+            row.push(spread_cell(calibration, Unit::PERCENT));
         }
         row.push(mean_cell(pairing.spread(|_, found| Some(found.correlation_difference))));
         row.push(mean_cell(pairing.spread(|_, found| found.taps.last()?.alignment)));
@@ -199,9 +201,11 @@ fn numbers(survey: &Survey) -> Vec<Block> {
             teachers.into_iter().collect::<Vec<_>>().join(", ")
         )
     } else {
-        "Agreement, divergence and calibration error are of one distribution over all classes, and left out where targets are \
-         sets of classes."
-            .to_owned()
+        format!(
+            "Agreement, divergence and calibration error are of one distribution over all classes, and left out where targets \
+             are {}.",
+            survey.task.targets()
+        )
     };
     let text = format!(
         "Measured once at the end of every run, with the final weights on the test split. {about} Correlations: mean absolute \

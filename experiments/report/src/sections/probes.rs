@@ -1,14 +1,15 @@
 //! Linear probes: what classifiers on frozen networks came to, beside those on a network that never trained.
 
 use indexmap::IndexMap;
-use limbeck::record::{Measure, ProbeRecord, ProbedNetwork};
+use limbeck::record::{ProbeRecord, ProbedNetwork};
+use limbeck::task::Task;
 use serde::Serialize;
 
 use crate::csv::{self, CsvFile};
 use crate::document::Block;
 use crate::log;
 use crate::numbers::{signed_spread, spread_cell};
-use crate::statistics::{Spread, differences};
+use crate::statistics::{Spread, differences, gain};
 use crate::study::{ProbeRun, Study};
 use crate::survey::Survey;
 use crate::table::{Cell, NONE, Table};
@@ -19,7 +20,7 @@ use super::comparison::difference;
 /// The classifiers.
 pub const FILE: CsvFile = CsvFile {
     name: "probes.csv",
-    about: |_| "every linear classifier on a frozen network",
+    about: |_| "every linear classifier on a frozen network".to_owned(),
     text: |survey| csv::text(rows(survey)),
 };
 
@@ -65,8 +66,10 @@ impl ProbedOverSeeds<'_> {
         Spread::of(self.records.iter().map(|record| record.test.score()))
     }
 
-    fn top5(&self) -> Option<Spread> {
-        Spread::of(self.records.iter().filter_map(|record| record.test.top5()))
+    /// A metric that the task shows beside the score, by its place there.
+    fn beside(&self, at: usize) -> Option<Spread> {
+        let values = self.records.iter().filter_map(|record| record.test.beside().nth(at));
+        Spread::of(values.map(|(_, value)| value))
     }
 
     fn seeds(&self) -> String {
@@ -110,9 +113,9 @@ fn of_probe(study: &Study, name: &str, runs: &[&ProbeRun]) -> Vec<Block> {
     };
     let networks = by_network(runs);
     let random = study.untrained(name);
-    let mut remarks = vec![verdict(study, &networks, &random, first.test.measure())];
+    let mut remarks = vec![verdict(study, &networks, &random, first.test.task())];
     remarks.extend(failures);
-    vec![Block::Text(about(first)), Block::Table(table(&networks, &random, first.test.measure())), Block::List(remarks)]
+    vec![Block::Text(about(first)), Block::Table(table(&networks, &random, first.test.task())), Block::List(remarks)]
 }
 
 /// The classifiers on each network, in the order of the plan.
@@ -149,7 +152,7 @@ fn about(record: &ProbeRecord) -> String {
     format!(
         "Linear classifiers on the features of frozen networks (evaluation mode, BatchNorm included) at `{}`, {}, trained for \
          {} on {}: {train} training and {test} test samples without augmentation, {} classes. Shown: {} on the test part after \
-         the last epoch, in percent; mean ± sample deviation (n − 1) over seeds. The difference to the random backbone, the \
+         the last epoch, in {}; mean ± sample deviation (n − 1) over seeds. The difference to the random backbone, the \
          student's network with the weights that it begins with, is the mean over common seeds ± the deviation. A teacher has \
          one set of weights: its deviation is that of classifiers alone.",
         record.tap,
@@ -157,17 +160,15 @@ fn about(record: &ProbeRecord) -> String {
         plural(record.epochs, "epoch"),
         record.dataset,
         record.classes,
-        match record.test.measure() {
-            Measure::Top1 => "top-1 accuracy",
-            Measure::MeanAveragePrecision => "mean average precision (mAP, not top-1: targets are sets of classes)",
-        }
+        record.test.task().measured(),
+        record.test.task().score().unit.words,
     )
 }
 
-fn table(networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], measure: Measure) -> Table {
-    let has_top5 = measure == Measure::Top1;
-    let mut header = vec!["network", "view", "features", "seeds", measure.short()];
-    header.extend(has_top5.then_some("top-5"));
+fn table(networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], task: &dyn Task) -> Table {
+    let score = task.score();
+    let mut header = vec!["network", "view", "features", "seeds", score.short];
+    header.extend(task.beside().iter().map(|metric| metric.short));
     header.push("to random backbone");
     let mut table = Table::new(header).left(2);
     for probed in networks {
@@ -176,13 +177,13 @@ fn table(networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], measure: Measu
             Some(record) => cells.extend([record.view.as_str().into(), record.features.to_string().into()]),
             None => cells.extend([NONE.into(), NONE.into()]),
         }
-        cells.extend([probed.seeds().into(), spread_cell(probed.score())]);
-        if has_top5 {
-            cells.push(spread_cell(probed.top5()));
+        cells.extend([probed.seeds().into(), spread_cell(probed.score(), score.unit)]);
+        for (at, metric) in task.beside().iter().enumerate() {
+            cells.push(spread_cell(probed.beside(at), metric.unit));
         }
         cells.push(match probed.network {
             ProbedNetwork::Untrained => NONE.into(),
-            _ => difference(Spread::of(differences(&probed.scores(), random))),
+            _ => difference(Spread::of(differences(&probed.scores(), random)), score),
         });
         table.row(cells);
     }
@@ -190,11 +191,12 @@ fn table(networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], measure: Measu
 }
 
 /// Whether the best distilled student beats the random backbone by more than the seeds scatter.
-fn verdict(study: &Study, networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], measure: Measure) -> String {
+fn verdict(study: &Study, networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)], task: &dyn Task) -> String {
+    let metric = task.score();
     let mut best: Option<(&ProbedOverSeeds<'_>, f64)> = None;
     for probed in networks.iter().filter(|probed| probed.is_distilled(study)) {
         if let Some(score) = probed.score()
-            && best.is_none_or(|(_, highest)| score.mean > highest)
+            && best.is_none_or(|(_, other)| metric.better.is_better(score.mean, other))
         {
             best = Some((probed, score.mean));
         }
@@ -205,14 +207,14 @@ fn verdict(study: &Study, networks: &[ProbedOverSeeds<'_>], random: &[(u64, f64)
     let Some(lead) = Spread::of(differences(&best.scores(), random)) else {
         return "There is no random backbone of the same seed to compare the distilled students with.".to_owned();
     };
-    let (name, by, measure) = (best.network.to_string(), signed_spread(Some(lead)), measure.short());
+    let (name, by) = (best.network.to_string(), signed_spread(Some(lead), metric.unit));
+    let (unit, short) = (metric.unit.difference, metric.short);
     let over = if lead.count == 1 { "one seed".to_owned() } else { format!("{} common seeds", lead.count) };
-    let text = format!(
-        "The best distilled student, `{name}`, minus the random backbone: {by} points of {measure} over {over}"
-    );
+    let text =
+        format!("The best distilled student, `{name}`, minus the random backbone: {by} {unit} of {short} over {over}");
     match lead.deviation {
         None => format!("{text}. A single seed has no deviation: nothing is established."),
-        Some(deviation) if lead.mean > deviation => {
+        Some(deviation) if gain(lead.mean, metric.better) > deviation => {
             format!("{text}. It beats the random backbone by more than the deviation over seeds.")
         }
         Some(_) => format!("{text}. It does NOT beat the random backbone by more than the deviation over seeds."),
@@ -248,9 +250,9 @@ fn row<'a>(study: &'a Study, run: &'a ProbeRun) -> ProbeRow<'a> {
         train_samples: record.map(|record| record.samples[0]),
         test_samples: record.map(|record| record.samples[1]),
         epochs: record.map(|record| record.epochs),
-        measure: test.map(|test| test.measure().key()),
+        measure: test.map(|test| test.task().score().key),
         score: test.map(|test| test.score()),
-        top5: test.and_then(|test| test.top5()),
+        top5: test.and_then(|test| test.named().find(|(metric, _)| metric.key == "top5")).map(|(_, top5)| top5),
         test_loss: test.map(|test| test.loss()),
         train_loss: record.map(|record| record.train_loss),
         score_of_random_backbone: untrained.iter().find(|(seed, _)| *seed == run.entry.seed).map(|(_, score)| *score),

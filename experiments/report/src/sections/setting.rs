@@ -2,7 +2,8 @@
 
 use indexmap::IndexSet;
 use limbeck::experiment::{Experiment, MethodConfig, Precision, TrainConfig};
-use limbeck::record::{Environment, Measure, Summary, TeacherRecord};
+use limbeck::record::{Environment, Summary, TeacherRecord};
+use limbeck::task::Task;
 use serde::Serialize;
 
 use crate::document::Block;
@@ -36,12 +37,8 @@ fn setting(survey: &Survey, study: &Study) -> Vec<String> {
     let mut items = Vec::new();
     let data_sets: IndexSet<String> = study.summaries().map(|summary| data_set(experiment, summary)).collect();
     items.extend(data_sets.into_iter().map(|data| format!("data set: {data}")));
-    if survey.measure == Measure::MeanAveragePrecision {
-        let loss = survey.measure.loss_in_words();
-        items.push(format!(
-            "targets: sets of classes, trained by {loss}, measured by mean average precision (mAP): over the \
-             classes that occur in the test split, not interpolated, samples of equal score ranked together"
-        ));
+    if !survey.task.is_usual() {
+        items.push(describe_task(survey.task));
     }
     for teacher in &study.teachers {
         items.push(format!("teacher `{}`: {}", teacher.name, describe_teacher(teacher)));
@@ -50,7 +47,7 @@ fn setting(survey: &Survey, study: &Study) -> Vec<String> {
     items.extend(students.into_iter().map(|student| format!("student: {student}")));
     for method in &study.methods {
         if let Ok(config) = experiment.method(&method.name) {
-            items.push(format!("method `{}`: {}", method.name, describe_method(&config, survey.measure)));
+            items.push(format!("method `{}`: {}", method.name, describe_method(&config, survey.task)));
         }
     }
     let train = &experiment.train;
@@ -119,6 +116,14 @@ fn data_set(experiment: &Experiment, summary: &Summary) -> String {
     )
 }
 
+/// What the targets are, and how networks are trained and measured by them.
+fn describe_task(task: &dyn Task) -> String {
+    let score = task.score();
+    let (targets, loss, measure) = (task.targets(), task.split_loss().name, score.full());
+    let definition = if score.definition.is_empty() { String::new() } else { format!(": {}", score.definition) };
+    format!("targets: {targets}, trained by {loss}, measured by {measure}{definition}")
+}
+
 fn describe_teacher(teacher: &TeacherRecord) -> String {
     let measured = match teacher.test {
         Some(test) => format!("measured on the test split: {}", test.in_words()),
@@ -174,10 +179,10 @@ fn refinements(train: &TrainConfig) -> Vec<String> {
 }
 
 /// `0.1 cross-entropy + 0.9 kd (temperature = 4.0)`
-fn describe_method(config: &MethodConfig, measure: Measure) -> String {
+fn describe_method(config: &MethodConfig, task: &dyn Task) -> String {
     let mut parts = Vec::new();
     if config.cross_entropy != 0.0 {
-        parts.push(format!("{} {}", config.cross_entropy, measure.loss_in_words()));
+        parts.push(format!("{} {}", config.cross_entropy, task.split_loss().name));
     }
     for term in &config.terms {
         let mut part = format!("{} {}", term.weight, settings(&*term.distiller));

@@ -13,9 +13,9 @@ use super::{Deviation, Digest, deviations, fill, fill_parameter, labels};
 
 /// The number files.
 const FILES: [(&str, &str); 3] = [
-    ("losses.json", include_str!("../../../tests/golden/losses.json")),
-    ("modern.json", include_str!("../../../tests/golden/modern.json")),
-    ("recent.json", include_str!("../../../tests/golden/recent.json")),
+    ("losses.json", include_str!("../losses.json")),
+    ("modern.json", include_str!("../modern.json")),
+    ("recent.json", include_str!("../recent.json")),
 ];
 
 /// The cases that are compared here, by their names in the files; those of [`losses`](super::losses) and of plugins are not.
@@ -44,14 +44,14 @@ pub const METHODS: [&str; 21] = [
 ];
 
 #[derive(Deserialize)]
-struct File {
-    losses: Vec<Setting>,
+struct MethodFile {
+    losses: Vec<MethodSetting>,
 }
 
 /// Sizes, and the cases that were computed for them.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the number files")]
-pub struct Setting {
+pub struct MethodSetting {
     pub tag: String,
     pub batch: i64,
     pub classes: i64,
@@ -59,13 +59,13 @@ pub struct Setting {
     pub student_shapes: Vec<Vec<i64>>,
     #[serde(default)]
     pub teacher_shapes: Vec<Vec<i64>>,
-    pub cases: Vec<Case>,
+    pub cases: Vec<MethodCase>,
 }
 
 /// One step of a method.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the number files")]
-pub struct Case {
+pub struct MethodCase {
     pub method: String,
     pub config: serde_json::Map<String, Value>,
     #[serde(default)]
@@ -90,9 +90,9 @@ pub struct Compared {
 ///
 /// # Errors
 /// If one is damaged.
-pub fn settings() -> Result<Vec<Setting>> {
+pub fn settings() -> Result<Vec<MethodSetting>> {
     let read = |(name, text): (&str, &str)| {
-        let file: File = serde_json::from_str(text).map_err(|e| Error::run(format!("golden/{name}: {e}")))?;
+        let file: MethodFile = serde_json::from_str(text).map_err(|e| Error::run(format!("golden/{name}: {e}")))?;
         Ok(file.losses)
     };
     Ok(FILES.into_iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
@@ -113,7 +113,7 @@ fn signature(shapes: &[Vec<i64>], classes: i64) -> Result<Signature> {
     Ok(Signature::new(&ModelSpec { input: [3, 32, 32], classes }, taps, Vec::new()))
 }
 
-impl Case {
+impl MethodCase {
     /// The method with the case's settings under our names.
     fn distiller(&self) -> Result<Box<dyn DistillerConfig>> {
         let set = |key: &str| self.config.get(key).cloned().unwrap_or_default();
@@ -218,9 +218,9 @@ fn own<'n>(prefix: &str, name: &'n str) -> &'n str {
     name.strip_prefix(prefix).unwrap_or(name)
 }
 
-impl Setting {
+impl MethodSetting {
     /// The cases of these methods.
-    pub fn of(&self, methods: &[&str]) -> impl Iterator<Item = &Case> {
+    pub fn of(&self, methods: &[&str]) -> impl Iterator<Item = &MethodCase> {
         self.cases.iter().filter(|case| methods.contains(&case.method.as_str()))
     }
 
@@ -228,7 +228,7 @@ impl Setting {
     ///
     /// # Errors
     /// If the method refuses its settings or its step, or has other parts or parameters than the reference.
-    pub fn compare(&self, case: &Case, kind: Kind, device: Device) -> Result<Compared> {
+    pub fn compare(&self, case: &MethodCase, kind: Kind, device: Device) -> Result<Compared> {
         let student_shapes = if case.is_wide() { &self.teacher_shapes } else { &self.student_shapes };
         let (student, teacher) =
             (signature(student_shapes, self.classes)?, signature(&self.teacher_shapes, self.classes)?);

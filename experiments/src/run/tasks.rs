@@ -1,14 +1,28 @@
 //! What there is to do: teachers, and the cohorts that wait for them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use limbeck::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cohorts::Cohort;
-use crate::plan::{Plan, PlannedTeacher, join_label};
-use crate::probes::ProbeSeat;
-use crate::run::Finished;
+use crate::plan::Plan;
+use crate::plan::cohorts::Cohort;
+use crate::plan::runs::PlannedProbeRun;
+use crate::plan::teacher::PlannedTeacher;
+use crate::words::join_label;
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Finished {
+    /// The experiment's folder.
+    pub folder: PathBuf,
+    /// The runs that failed, with the reason: `crd, seed 0: …`.
+    pub failed: Vec<String>,
+    /// Whether it was stopped before its end: the same call goes on.
+    pub stopped: bool,
+    /// What ended more than one student: a teacher, a disk, the data.
+    pub errors: Vec<Error>,
+}
 
 /// Something that one process does in one piece.
 #[derive(Clone, Debug)]
@@ -18,7 +32,7 @@ pub(crate) enum Task<'a> {
     /// Trains students side by side.
     Cohort(Cohort<'a>),
     /// Trains a linear classifier on a frozen network.
-    Probe(ProbeSeat<'a>),
+    Probe(PlannedProbeRun<'a>),
 }
 
 impl Task<'_> {
@@ -27,7 +41,7 @@ impl Task<'_> {
         match self {
             Task::Teacher(plan, teacher) => join_label(&plan.label, &format!("teacher {}", teacher.name)),
             Task::Cohort(cohort) => cohort.name(),
-            Task::Probe(seat) => seat.subject.name.clone(),
+            Task::Probe(run) => run.subject.name.clone(),
         }
     }
 }
@@ -79,42 +93,54 @@ impl<'a> Teachers<'a> {
 
 /// The tasks with how far they are, and what came of them.
 #[derive(Debug)]
-pub(crate) struct Board<'a> {
+pub(crate) struct TaskGraph<'a> {
     jobs: Vec<Job<'a>>,
     end: End,
     errors: Vec<Error>,
 }
 
-impl<'a> Board<'a> {
+impl<'a> TaskGraph<'a> {
     /// The cohorts; before them the teachers that they, or the probes, ask and that are not there yet, each once; after them
     /// the probes, which wait for their network alone.
-    pub fn new(cohorts: Vec<Cohort<'a>>, probes: Vec<ProbeSeat<'a>>) -> Self {
+    pub fn new(cohorts: Vec<Cohort<'a>>, probes: Vec<PlannedProbeRun<'a>>) -> Self {
         let mut teachers = Teachers::default();
-        let asked_by = |cohort: &Cohort<'a>| -> Vec<(&'a Plan, &'a PlannedTeacher)> { cohort.teachers() };
-        let needs: Vec<Vec<usize>> = cohorts.iter().map(|cohort| teachers.needed(asked_by(cohort))).collect();
-        let read: Vec<Vec<usize>> =
-            probes.iter().map(|seat| teachers.needed(seat.teacher().map(|teacher| (seat.plan, teacher)))).collect();
-        let first = teachers.0.len();
-        let job = |task, needs| Job { task, needs, state: State::Waiting };
-        let trained = |seat: &ProbeSeat<'a>| {
-            let cell = seat.subject.cell.as_ref();
-            cohorts.iter().position(|cohort| cohort.seats.iter().any(|other| Some(&other.cell.folder) == cell))
-        };
-        let waits: Vec<Option<usize>> = probes.iter().map(trained).collect();
-        let mut jobs: Vec<Job<'a>> =
-            teachers.0.into_iter().map(|(plan, teacher)| job(Task::Teacher(plan, teacher), Vec::new())).collect();
-        jobs.extend(cohorts.into_iter().zip(needs).map(|(cohort, needs)| job(Task::Cohort(cohort), needs)));
-        for ((seat, mut needs), cohort) in probes.into_iter().zip(read).zip(waits) {
-            needs.extend(cohort.map(|index| first + index));
-            jobs.push(job(Task::Probe(seat), needs));
+        let (mut cohorts_need, mut probes_need) = (Vec::new(), Vec::new());
+        for cohort in &cohorts {
+            cohorts_need.push(teachers.needed(cohort.teachers()));
         }
-        Board { jobs, end: End::default(), errors: Vec::new() }
+        for run in &probes {
+            probes_need.push(teachers.needed(run.teacher().map(|teacher| (run.plan, teacher))));
+        }
+        let first_cohort = teachers.0.len();
+        for (run, needs) in probes.iter().zip(&mut probes_need) {
+            if let Some(cell) = &run.subject.cell
+                && let Some(index) = cohorts.iter().position(|cohort| cohort.trains(cell))
+            {
+                needs.push(first_cohort + index);
+            }
+        }
+        let mut graph = TaskGraph { jobs: Vec::new(), end: End::default(), errors: Vec::new() };
+        for (plan, teacher) in teachers.0 {
+            graph.add(Task::Teacher(plan, teacher), Vec::new());
+        }
+        for (cohort, needs) in cohorts.into_iter().zip(cohorts_need) {
+            graph.add(Task::Cohort(cohort), needs);
+        }
+        for (run, needs) in probes.into_iter().zip(probes_need) {
+            graph.add(Task::Probe(run), needs);
+        }
+        graph
+    }
+
+    fn add(&mut self, task: Task<'a>, needs: Vec<usize>) {
+        self.jobs.push(Job { task, needs, state: State::Waiting });
     }
 
     /// A task that can be begun: its number, by which its end is told.
     pub fn take(&mut self) -> Option<(usize, Task<'a>)> {
-        let done = |needs: &[usize]| needs.iter().all(|i| self.jobs[*i].state == State::Done);
-        let index = self.jobs.iter().position(|job| job.state == State::Waiting && done(&job.needs))?;
+        let index = self.jobs.iter().position(|job| {
+            job.state == State::Waiting && job.needs.iter().all(|need| self.jobs[*need].state == State::Done)
+        })?;
         self.jobs[index].state = State::Begun;
         Some((index, self.jobs[index].task.clone()))
     }
@@ -142,15 +168,17 @@ impl<'a> Board<'a> {
 
     /// What it all came to. Whatever still waits was stopped, or what it needs failed.
     pub fn finish(mut self, folder: &Path) -> Finished {
-        let waiting = self.jobs.iter().filter(|job| job.state == State::Waiting);
-        let (hindered, stopped): (Vec<&Job<'_>>, Vec<&Job<'_>>) = waiting.partition(|job| is_hindered(&self.jobs, job));
-        self.end.stopped |= !stopped.is_empty() && !self.is_refused();
-        let why = |task: &Task<'_>| match task {
-            Task::Probe(_) => "its network was not trained",
-            _ => "its teacher failed",
-        };
-        let not_tried = |job: &&Job<'_>| format!("{}: not tried, for {}", job.task.name(), why(&job.task));
-        self.end.failed.extend(hindered.iter().map(not_tried));
+        for job in self.jobs.iter().filter(|job| job.state == State::Waiting) {
+            if is_hindered(&self.jobs, job) {
+                let why = match job.task {
+                    Task::Probe(_) => "its network was not trained",
+                    _ => "its teacher failed",
+                };
+                self.end.failed.push(format!("{}: not tried, for {why}", job.task.name()));
+            } else {
+                self.end.stopped |= !self.errors.iter().any(Error::is_usage);
+            }
+        }
         Finished { folder: folder.to_owned(), failed: self.end.failed, stopped: self.end.stopped, errors: self.errors }
     }
 }
@@ -169,7 +197,8 @@ mod tests {
     use limbeck::config;
 
     use super::*;
-    use crate::cohorts;
+    use crate::plan::cohorts;
+    use crate::plan::runs::runs;
 
     const EXPERIMENT: &str = r#"
 format = 1
@@ -194,16 +223,17 @@ methods = ["kd"]
     fn what_waits_for_what_failed_has_failed_and_was_not_stopped() {
         let (file, out) = (Path::new("chain.toml"), tempfile::tempdir().unwrap());
         let plan = Plan::new(config::parse(EXPERIMENT, file, &[]).unwrap(), file, out.path()).unwrap();
-        let cohorts = cohorts::form(&cohorts::seats([&plan], |_, _| true)).unwrap();
-        let probes: Vec<ProbeSeat<'_>> = ProbeSeat::all(&plan).filter(|seat| seat.subject.cell.is_some()).collect();
+        let cohorts = cohorts::form(&runs([&plan], |_, _| true)).unwrap();
+        let probes: Vec<PlannedProbeRun<'_>> =
+            PlannedProbeRun::all(&plan).filter(|run| run.subject.cell.is_some()).collect();
         assert_eq!((cohorts.len(), probes.len()), (1, 1));
-        let mut board = Board::new(cohorts, probes);
-        let (teacher, task) = board.take().unwrap();
+        let mut graph = TaskGraph::new(cohorts, probes);
+        let (teacher, task) = graph.take().unwrap();
         assert_eq!(task.name(), "teacher big");
-        assert!(board.take().is_none(), "what needs the teacher has begun");
-        board.close(teacher, Err(Error::run("it broke")));
-        assert!(board.take().is_none());
-        let finished = board.finish(out.path());
+        assert!(graph.take().is_none(), "what needs the teacher has begun");
+        graph.close(teacher, Err(Error::run("it broke")));
+        assert!(graph.take().is_none());
+        let finished = graph.finish(out.path());
         let failed = [
             "seed 0, 1 student: not tried, for its teacher failed",
             "probe itself, kd, seed 0: not tried, for its network was not trained",

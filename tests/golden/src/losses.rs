@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::{Deviation, Digest, deviations, fill, fill_parameter, labels};
 
 /// The number file.
-const FILE: &str = include_str!("../../../tests/golden/losses.json");
+const FILE: &str = include_str!("../losses.json");
 
 /// The number file's content.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Golden {
     /// Losses of a single step.
-    pub losses: Vec<Setting>,
+    pub losses: Vec<LossSetting>,
     /// Sequences of steps over memory banks.
     pub crd: Vec<CrdSequence>,
 }
@@ -25,17 +25,17 @@ pub struct Golden {
 /// Sizes, and the losses that were computed for them.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the number file")]
-pub struct Setting {
+pub struct LossSetting {
     pub tag: String,
     pub batch: i64,
     pub classes: i64,
-    pub cases: Vec<Case>,
+    pub cases: Vec<LossCase>,
 }
 
 /// One loss.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the number file")]
-pub struct Case {
+pub struct LossCase {
     pub method: String,
     pub config: Settings,
     pub loss: f64,
@@ -85,13 +85,13 @@ pub(super) fn scalar(what: String, value: &Tensor, reference: f64) -> Deviation 
     Deviation { what, value: value.double_value(&[]), reference, scale: reference.abs() }
 }
 
-impl Setting {
+impl LossSetting {
     /// The cases of this setting that are losses of the logits alone: cross-entropy and `kd`, with their gradients.
     ///
     /// # Errors
     /// If a method refuses its settings or its step.
     pub fn logits(&self, kind: Kind, device: Device) -> Result<BTreeMap<String, Vec<Deviation>>> {
-        let Setting { tag, batch, classes, cases } = self;
+        let LossSetting { tag, batch, classes, cases } = self;
         let logits = |side| {
             fill(&format!("{tag}.logits_{side}"), &[*batch, *classes], -4.0, 4.0).to_kind(kind).to_device(device)
         };
@@ -117,7 +117,7 @@ impl Setting {
 }
 
 fn soft_targets(
-    case: &Case,
+    case: &LossCase,
     student: &Features,
     teacher: &Features,
     labels: &Tensor,

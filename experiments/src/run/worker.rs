@@ -1,6 +1,6 @@
 //! Workers: the tasks of a sweep spread over processes, on one device or several.
 //!
-//! The process that was called hands out the tasks, one a worker at a time; a worker is the same program with the same
+//! The process that was called workers out the tasks, one a worker at a time; a worker is the same program with the same
 //! arguments and `--worker`. It reads its order from the standard input stream and writes its reply to the standard
 //! output stream. When its input ends it stops in order, with checkpoints: so no worker survives its caller, whatever
 //! becomes of that one. libtorch's generators and threads belong to a process, which is why these are no threads.
@@ -20,12 +20,13 @@ use limbeck::error::{Error, Result};
 use limbeck::event::Observer;
 use serde::{Deserialize, Serialize};
 
-use crate::cohorts::{self, Cohort};
-use crate::probes::ProbeSeat;
+use super::runner::Runner;
+use super::tasks::{End, Finished, Task, TaskGraph};
+use crate::plan::cohorts::Cohort;
+use crate::plan::runs::{PlannedProbeRun, runs};
+use crate::plan::sweep::Sweep;
 use crate::progress::Stderr;
-use crate::run::{Finished, Runner};
-use crate::sweep::Sweep;
-use crate::tasks::{Board, End, Task};
+use crate::words::full_message;
 
 /// Held by the workers of a sweep, together.
 const LOCK: &str = "workers";
@@ -34,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How workers are started.
 #[derive(Clone, Debug)]
-pub struct Crew {
+pub struct WorkerPool {
     /// The program.
     pub program: PathBuf,
     /// Its arguments behind `run --worker` and the device.
@@ -54,13 +55,13 @@ pub(crate) struct Order {
     pub threads: usize,
     /// The points that it has to plan, by label.
     pub points: Vec<String>,
-    errand: Errand,
+    task: TaskReference,
 }
 
-/// A task by its folders.
+/// A task by its folders, as another process finds it among its own plans.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Errand {
+enum TaskReference {
     Teacher(PathBuf),
     Cohort(Vec<PathBuf>),
     Probe(PathBuf),
@@ -76,33 +77,46 @@ enum Reply {
 
 impl Order {
     fn new(task: &Task<'_>, threads: usize) -> Self {
-        let (points, errand) = match task {
-            Task::Teacher(plan, teacher) => (vec![plan.label.clone()], Errand::Teacher(teacher.weights.path())),
-            Task::Cohort(cohort) => (
-                cohort.seats.iter().map(|seat| seat.plan.label.clone()).collect(),
-                Errand::Cohort(cohort.seats.iter().map(|seat| seat.cell.folder.clone()).collect()),
-            ),
-            Task::Probe(seat) => (vec![seat.plan.label.clone()], Errand::Probe(seat.subject.folder.clone())),
-        };
-        Order { threads, points, errand }
+        match task {
+            Task::Teacher(plan, teacher) => {
+                let task = TaskReference::Teacher(teacher.weights.path());
+                Order { threads, points: vec![plan.label.clone()], task }
+            }
+            Task::Cohort(cohort) => {
+                let (mut points, mut folders) = (Vec::new(), Vec::new());
+                for run in &cohort.runs {
+                    points.push(run.plan.label.clone());
+                    folders.push(run.cell.folder.clone());
+                }
+                Order { threads, points, task: TaskReference::Cohort(folders) }
+            }
+            Task::Probe(run) => {
+                let task = TaskReference::Probe(run.subject.folder.clone());
+                Order { threads, points: vec![run.plan.label.clone()], task }
+            }
+        }
     }
 
-    /// The task in the worker's own plans.
-    fn task<'a>(&self, sweep: &'a Sweep) -> Result<Task<'a>> {
-        let changed = || Error::run("the experiment file has changed since the call began: call it again");
-        match &self.errand {
-            Errand::Teacher(weights) => {
-                let all = sweep.plans().flat_map(|plan| plan.teachers.iter().map(move |teacher| (plan, teacher)));
-                let found = all.into_iter().find(|(_, teacher)| teacher.weights.path() == *weights);
-                found.map(|(plan, teacher)| Task::Teacher(plan, teacher)).ok_or_else(changed)
+    /// The task in the worker's own plans; none if they lack it.
+    fn task<'a>(&self, sweep: &'a Sweep) -> Option<Task<'a>> {
+        match &self.task {
+            TaskReference::Teacher(weights) => {
+                for plan in sweep.plans() {
+                    for teacher in &plan.teachers {
+                        if teacher.weights.path() == *weights {
+                            return Some(Task::Teacher(plan, teacher));
+                        }
+                    }
+                }
+                None
             }
-            Errand::Cohort(folders) => {
-                let seats = cohorts::seats(sweep.plans(), |_, cell| folders.contains(&cell.folder));
-                if seats.len() < folders.len() { Err(changed()) } else { Ok(Task::Cohort(Cohort { seats })) }
+            TaskReference::Cohort(folders) => {
+                let runs = runs(sweep.plans(), |_, cell| folders.contains(&cell.folder));
+                if runs.len() < folders.len() { None } else { Some(Task::Cohort(Cohort { runs })) }
             }
-            Errand::Probe(folder) => {
-                let found = sweep.plans().flat_map(ProbeSeat::all).find(|seat| seat.subject.folder == *folder);
-                found.map(Task::Probe).ok_or_else(changed)
+            TaskReference::Probe(folder) => {
+                let mut probes = sweep.plans().flat_map(PlannedProbeRun::all);
+                probes.find(|run| run.subject.folder == *folder).map(Task::Probe)
             }
         }
     }
@@ -127,21 +141,30 @@ pub(crate) fn serve(
         let _ = io::stdin().lock().read_to_end(&mut Vec::new());
         watched.request();
     });
-    let perform = || {
-        let sweep = plan(&order)?;
-        let _held = hold(&sweep.folder)?;
-        // The caller may be gone by now, and another one at work here.
-        if stop.is_due() {
-            return Ok(End { stopped: true, ..End::default() });
-        }
-        Runner::new(stop, observer).perform(&order.task(&sweep)?)
-    };
-    let reply = match perform() {
+    let reply = match perform(&order, stop, observer, plan) {
         Ok(end) => Reply::Ended(end),
-        Err(error) => Reply::Failed { message: crate::cli::full_message(&error), usage: error.is_usage() },
+        Err(error) => Reply::Failed { message: full_message(&error), usage: error.is_usage() },
     };
     let text = serde_json::to_string(&reply).map_err(|e| Error::run(format!("the reply: {e}")))?;
     writeln!(io::stdout(), "{text}").map_err(Error::io("write", "the standard output stream"))
+}
+
+fn perform(
+    order: &Order,
+    stop: &Stop,
+    observer: &mut dyn Observer,
+    plan: impl FnOnce(&Order) -> Result<Sweep>,
+) -> Result<End> {
+    let sweep = plan(order)?;
+    let _held = hold(&sweep.folder)?;
+    // The caller may be gone by now, and another one at work here.
+    if stop.is_due() {
+        return Ok(End { stopped: true, ..End::default() });
+    }
+    let Some(task) = order.task(&sweep) else {
+        return Err(Error::run("the experiment file has changed since the call began: call it again"));
+    };
+    Runner::new(stop, observer).perform(&task)
 }
 
 fn lock_file(folder: &Path) -> Result<File> {
@@ -170,44 +193,44 @@ pub(crate) fn wait_for_orphans(folder: &Path) -> Result<()> {
 }
 
 /// A worker at work.
-struct Hand {
+struct Worker {
     slot: usize,
     /// Dropping it tells the worker to stop.
     stdin: Option<ChildStdin>,
 }
 
 /// Hands the tasks out to workers, until all are done or a stop is due.
-pub(crate) fn spread(mut board: Board<'_>, folder: &Path, crew: &Crew, stop: &Stop) -> Finished {
+pub(crate) fn spread(mut graph: TaskGraph<'_>, folder: &Path, pool: &WorkerPool, stop: &Stop) -> Finished {
     let (sender, replies) = mpsc::channel();
-    let mut hands: IndexMap<usize, Hand> = IndexMap::new();
+    let mut workers: IndexMap<usize, Worker> = IndexMap::new();
     loop {
-        let over = stop.is_due() || board.is_refused();
+        let over = stop.is_due() || graph.is_refused();
         if over {
-            hands.values_mut().for_each(|hand| hand.stdin = None);
+            workers.values_mut().for_each(|worker| worker.stdin = None);
         }
         while !over
-            && let Some(slot) = (0..crew.jobs).find(|slot| hands.values().all(|hand| hand.slot != *slot))
-            && let Some((index, task)) = board.take()
+            && let Some(slot) = (0..pool.jobs).find(|slot| workers.values().all(|worker| worker.slot != *slot))
+            && let Some((index, task)) = graph.take()
         {
-            match crew.start(slot, index, &task, &sender) {
-                Ok(stdin) => _ = hands.insert(index, Hand { slot, stdin: Some(stdin) }),
-                Err(error) => board.close(index, Err(error)),
+            match pool.start(slot, index, &task, &sender) {
+                Ok(stdin) => _ = workers.insert(index, Worker { slot, stdin: Some(stdin) }),
+                Err(error) => graph.close(index, Err(error)),
             }
         }
-        if hands.is_empty() {
-            return board.finish(folder);
+        if workers.is_empty() {
+            return graph.finish(folder);
         }
         match replies.recv_timeout(LOOK) {
             Ok((index, end)) => {
-                hands.swap_remove(&index);
-                board.close(index, end);
+                workers.swap_remove(&index);
+                graph.close(index, end);
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
     }
 }
 
-impl Crew {
+impl WorkerPool {
     /// Starts a worker and gives it its order. Its end is sent with `index`.
     fn start(
         &self,
@@ -225,8 +248,9 @@ impl Crew {
         // Pools that spin while they wait stall each other.
         command.env("OMP_WAIT_POLICY", "PASSIVE");
         let mut child = command.spawn().map_err(Error::io("start", &self.program))?;
-        let lost = || Error::run(format!("{}: a worker has no standard streams", task.name()));
-        let mut stdin = child.stdin.take().ok_or_else(lost)?;
+        let Some(mut stdin) = child.stdin.take() else {
+            return Err(Error::run(format!("{}: a worker has no standard streams", task.name())));
+        };
         let order = serde_json::to_string(&Order::new(task, self.threads));
         let order = order.map_err(|e| Error::run(format!("{}: the order of a worker: {e}", task.name())))?;
         // A worker that is gone already is noticed by its missing reply.

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use limbeck::config::grid::{Coordinates, Filter, Grid};
 use limbeck::error::{Error, Result};
+use limbeck_report::store::{self, PointEntry, SweepFile};
 use limbeck_report::words::{plural, thousands};
 use serde::Serialize;
 
-use crate::cohorts::{self, Seat};
-use crate::plan::{Outline, Place, Plan, Pool};
-use crate::probes::ProbeSeat;
-use crate::run::{is_open, is_unread};
-use crate::store::{self, PointEntry, SweepFile};
+use super::cohorts::{self, Cohort};
+use super::data::DataCache;
+use super::outline::Outline;
+use super::runs::{PlannedProbeRun, PlannedRun, runs};
+use super::{Folders, Plan};
 
 /// The longest name of a point's folder, in bytes.
 const LONGEST: usize = 150;
@@ -52,12 +53,12 @@ pub struct Options {
 }
 
 impl Sweep {
-    /// Plans every point of a grid. `file` is where it was read, `out` the folder of all runs; `pool` has data that were
+    /// Plans every point of a grid. `file` is where it was read, `out` the folder of all runs; `cache` has data that were
     /// read already.
     ///
     /// # Errors
     /// If a point cannot be run: the message names it.
-    pub fn new(grid: Grid, file: &Path, out: &Path, options: &Options, pool: &mut Pool) -> Result<Self> {
+    pub fn new(grid: Grid, file: &Path, out: &Path, options: &Options, cache: &mut DataCache) -> Result<Self> {
         let name = grid.points.first().map(|point| point.experiment.name.clone()).unwrap_or_default();
         let folder = out.join(&name);
         let listing = list(&name, &grid)?;
@@ -74,13 +75,13 @@ impl Sweep {
             let mut experiment = point.experiment.clone();
             experiment.lanes = options.lanes.unwrap_or(experiment.lanes);
             experiment.threads = experiment.threads.or(options.threads);
-            let mut place = Place::alone(&name, file, out);
+            let mut folders = Folders::alone(&name, file, out);
             if let Some(sub) = point_folder(&point.label) {
                 experiment.name = format!("{name}-{sub}");
-                place.folder = folder.join(store::POINTS).join(sub);
-                place.label = &point.label;
+                folders.folder = folder.join(store::POINTS).join(sub);
+                folders.label = &point.label;
             }
-            let plan = Plan::at(experiment, place, pool, |method, seed| point.has(method, seed));
+            let plan = Plan::at(experiment, folders, cache, |method, seed| point.has(method, seed));
             let plan = plan.map_err(|e| if point.label.is_empty() { e } else { e.within(&point.label) })?;
             points.push(Point { at: point.at.clone(), plan });
         }
@@ -93,45 +94,32 @@ impl Sweep {
     }
 
     /// The cells that were asked for, each once.
-    pub fn chosen(&self) -> Vec<Seat<'_>> {
+    pub fn chosen(&self) -> Vec<PlannedRun<'_>> {
         let at: IndexMap<&Path, &Coordinates> =
             self.points.iter().map(|point| (point.plan.folder.as_path(), &point.at)).collect();
-        cohorts::seats(self.plans(), |plan, cell| {
-            self.only.accepts(at[plan.folder.as_path()], Some((&cell.method, cell.seed)))
-        })
+        runs(self.plans(), |plan, cell| self.only.accepts(at[plan.folder.as_path()], Some((&cell.method, cell.seed))))
     }
 
     /// Those that are not finished.
-    pub fn open(&self) -> Vec<Seat<'_>> {
-        let mut seats = self.chosen();
-        seats.retain(|seat| is_open(seat.cell));
-        seats
+    pub fn open(&self) -> Vec<PlannedRun<'_>> {
+        let mut runs = self.chosen();
+        runs.retain(|run| run.cell.is_open());
+        runs
     }
 
     /// The linear classifiers on the networks that were asked for, each once.
-    pub fn chosen_probes(&self) -> Vec<ProbeSeat<'_>> {
-        let cells = self.chosen();
-        let mut seen = HashSet::new();
-        let is_chosen = |seat: &ProbeSeat<'_>| match &seat.subject.cell {
-            Some(folder) => cells.iter().any(|other| other.cell.folder == *folder),
-            // Those of no method go with the students of their seed.
-            None => {
-                let seeds = &seat.plan.experiment.compare.seeds;
-                let of_plan = |other: &Seat<'_>| seat.plan.cells.iter().any(|cell| cell.folder == other.cell.folder);
-                let same =
-                    |other: &Seat<'_>| other.cell.seed == seat.subject.seed || !seeds.contains(&seat.subject.seed);
-                cells.iter().any(|other| of_plan(other) && same(other))
-            }
-        };
-        let all = self.plans().flat_map(ProbeSeat::all).filter(is_chosen);
-        all.filter(|seat| seen.insert(seat.subject.folder.clone())).collect()
+    pub fn chosen_probes(&self) -> Vec<PlannedProbeRun<'_>> {
+        let (cells, mut seen) = (self.chosen(), HashSet::new());
+        let mut chosen: Vec<PlannedProbeRun<'_>> = self.plans().flat_map(PlannedProbeRun::all).collect();
+        chosen.retain(|run| goes_with(run, &cells) && seen.insert(&run.subject.folder));
+        chosen
     }
 
     /// Those that are not trained.
-    pub fn open_probes(&self) -> Vec<ProbeSeat<'_>> {
-        let mut seats = self.chosen_probes();
-        seats.retain(is_unread);
-        seats
+    pub fn open_probes(&self) -> Vec<PlannedProbeRun<'_>> {
+        let mut runs = self.chosen_probes();
+        runs.retain(PlannedProbeRun::is_open);
+        runs
     }
 
     /// Writes what the sweep is into its folder.
@@ -151,24 +139,19 @@ impl Sweep {
     }
 
     fn outline_of_grid(&self) -> Result<SweepOutline> {
-        let point = |point: &Point| PointOutline {
-            label: point.plan.label.clone(),
-            at: point.at.clone(),
-            plan: point.plan.outline(),
-        };
-        let cohort = |cohort: &cohorts::Cohort<'_>| CohortOutline {
-            seed: cohort.seed(),
-            students: cohort.seats.iter().map(|seat| seat.cell.name.clone()).collect(),
-            teachers: cohort.teachers().iter().map(|(_, teacher)| teacher.name.clone()).collect(),
-            teacher_passes: cohort.passes().0,
-            teacher_passes_alone: cohort.passes().1,
-        };
+        let (mut points, mut cohorts) = (Vec::new(), Vec::new());
+        for Point { at, plan } in &self.points {
+            points.push(PointOutline { label: plan.label.clone(), at: at.clone(), plan: plan.outline() });
+        }
+        for cohort in cohorts::form(&self.open())? {
+            cohorts.push(CohortOutline::from(&cohort));
+        }
         Ok(SweepOutline::Grid {
             sweep: self.file.as_ref().map(|file| file.name.clone()).unwrap_or_default(),
             folder: self.folder.clone(),
             axes: self.file.as_ref().map(|file| file.axes.clone()).unwrap_or_default(),
-            points: self.points.iter().map(point).collect(),
-            cohorts: cohorts::form(&self.open())?.iter().map(cohort).collect(),
+            points,
+            cohorts,
         })
     }
 
@@ -195,7 +178,7 @@ impl Sweep {
         }
         let cells = self.chosen();
         let _ = writeln!(text, "\ncells ({}):", cells.len());
-        for Seat { cell, .. } in &cells {
+        for PlannedRun { cell, .. } in &cells {
             let _ = writeln!(text, "  {:<8} {}: {}", cell.progress, cell.name, cell.folder.display());
         }
         let cohorts = cohorts::form(&self.open())?;
@@ -212,12 +195,24 @@ impl Sweep {
         if !probes.is_empty() {
             let _ = writeln!(text, "\nlinear probes ({}):", probes.len());
         }
-        for seat in &probes {
-            let subject = seat.subject;
-            let _ = writeln!(text, "  {:<8} {}: {}", seat.progress(), subject.name, subject.folder.display());
+        for run in &probes {
+            let subject = run.subject;
+            let _ = writeln!(text, "  {:<8} {}: {}", run.progress(), subject.name, subject.folder.display());
         }
         Ok(text)
     }
+}
+
+/// Whether a classifier is on a network of these cells. One on a network of no method goes with the students of its seed.
+fn goes_with(run: &PlannedProbeRun<'_>, cells: &[PlannedRun<'_>]) -> bool {
+    if let Some(folder) = &run.subject.cell {
+        return cells.iter().any(|other| other.cell.folder == *folder);
+    }
+    let seed = run.subject.seed;
+    let is_any_seed = !run.plan.experiment.compare.seeds.contains(&seed);
+    cells.iter().any(|other| {
+        (is_any_seed || other.cell.seed == seed) && run.plan.cells.iter().any(|cell| cell.folder == other.cell.folder)
+    })
 }
 
 /// The folder of a point below the sweep's; none where there is no grid.
@@ -285,4 +280,17 @@ pub struct CohortOutline {
     teacher_passes: u64,
     /// The same if the students were trained one by one.
     teacher_passes_alone: u64,
+}
+
+impl From<&Cohort<'_>> for CohortOutline {
+    fn from(cohort: &Cohort<'_>) -> Self {
+        let (teacher_passes, teacher_passes_alone) = cohort.passes();
+        CohortOutline {
+            seed: cohort.seed(),
+            students: cohort.runs.iter().map(|run| run.cell.name.clone()).collect(),
+            teachers: cohort.teachers().iter().map(|(_, teacher)| teacher.name.clone()).collect(),
+            teacher_passes,
+            teacher_passes_alone,
+        }
+    }
 }

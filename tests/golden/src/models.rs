@@ -10,17 +10,17 @@ use tch::{Device, Kind, Tensor, nn, no_grad_guard};
 use super::{Deviation, Digest, deviations, fill, fill_parameter};
 
 /// The number file.
-const FILE: &str = include_str!("../../../tests/golden/models.json");
+const FILE: &str = include_str!("../models.json");
 
 #[derive(Deserialize)]
-struct File {
-    models: Vec<Case>,
+struct NetworkFile {
+    models: Vec<NetworkCase>,
 }
 
 /// One network with its numbers.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the number file")]
-pub struct Case {
+pub struct NetworkCase {
     pub model: String,
     pub tag: String,
     pub classes: i64,
@@ -45,12 +45,12 @@ pub struct Case {
 ///
 /// # Errors
 /// If the file is damaged.
-pub fn cases() -> Result<Vec<Case>> {
-    let file: File = serde_json::from_str(FILE).map_err(|e| Error::run(format!("golden/models.json: {e}")))?;
+pub fn cases() -> Result<Vec<NetworkCase>> {
+    let file: NetworkFile = serde_json::from_str(FILE).map_err(|e| Error::run(format!("golden/models.json: {e}")))?;
     Ok(file.models)
 }
 
-impl Case {
+impl NetworkCase {
     /// The network's recipe.
     ///
     /// # Errors

@@ -1,35 +1,24 @@
 //! Which students are trained side by side: cells with the same batches and teachers, of whatever plans, form a cohort.
 
-use std::collections::HashSet;
+use std::path::Path;
 
 use indexmap::IndexMap;
 use limbeck::error::Result;
 use limbeck::experiment::TrainConfig;
+use limbeck_report::store;
+use limbeck_report::words::plural;
 
-use crate::plan::{self, Cell, Plan, PlannedCombination, PlannedTeacher};
-use crate::store;
-
-/// A cell with the plan that it is of; a cell of several plans stands under the first.
-#[derive(Clone, Copy, Debug)]
-pub struct Seat<'a> {
-    /// The plan.
-    pub plan: &'a Plan,
-    /// The cell.
-    pub cell: &'a Cell,
-}
+use super::Plan;
+use super::combination::PlannedCombination;
+use super::runs::PlannedRun;
+use super::teacher::PlannedTeacher;
+use crate::words::device_name;
 
 /// Students that are trained side by side, on the same batches.
 #[derive(Clone, Debug)]
 pub struct Cohort<'a> {
     /// The students, at least one.
-    pub(crate) seats: Vec<Seat<'a>>,
-}
-
-/// Each cell of the plans that `take` takes, once, in the order of the plans.
-pub fn seats<'a>(plans: impl IntoIterator<Item = &'a Plan>, take: impl Fn(&Plan, &Cell) -> bool) -> Vec<Seat<'a>> {
-    let mut seen = HashSet::new();
-    let all = plans.into_iter().flat_map(|plan| plan.cells.iter().map(move |cell| Seat { plan, cell }));
-    all.filter(|seat| take(seat.plan, seat.cell) && seen.insert(&seat.cell.folder)).collect()
+    pub(crate) runs: Vec<PlannedRun<'a>>,
 }
 
 /// Groups cells: those of a cohort have data, training, seed, device, threads and teachers in common. Too many for the
@@ -37,34 +26,34 @@ pub fn seats<'a>(plans: impl IntoIterator<Item = &'a Plan>, take: impl Fn(&Plan,
 ///
 /// # Errors
 /// If a configuration cannot be written as JSON.
-pub fn form<'a>(seats: &[Seat<'a>]) -> Result<Vec<Cohort<'a>>> {
+pub fn form<'a>(runs: &[PlannedRun<'a>]) -> Result<Vec<Cohort<'a>>> {
     let mut groups: IndexMap<_, Group<'a>> = IndexMap::new();
-    for seat in seats {
-        groups.entry((base(seat)?, seat.teachers())).or_default().0.push(*seat);
+    for run in runs {
+        groups.entry((base(run)?, run.teachers())).or_default().0.push(*run);
     }
     Ok(groups.values().flat_map(Group::split).collect())
 }
 
 /// A cohort before it is split.
 #[derive(Default)]
-struct Group<'a>(Vec<Seat<'a>>);
+struct Group<'a>(Vec<PlannedRun<'a>>);
 
 impl<'a> Group<'a> {
     fn split(&self) -> Vec<Cohort<'a>> {
-        let lanes = self.0.iter().map(|seat| seat.plan.experiment.lanes).min().unwrap_or(1);
+        let lanes = self.0.iter().map(|run| run.plan.experiment.lanes).min().unwrap_or(1);
         let parts = self.0.len().div_ceil(lanes);
-        self.0.chunks(self.0.len().div_ceil(parts)).map(|seats| Cohort { seats: seats.to_vec() }).collect()
+        self.0.chunks(self.0.len().div_ceil(parts)).map(|runs| Cohort { runs: runs.to_vec() }).collect()
     }
 }
 
 /// A digest of what all cells of a cohort have in common, but for the teachers.
-fn base(seat: &Seat<'_>) -> Result<String> {
-    let Plan { experiment, data, device, threads, .. } = seat.plan;
+fn base(run: &PlannedRun<'_>) -> Result<String> {
+    let Plan { experiment, data, device, threads, .. } = run.plan;
     let (dataset, train): (_, &TrainConfig) = (&data.dataset.info().identity, &experiment.train);
-    store::digest(&(dataset, experiment.division(), train, seat.cell.seed, plan::device_name(*device), threads))
+    store::digest(&(dataset, experiment.division(), train, run.cell.seed, device_name(*device), threads))
 }
 
-impl<'a> Seat<'a> {
+impl<'a> PlannedRun<'a> {
     /// The teachers by name and identity. Those of its whole experiment, also of a student that asks none: it is compared
     /// with them in the end, whoever sits beside it.
     fn teachers(&self) -> Vec<(&'a str, &'a str)> {
@@ -109,24 +98,29 @@ impl<'a> Cohort<'a> {
 
     /// What its students have in common is that of any of their plans.
     pub fn plan(&self) -> &'a Plan {
-        self.seats[0].plan
+        self.runs[0].plan
     }
 
     /// The seed of all its students.
     pub fn seed(&self) -> u64 {
-        self.seats[0].cell.seed
+        self.runs[0].cell.seed
+    }
+
+    /// Whether the cell in this folder is one of its students.
+    pub(crate) fn trains(&self, folder: &Path) -> bool {
+        self.runs.iter().any(|run| run.cell.folder == folder)
     }
 
     /// A name for people: its students' points and seed.
     pub fn name(&self) -> String {
-        let mut labels: Vec<&str> = self.seats.iter().map(|seat| seat.plan.label.as_str()).collect();
+        let mut labels: Vec<&str> = self.runs.iter().map(|run| run.plan.label.as_str()).collect();
         labels.dedup();
         let of = match labels[..] {
             [""] => String::new(),
             [label] => format!(" of {label}"),
             _ => format!(" of {} points", labels.len()),
         };
-        let students = limbeck_report::words::plural(self.seats.len() as u64, "student");
+        let students = plural(self.runs.len() as u64, "student");
         format!("seed {}, {students}{of}", self.seed())
     }
 
@@ -135,7 +129,7 @@ impl<'a> Cohort<'a> {
     pub fn passes(&self) -> (u64, u64) {
         let mut together: IndexMap<_, u64> = IndexMap::new();
         let mut alone = 0;
-        for (key, epochs) in self.seats.iter().flat_map(Seat::asked_epochs) {
+        for (key, epochs) in self.runs.iter().flat_map(PlannedRun::asked_epochs) {
             alone += epochs;
             let most = together.entry(key).or_default();
             *most = (*most).max(epochs);

@@ -11,7 +11,7 @@
 //! | [`losses`] | cross-entropy, soft targets, and steps of CRD over its banks |
 //!
 //! ```
-//! use limbeck_experiments::golden::{assert_digest, digest, fill};
+//! use limbeck_golden::{assert_digest, digest, fill};
 //! let input = fill("a.x", &[2, 3], -1.8, 1.8);
 //! assert_digest("x", &input, &digest("x", &input), 0.0, 1e-12);
 //! ```
