@@ -19,8 +19,7 @@ pub fn agreement(student: &Tensor, teacher: &Tensor) -> Result<f64> {
 /// # Errors
 /// If it is not finite: the logits overflowed.
 pub fn divergence(student: &Tensor, teacher: &Tensor) -> Result<f64> {
-    let [student, teacher] =
-        [student, teacher].map(|logits| logits.to_kind(Kind::Double).log_softmax(1, Kind::Double));
+    let [student, teacher] = [student, teacher].map(|logits| logits.to_kind(Kind::Double).log_softmax(1, Kind::Double));
     let each = (teacher.exp() * (&teacher - student)).sum_dim_intlist(1, false, Kind::Double);
     read(&each.mean(Kind::Double), "the divergence from the teacher")
 }
