@@ -10,7 +10,7 @@ use limbeck::pickle::Value;
 use limbeck::prelude::*;
 
 use crate::archive::{self, Member, Release};
-use crate::image_set::{IMAGE, ImageSet, Part};
+use crate::image_set::{ImageSet, Part};
 use crate::pickle::{self, Array};
 use crate::resident::{Augmentation, Images, Resident};
 use crate::views::{Modality, ViewConfigs};
@@ -53,7 +53,7 @@ pub(crate) struct Cifar {
 }
 
 /// What an experiment says of it.
-pub(crate) struct Settings<'a> {
+pub(crate) struct Photographs<'a> {
     pub name: &'a str,
     pub path: &'a Path,
     /// Which kind of label to learn.
@@ -61,12 +61,6 @@ pub(crate) struct Settings<'a> {
     pub image: Modality,
     pub augmentation: Augmentation,
     pub views: &'a ViewConfigs,
-}
-
-/// The default modality of 32×32 images in colour.
-pub(crate) fn image(mean: [f64; 3], std: [f64; 3]) -> Modality {
-    let side = SIDE as i64;
-    Modality { name: IMAGE.to_owned(), shape: [3, side, side], mean: mean.to_vec(), std: std.to_vec() }
 }
 
 /// The images and labels of one file.
@@ -80,7 +74,7 @@ struct Block {
 
 impl Cifar {
     /// Reads it; `counts` are the records of a training file and of the test file.
-    pub fn load(&self, settings: Settings<'_>, counts: [usize; 2], device: Device) -> Result<ImageSet> {
+    pub fn load(&self, settings: Photographs<'_>, counts: [usize; 2], device: Device) -> Result<ImageSet> {
         settings.augmentation.check(self.kind, SIDE as u32)?;
         settings.image.check(self.kind)?;
         let (release, place) = archive::locate(self.kind, PAGE, settings.path, &self.releases)?;

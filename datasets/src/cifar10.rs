@@ -18,14 +18,12 @@ use std::path::PathBuf;
 
 use limbeck::inventory;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::archive::Release;
-use crate::cifar::{self, Cifar, LabelKind, Settings};
+use crate::cifar::{self, Cifar, LabelKind};
 use crate::fetch::Source;
 use crate::image_set::ImageSet;
-use crate::resident::Augmentation;
-use crate::views::ViewConfigs;
+use crate::image_settings::resident_images;
 
 const RECORDS: usize = 30_730_000;
 const PICKLE: usize = 32_000_000;
@@ -73,17 +71,9 @@ const CIFAR: Cifar = Cifar {
 const COUNTS: [usize; 2] = [10_000, 10_000];
 
 limbeck::plugin! {
-    dataset "cifar10",
+    dataset "cifar10": Cifar10,
     summary: "CIFAR-10: 60 000 photographs of 32×32 pixels, 10 classes",
     citation: "Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, University of Toronto, 2009",
-    settings: r#"
-path = "data"                      # the archive (binary or Python's), the unpacked folder, or the folder that holds either
-mean = [0.4914, 0.4822, 0.4465]    # of red, green and blue, subtracted; airbench's
-std = [0.2470, 0.2435, 0.2616]     # of red, green and blue, divided by
-crop_pad = 4                       # black margin in pixels before the random crop of a training image
-flip = true                        # mirror half of the training images
-views = {}                         # besides `image`: see `limbeck_datasets::views`
-"#,
 }
 
 inventory::submit! {
@@ -108,35 +98,16 @@ inventory::submit! {
     }
 }
 
-/// CIFAR-10 from its binary or its Python archive.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cifar10 {
-    /// The archive, the unpacked folder, or the folder that holds either.
-    pub path: PathBuf,
-    /// Mean of red, green and blue.
-    pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue.
-    pub std: [f64; 3],
-    /// Black margin in pixels before the random crop of a training image.
-    pub crop_pad: u32,
-    /// Whether to mirror half of the training images.
-    pub flip: bool,
-    /// Views besides `image`.
-    pub views: ViewConfigs,
-}
-
-impl Default for Cifar10 {
-    fn default() -> Self {
-        Cifar10 {
-            path: PathBuf::from("data"),
-            mean: [0.4914, 0.4822, 0.4465],
-            std: [0.2470, 0.2435, 0.2616],
-            crop_pad: 4,
-            flip: true,
-            views: ViewConfigs::new(),
-        }
+resident_images! {
+    /// CIFAR-10 from its binary or its Python archive.
+    pub struct Cifar10 {
+        /// The archive (binary or Python's), the unpacked folder, or the folder that holds either.
+        #[setting(default = "data")]
+        pub path: PathBuf,
     }
+    mean: [0.4914, 0.4822, 0.4465], "airbench's";
+    std: [0.2470, 0.2435, 0.2616];
+    crop_pad: 4;
 }
 
 #[typetag::serde(name = "cifar10")]
@@ -148,10 +119,14 @@ impl DatasetConfig for Cifar10 {
 
 impl Cifar10 {
     fn load(&self, counts: [usize; 2], device: Device) -> Result<ImageSet> {
-        let augmentation = Augmentation { crop_pad: self.crop_pad, flip: self.flip };
-        let image = cifar::image(self.mean, self.std);
-        let settings =
-            Settings { name: "CIFAR-10", path: &self.path, label: 0, image, augmentation, views: &self.views };
+        let settings = cifar::Photographs {
+            name: "CIFAR-10",
+            path: &self.path,
+            label: 0,
+            image: self.image(cifar::SIDE),
+            augmentation: self.augmentation(),
+            views: &self.views,
+        };
         CIFAR.load(settings, counts, device)
     }
 }

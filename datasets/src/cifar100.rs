@@ -33,11 +33,10 @@ use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Release;
-use crate::cifar::{self, Cifar, LabelKind, Settings};
+use crate::cifar::{self, Cifar, LabelKind};
 use crate::fetch::Source;
 use crate::image_set::ImageSet;
-use crate::resident::Augmentation;
-use crate::views::ViewConfigs;
+use crate::image_settings::resident_images;
 
 const CIFAR: Cifar = Cifar {
     kind: "cifar100",
@@ -80,18 +79,9 @@ const CIFAR: Cifar = Cifar {
 const COUNTS: [usize; 2] = [50_000, 10_000];
 
 limbeck::plugin! {
-    dataset "cifar100",
+    dataset "cifar100": Cifar100,
     summary: "CIFAR-100: 60 000 photographs of 32×32 pixels, 100 classes in 20 superclasses",
     citation: "Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, University of Toronto, 2009",
-    settings: r#"
-path = "data"                      # the archive (binary or Python's), the unpacked folder, or the folder that holds either
-labels = "fine"                    # "fine": the 100 classes; "coarse": the 20 superclasses
-mean = [0.5071, 0.4867, 0.4408]    # of red, green and blue, subtracted; those of the CRD paper's code
-std = [0.2675, 0.2565, 0.2761]     # of red, green and blue, divided by
-crop_pad = 4                       # black margin in pixels before the random crop of a training image
-flip = true                        # mirror half of the training images
-views = {}                         # besides `image`: see `limbeck_datasets::views`
-"#,
 }
 
 inventory::submit! {
@@ -108,24 +98,19 @@ inventory::submit! {
     }
 }
 
-/// CIFAR-100 from its binary or its Python archive.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cifar100 {
-    /// The archive, the unpacked folder, or the folder that holds either.
-    pub path: PathBuf,
-    /// Which of the two labels to learn.
-    pub labels: Labels,
-    /// Mean of red, green and blue.
-    pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue.
-    pub std: [f64; 3],
-    /// Black margin in pixels before the random crop of a training image.
-    pub crop_pad: u32,
-    /// Whether to mirror half of the training images.
-    pub flip: bool,
-    /// Views besides `image`.
-    pub views: ViewConfigs,
+resident_images! {
+    /// CIFAR-100 from its binary or its Python archive.
+    pub struct Cifar100 {
+        /// The archive (binary or Python's), the unpacked folder, or the folder that holds either.
+        #[setting(default = "data")]
+        pub path: PathBuf,
+        /// "fine": the 100 classes; "coarse": the 20 superclasses.
+        #[setting(default = Labels::Fine)]
+        pub labels: Labels,
+    }
+    mean: [0.5071, 0.4867, 0.4408], "those of the CRD paper's code";
+    std: [0.2675, 0.2565, 0.2761];
+    crop_pad: 4;
 }
 
 /// Which of the two labels of an image to learn.
@@ -136,20 +121,6 @@ pub enum Labels {
     Fine,
     /// The 20 superclasses.
     Coarse,
-}
-
-impl Default for Cifar100 {
-    fn default() -> Self {
-        Cifar100 {
-            path: PathBuf::from("data"),
-            labels: Labels::Fine,
-            mean: [0.5071, 0.4867, 0.4408],
-            std: [0.2675, 0.2565, 0.2761],
-            crop_pad: 4,
-            flip: true,
-            views: ViewConfigs::new(),
-        }
-    }
 }
 
 #[typetag::serde(name = "cifar100")]
@@ -165,9 +136,15 @@ impl Cifar100 {
             Labels::Coarse => ("CIFAR-100 (superclasses)", 0),
             Labels::Fine => ("CIFAR-100", 1),
         };
-        let augmentation = Augmentation { crop_pad: self.crop_pad, flip: self.flip };
-        let image = cifar::image(self.mean, self.std);
-        CIFAR.load(Settings { name, path: &self.path, label, image, augmentation, views: &self.views }, counts, device)
+        let settings = cifar::Photographs {
+            name,
+            path: &self.path,
+            label,
+            image: self.image(cifar::SIDE),
+            augmentation: self.augmentation(),
+            views: &self.views,
+        };
+        CIFAR.load(settings, counts, device)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use limbeck::prelude::*;
+use limbeck::settings::Setting;
 use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
 
@@ -15,56 +16,54 @@ use crate::views::{Modality, ViewConfigs};
 
 /// Where the images are during training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Storage {
     /// On the training device, as bytes at their final size: for small images.
-    Device {
-        /// Black margin in pixels before the random crop of a training image.
-        #[serde(default = "crop_pad")]
-        crop_pad: u32,
-    },
+    Device(OnDevice),
     /// On the disk: decoded batch by batch, ahead of training.
-    Stream {
-        /// Share of an image's area that the random crop of a training image has: from, to.
-        #[serde(default = "scale")]
-        scale: [f64; 2],
-        /// Its ratio of width to height before it is scaled, to that of the result: from, to.
-        #[serde(default = "ratio")]
-        ratio: [f64; 2],
-        /// Side of the centred window of evaluation, as a share of the largest one: 224 of 256 pixels.
-        #[serde(default = "centre")]
-        centre: f64,
-        /// Threads that decode; 0: as many as there are cores.
-        #[serde(default)]
-        threads: usize,
-    },
+    Stream(Streamed),
 }
 
-fn crop_pad() -> u32 {
-    4
+/// Images on the training device.
+#[derive(Clone, Debug, PartialEq, Settings)]
+pub struct OnDevice {
+    /// Black margin in pixels before the random crop of a training image.
+    #[setting(default = 4)]
+    pub crop_pad: u32,
 }
 
-fn scale() -> [f64; 2] {
-    [0.08, 1.0]
-}
-
-fn ratio() -> [f64; 2] {
-    [0.75, 4.0 / 3.0]
-}
-
-fn centre() -> f64 {
-    0.875
+/// Images on the disk.
+#[derive(Clone, Debug, PartialEq, Settings)]
+pub struct Streamed {
+    /// Share of the area of the random crop of a training image: from, to.
+    #[setting(default = [0.08, 1.0])]
+    pub scale: [f64; 2],
+    /// Its ratio of width to height before it is scaled, to that of the result: from, to.
+    #[setting(default = [0.75, 4.0 / 3.0])]
+    pub ratio: [f64; 2],
+    /// Side of the centred window of evaluation, as a share of the largest one: 224 of 256 pixels.
+    #[setting(default = 0.875)]
+    pub centre: f64,
+    /// Threads that decode; 0: as many as there are cores.
+    #[setting(default = 0)]
+    pub threads: usize,
 }
 
 impl Storage {
     /// On the device, with the usual margins.
     pub fn device() -> Self {
-        Storage::Device { crop_pad: crop_pad() }
+        Storage::Device(OnDevice::default())
     }
 
     /// On the disk, with the usual crops.
     pub fn stream() -> Self {
-        Storage::Stream { scale: scale(), ratio: ratio(), centre: centre(), threads: 0 }
+        Storage::Stream(Streamed::default())
+    }
+
+    /// What the keys of both kinds mean.
+    pub(crate) fn fields() -> Vec<Setting> {
+        let kinds = r#""stream": on the disk, decoded ahead of training; "device": on the device, for small images"#;
+        [vec![Setting::new("kind", &"", &[kinds])], OnDevice::settings(), Streamed::settings()].concat()
     }
 }
 
@@ -130,7 +129,7 @@ impl FileSet<'_> {
             )));
         }
         self.modalities.iter().try_for_each(|modality| modality.check(self.kind))?;
-        let threads = if let Storage::Stream { threads, .. } = self.storage { *threads } else { 0 };
+        let threads = if let Storage::Stream(stream) = self.storage { stream.threads } else { 0 };
         let pool = pool(threads)?;
         let listed = std::mem::take(&mut self.parts);
         let mut left_out = Vec::new();
@@ -150,8 +149,8 @@ impl FileSet<'_> {
             targets.extend(targets_of(&samples));
             let reader = self.reader(samples, entries, [height as usize, width as usize])?;
             let pixels: Box<dyn crate::image_set::Pixels> = match self.storage {
-                Storage::Stream { .. } => Box::new(Stream::new(reader, pool.clone(), device)),
-                Storage::Device { crop_pad } => Box::new(self.resident(&reader, *crop_pad, &pool, device)?),
+                Storage::Stream(_) => Box::new(Stream::new(reader, pool.clone(), device)),
+                Storage::Device(storage) => Box::new(self.resident(&reader, storage.crop_pad, &pool, device)?),
             };
             parts.push(Part { pixels, labels });
         }
@@ -214,10 +213,10 @@ impl FileSet<'_> {
 
     fn reader(&self, samples: Vec<Sample>, entries: Vec<Vec<Entry>>, size: [usize; 2]) -> Result<Reader> {
         let cropping = match self.storage {
-            Storage::Stream { scale, ratio, centre, .. } => {
+            Storage::Stream(Streamed { scale, ratio, centre, .. }) => {
                 Cropping { scale: *scale, ratio: *ratio, centre: *centre, flip: self.flip }
             }
-            Storage::Device { .. } => Cropping::WHOLE,
+            Storage::Device(_) => Cropping::WHOLE,
         };
         cropping.check(self.kind)?;
         let mut modalities = Vec::new();

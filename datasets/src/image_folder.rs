@@ -21,79 +21,36 @@
 use std::path::{Path, PathBuf};
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::archive::relative_to;
-use crate::file_set::{Broken, FileSet, Sample, Storage, list, list_images};
-use crate::image_set::{IMAGE, ImageSet};
+use crate::file_set::{FileSet, Sample, Storage, list, list_images};
+use crate::image_set::ImageSet;
+use crate::image_settings::image_files;
 use crate::index::{Kind, Trust};
-use crate::views::{Modality, ViewConfigs};
 
 limbeck::plugin! {
-    dataset "image_folder",
+    dataset "image_folder": ImageFolder,
     summary: "folders of JPEG or PNG images in the layout of ImageNet: train/CLASS/… and val/CLASS/…",
     citation: "",
-    settings: r#"
-path = "data/imagenet"             # the folder that holds both parts
-train = "train"                    # the folder of the training part
-test = "val"                       # the folder of the test part
-size = [224, 224]                  # height and width of what a network sees
-mean = [0.485, 0.456, 0.406]       # of red, green and blue, subtracted
-std = [0.229, 0.224, 0.225]        # of red, green and blue, divided by
-flip = true                        # mirror half of the training images
-broken = "error"                   # images that cannot be decoded: "error", or "skip": leave them out and say how many
-views = {}                         # besides `image`: see `limbeck_datasets::views`
-
-[storage]                          # or { kind = "device", crop_pad = 4 }: on the device, for small images
-kind = "stream"                    # on the disk, decoded ahead of training
-scale = [0.08, 1.0]                # share of the area of the random crop of a training image
-ratio = [0.75, 1.3333333333333333] # its ratio of width to height before it is scaled
-centre = 0.875                     # side of the centred window of evaluation, as a share of the largest one
-threads = 0                        # that decode; 0: as many as there are cores
-"#,
 }
 
-/// Folders of images.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ImageFolder {
-    /// The folder that holds both parts.
-    pub path: PathBuf,
-    /// The folder of the training part.
-    pub train: String,
-    /// The folder of the test part.
-    pub test: String,
-    /// `[H, W]` of what a network sees.
-    pub size: [i64; 2],
-    /// Mean of red, green and blue.
-    pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue.
-    pub std: [f64; 3],
-    /// Whether to mirror half of the training images.
-    pub flip: bool,
-    /// What to do about images that cannot be decoded.
-    pub broken: Broken,
-    /// Where the images are during training.
-    pub storage: Storage,
-    /// Views besides `image`.
-    pub views: ViewConfigs,
-}
-
-impl Default for ImageFolder {
-    fn default() -> Self {
-        ImageFolder {
-            path: PathBuf::from("data/imagenet"),
-            train: "train".to_owned(),
-            test: "val".to_owned(),
-            size: [224, 224],
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-            flip: true,
-            broken: Broken::Error,
-            storage: Storage::stream(),
-            views: ViewConfigs::new(),
-        }
+image_files! {
+    /// Folders of images.
+    pub struct ImageFolder {
+        /// The folder that holds both parts.
+        #[setting(default = "data/imagenet")]
+        pub path: PathBuf,
+        /// The folder of the training part.
+        #[setting(default = "train")]
+        pub train: String,
+        /// The folder of the test part.
+        #[setting(default = "val")]
+        pub test: String,
     }
+    size: [224, 224];
+    mean: [0.485, 0.456, 0.406], "those of ImageNet";
+    std: [0.229, 0.224, 0.225];
+    storage: Storage::stream();
 }
 
 #[typetag::serde(name = "image_folder")]
@@ -121,19 +78,12 @@ impl ImageFolder {
         let found = classes(&self.path.join(&self.test))?;
         compare((&self.train, &class_names), (&self.test, &found)).map_err(|what| Error::data(&self.path, what))?;
         let parts = [self.samples(&self.train, &class_names)?, self.samples(&self.test, &class_names)?];
-        let [height, width] = self.size;
-        let image = Modality {
-            name: IMAGE.to_owned(),
-            shape: [3, height, width],
-            mean: self.mean.to_vec(),
-            std: self.std.to_vec(),
-        };
         let name = self.path.file_name().map_or_else(|| "images".into(), |name| name.to_string_lossy());
         FileSet {
             kind: "image_folder",
             name: &name,
             root: &self.path,
-            modalities: &[image],
+            modalities: &[self.image()],
             kinds: &[Kind::Colour],
             class_names,
             parts,
@@ -194,7 +144,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::file_set::Broken;
     use crate::fixture::{jpeg, rgb_png, write};
+    use crate::image_set::IMAGE;
 
     /// Two classes, three training and two test images each.
     fn folder() -> tempfile::TempDir {

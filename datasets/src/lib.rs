@@ -12,7 +12,7 @@
 //! Every data set has [`views`], by name: pipelines over the same crops. [`fetch`] gets those that are published.
 //!
 //! # Adding a data set
-//! Write one file. Give the configuration a struct with `deny_unknown_fields`, register it with `limbeck::plugin!`, and
+//! Write one file. Give the configuration a struct with `#[derive(Settings)]`, register it with `limbeck::plugin!`, and
 //! let `build` put together an [`ImageSet`](image_set::ImageSet) of pixels and labels:
 //! [`Resident`](resident::Resident) keeps pixels on the device and crops and mirrors them there; other places implement
 //! [`Pixels`](image_set::Pixels). Only samples that are no images need a [`Dataset`](limbeck::dataset::Dataset) of their
@@ -28,6 +28,7 @@ pub mod file_set;
 mod fixture;
 pub mod image_folder;
 pub mod image_set;
+mod image_settings;
 mod index;
 pub mod paired_folders;
 mod pickle;

@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use limbeck::prelude::*;
+use limbeck::settings::Setting;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -45,62 +46,71 @@ use crate::picture::Picture;
 use crate::views::{Modality, ViewConfigs};
 
 limbeck::plugin! {
-    dataset "paired_folders",
+    dataset "paired_folders": PairedFolders,
     summary: "aligned images by file name, such as photographs and their depth, with label maps",
     citation: "Silberman, Hoiem, Kohli and Fergus. Indoor Segmentation and Support Inference from RGBD Images. ECCV 2012 (NYU-Depth V2)",
-    settings: r#"
-path = "data/nyu-depth-v2-small"   # the folder that holds the folders below
-size = [60, 80]                    # height and width of what a network sees
-classes = 40                       # of the label maps: their pixels are 0 to classes − 1, or ignored
-target = "dominant"                # what is learnt: "dominant", the class of most pixels; "presence", the set of classes shown
-present = 0.01                     # with "presence": the least share of the pixels that a class must have; 0: any pixel
-ignore = []                        # pixels of the label maps that are no class
-labels = "labels"                  # the folder of the label maps
-block = 50                         # samples of a block, in the order of their names
-test_every = 5                     # the last of so many blocks is tested on
-flip = true                        # mirror half of the training images
-broken = "error"                   # images and maps that cannot be decoded: "error", or "skip": leave them out and say how many
-storage = { kind = "device", crop_pad = 4 }   # or { kind = "stream", … } as for image_folder
-views = {}                         # besides one for each modality: see `limbeck_datasets::views`
-
-[modalities]                       # by name: folder, and mean and std of each channel (three: colour; one: grey)
-rgb = { folder = "rgb", mean = [0.4815, 0.4106, 0.3899], std = [0.2748, 0.2801, 0.2936] }   # photographs
-depth = { folder = "depth", mean = [0.2763], std = [0.1380] }   # their depth, 8 bits (16: see above, `full_scale`)
-"#,
 }
 
 /// Aligned images in folders.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct PairedFolders {
-    /// The folder that holds the folders of the modalities.
+    /// The folder that holds the folders below.
+    #[setting(default = "data/nyu-depth-v2-small")]
     pub path: PathBuf,
-    /// `[H, W]` of what a network sees.
+    /// Height and width of what a network sees.
+    #[setting(default = [60, 80])]
     pub size: [i64; 2],
-    /// Classes of the label maps.
+    /// Of the label maps: their pixels are 0 to classes − 1, or ignored.
+    #[setting(default = 40, range = 1..)]
     pub classes: u8,
-    /// What is learnt of the label maps.
+    /// What is learnt: "dominant", the class of most pixels; "presence", the set of classes shown.
+    #[setting(default = Target::Dominant)]
     pub target: Target,
-    /// The least share of the pixels that a class must have to be present; 0: any pixel.
+    /// With "presence": the least share of the pixels that a class must have; 0: any pixel.
+    #[setting(default = 0.01, range = 0.0..=1.0)]
     pub present: f64,
     /// Pixels of the label maps that are no class.
+    #[setting(default = Vec::new())]
     pub ignore: Vec<u8>,
     /// The folder of the label maps.
+    #[setting(default = "labels")]
     pub labels: String,
-    /// Samples of a block.
+    /// Samples of a block, in the order of their names.
+    #[setting(default = 50, range = 1..)]
     pub block: usize,
     /// The last of so many blocks is tested on.
+    #[setting(default = 5, range = 2..)]
     pub test_every: usize,
-    /// Whether to mirror half of the training images.
+    /// Mirror half of the training images.
+    #[setting(default = true)]
     pub flip: bool,
-    /// What to do about images that cannot be decoded.
+    /// Images and maps that cannot be decoded: "error", or "skip": leave them out and say how many.
+    #[setting(default = Broken::Error)]
     pub broken: Broken,
     /// Where the images are during training.
+    #[setting(default = Storage::device(), fields = Storage::fields())]
     pub storage: Storage,
-    /// Views besides one for each modality.
+    /// Besides one for each modality: see `limbeck_datasets::views`.
+    #[setting(default = ViewConfigs::new())]
     pub views: ViewConfigs,
-    /// The modalities by name; the first is what a network sees that names no view.
+    /// By name: folder, and mean and std of each channel (three: colour; one: grey). The first is what a network sees that names no view.
+    #[setting(default = nyu_depth(), fields = described())]
     pub modalities: IndexMap<String, Folder>,
+}
+
+/// Photographs and their depth, 8 bits, with the constants of the training part of NYU-Depth V2.
+fn nyu_depth() -> IndexMap<String, Folder> {
+    let [rgb, depth] =
+        [("rgb", vec![0.4815, 0.4106, 0.3899], vec![0.2748, 0.2801, 0.2936]), ("depth", vec![0.2763], vec![0.1380])]
+            .map(|(name, mean, std)| {
+                (name.to_owned(), Folder { folder: name.to_owned(), mean, std, full_scale: None })
+            });
+    IndexMap::from([rgb, depth])
+}
+
+fn described() -> Vec<Setting> {
+    let depth = "Their depth, 8 bits; of 16 bits with `full_scale`, the value that is full scale.";
+    vec![Setting::new("rgb", &"", &["Photographs."]), Setting::new("depth", &"", &[depth])]
 }
 
 /// What is learnt of a label map.
@@ -114,18 +124,20 @@ pub enum Target {
 }
 
 /// The images of one modality.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Settings)]
 pub struct Folder {
     /// Its folder.
+    #[setting(example = "depth")]
     pub folder: String,
     /// Mean of each channel, as a share of full scale: three for colour, one for grey.
+    #[setting(example = vec![0.28])]
     pub mean: Vec<f64>,
     /// Standard deviation of each channel.
+    #[setting(example = vec![0.14])]
     pub std: Vec<f64>,
-    /// For images of 16 bits, which are grey: the value that is full scale, as are those above it. What a network sees has
-    /// 8 bits: 255 of them are full scale. Absent: the images have 8 bits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// For images of 16 bits, which are grey: the value that is full scale, as are those above it. Absent: the images have 8 bits.
+    ///
+    /// What a network sees has 8 bits: 255 of them are full scale.
     pub full_scale: Option<u32>,
 }
 
@@ -136,36 +148,6 @@ impl Folder {
             (1, None) => FileKind::Grey,
             (1, Some(full_scale)) => FileKind::Measure(u16::try_from(full_scale).unwrap_or(u16::MAX)),
             _ => FileKind::Colour,
-        }
-    }
-}
-
-impl Default for PairedFolders {
-    fn default() -> Self {
-        let folder = |name: &str, mean: &[f64], std: &[f64]| {
-            (
-                name.to_owned(),
-                Folder { folder: name.to_owned(), mean: mean.to_vec(), std: std.to_vec(), full_scale: None },
-            )
-        };
-        PairedFolders {
-            path: PathBuf::from("data/nyu-depth-v2-small"),
-            size: [60, 80],
-            classes: 40,
-            target: Target::Dominant,
-            present: 0.01,
-            ignore: Vec::new(),
-            labels: "labels".to_owned(),
-            block: 50,
-            test_every: 5,
-            flip: true,
-            broken: Broken::Error,
-            storage: Storage::device(),
-            views: ViewConfigs::new(),
-            modalities: IndexMap::from([
-                folder("rgb", &[0.4815, 0.4106, 0.3899], &[0.2748, 0.2801, 0.2936]),
-                folder("depth", &[0.2763], &[0.1380]),
-            ]),
         }
     }
 }
@@ -249,15 +231,6 @@ impl PairedFolders {
         let wrong = |what: &str| Err(Error::plan(format!("paired_folders: {what}")));
         if self.modalities.is_empty() {
             return wrong("`modalities` names none");
-        }
-        if self.block == 0 || self.test_every < 2 {
-            return wrong("block must be at least 1, and test_every at least 2");
-        }
-        if self.classes == 0 {
-            return wrong("classes must be at least 1");
-        }
-        if !(0.0..=1.0).contains(&self.present) {
-            return wrong(&format!("present must be between 0 and 1, a share of the pixels, not {}", self.present));
         }
         let modality = |(name, folder): (&String, &Folder)| {
             if ![1, 3].contains(&folder.mean.len()) {
@@ -610,8 +583,8 @@ mod tests {
         );
         let message = error(|_, config| config.modalities[0].mean = vec![0.5; 2]);
         assert_eq!(message, "paired_folders: rgb: mean must have 1 or 3 values, not 2");
-        let message = error(|_, config| config.present = 1.5);
-        assert_eq!(message, "paired_folders: present must be between 0 and 1, a share of the pixels, not 1.5");
+        let wide = PairedFolders { present: 1.5, ..PairedFolders::default() };
+        assert_eq!(wide.check_ranges().unwrap_err().to_string(), "present must be in 0..=1, not 1.5");
         let message = error(|_, config| (config.target, config.present) = (Target::Presence, 1.0));
         assert_eq!(
             message,

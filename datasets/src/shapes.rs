@@ -30,7 +30,6 @@ use std::ops::Range;
 use limbeck::prelude::*;
 use limbeck::seed::Rng;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::image_set::{IMAGE, ImageSet, Part};
 use crate::resident::{Augmentation, Images, Resident};
@@ -44,48 +43,38 @@ const MEAN: [f64; 3] = [0.379, 0.378, 0.381];
 const STD: [f64; 3] = [0.229, 0.228, 0.228];
 
 limbeck::plugin! {
-    dataset "shapes",
+    dataset "shapes": Shapes,
     summary: "20 classes of drawn shapes in 5 families, 32×32 in colour; nothing to download",
     citation: "",
-    settings: r#"
-train = 4000      # training images
-test = 2000       # test images
-seed = 0          # of the drawing; independent of the seeds of training
-noise = 0.1       # standard deviation of the pixel noise, as a share of full scale
-clutter = 6       # small distractors an image, at most; half of them may cover the shape
-crop_pad = 4      # black margin in pixels before the random crop of a training image
-flip = true       # mirror half of the training images
-views = {}        # besides `image`: see `limbeck_datasets::views`
-"#,
 }
 
 /// Drawn shapes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Shapes {
     /// Training images.
+    #[setting(default = 4000, range = 1..=1_000_000)]
     pub train: usize,
     /// Test images.
+    #[setting(default = 2000, range = 1..=1_000_000)]
     pub test: usize,
-    /// Of the drawing.
+    /// Of the drawing; independent of the seeds of training.
+    #[setting(default = 0)]
     pub seed: u32,
     /// Standard deviation of the pixel noise, as a share of full scale.
+    #[setting(default = 0.1, range = 0.0..=1.0)]
     pub noise: f64,
-    /// Small distractors an image, at most.
+    /// Small distractors an image, at most; half of them may cover the shape.
+    #[setting(default = 6)]
     pub clutter: u32,
     /// Black margin in pixels before the random crop of a training image.
+    #[setting(default = 4)]
     pub crop_pad: u32,
-    /// Whether to mirror half of the training images.
+    /// Mirror half of the training images.
+    #[setting(default = true)]
     pub flip: bool,
-    /// Views besides `image`.
+    /// Besides `image`: see `limbeck_datasets::views`.
+    #[setting(default = ViewConfigs::new())]
     pub views: ViewConfigs,
-}
-
-impl Default for Shapes {
-    fn default() -> Self {
-        let views = ViewConfigs::new();
-        Shapes { train: 4000, test: 2000, seed: 0, noise: 0.1, clutter: 6, crop_pad: 4, flip: true, views }
-    }
 }
 
 #[typetag::serde(name = "shapes")]
@@ -93,14 +82,6 @@ impl DatasetConfig for Shapes {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
         let augmentation = Augmentation { crop_pad: self.crop_pad, flip: self.flip };
         augmentation.check("shapes", SIDE as u32)?;
-        if !(0.0..=1.0).contains(&self.noise) {
-            return Err(Error::plan(format!("shapes: noise must be in 0..=1, not {}", self.noise)));
-        }
-        for (name, count) in [("train", self.train), ("test", self.test)] {
-            if !(1..=1_000_000).contains(&count) {
-                return Err(Error::plan(format!("shapes: {name} must be 1 to 1000000 images, not {count}")));
-            }
-        }
         let part = |split, count| {
             let mut images = Images::black(count, [3, SIDE as i64, SIDE as i64], self.crop_pad, device);
             for first in (0..count).step_by(1000) {
@@ -447,9 +428,9 @@ mod tests {
 
     #[test]
     fn impossible_settings_are_refused() {
-        let error = |config: Shapes| config.build(Device::Cpu).unwrap_err().to_string();
-        assert_eq!(error(Shapes { noise: 1.5, ..Shapes::default() }), "shapes: noise must be in 0..=1, not 1.5");
-        assert_eq!(error(Shapes { train: 0, ..Shapes::default() }), "shapes: train must be 1 to 1000000 images, not 0");
+        let error = |config: Shapes| config.check_ranges().unwrap_err().to_string();
+        assert_eq!(error(Shapes { noise: 1.5, ..Shapes::default() }), "noise must be in 0..=1, not 1.5");
+        assert_eq!(error(Shapes { train: 0, ..Shapes::default() }), "train must be in 1..=1000000, not 0");
     }
 
     #[test]

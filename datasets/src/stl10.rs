@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Member, Release};
 use crate::fetch::Source;
-use crate::image_set::{IMAGE, ImageSet, Part};
-use crate::resident::{Augmentation, Images, Resident};
-use crate::views::{Modality, ViewConfigs};
+use crate::image_set::{ImageSet, Part};
+use crate::image_settings::resident_images;
+use crate::resident::{Images, Resident};
 
 const SIDE: usize = 96;
 const PIXELS: usize = 3 * SIDE * SIDE;
@@ -54,18 +54,9 @@ const ALL: Release = Release { folder: FOLDER, archive: ARCHIVE, members: &MEMBE
 const LABELLED: Release = Release { folder: FOLDER, archive: ARCHIVE, members: MEMBERS.split_at(5).0 };
 
 limbeck::plugin! {
-    dataset "stl10",
+    dataset "stl10": Stl10,
     summary: "STL-10: 13 000 photographs of 96×96 pixels in 10 classes, and 100 000 without labels",
     citation: "Coates, Lee and Ng. An Analysis of Single-Layer Networks in Unsupervised Feature Learning. AISTATS 2011",
-    settings: r#"
-path = "data"                      # stl10_binary.tar.gz, the unpacked stl10_binary, or the folder that holds either
-train = "labelled"                 # "labelled": 5 000 images; "unlabelled": 100 000 without labels; "both"
-mean = [0.4467, 0.4398, 0.4066]    # of red, green and blue, subtracted; in wide use, of unknown origin
-std = [0.2603, 0.2566, 0.2713]     # of red, green and blue, divided by
-crop_pad = 12                      # black margin in pixels before the random crop of a training image
-flip = true                        # mirror half of the training images
-views = {}                         # besides `image`: see `limbeck_datasets::views`
-"#,
 }
 
 inventory::submit! {
@@ -89,24 +80,19 @@ inventory::submit! {
     }
 }
 
-/// STL-10 from its binary archive.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Stl10 {
-    /// The archive, the unpacked folder, or the folder that holds either.
-    pub path: PathBuf,
-    /// What is trained on.
-    pub train: Train,
-    /// Mean of red, green and blue.
-    pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue.
-    pub std: [f64; 3],
-    /// Black margin in pixels before the random crop of a training image.
-    pub crop_pad: u32,
-    /// Whether to mirror half of the training images.
-    pub flip: bool,
-    /// Views besides `image`.
-    pub views: ViewConfigs,
+resident_images! {
+    /// STL-10 from its binary archive.
+    pub struct Stl10 {
+        /// The archive `stl10_binary.tar.gz`, the unpacked `stl10_binary`, or the folder that holds either.
+        #[setting(default = "data")]
+        pub path: PathBuf,
+        /// "labelled": 5 000 images; "unlabelled": 100 000 without labels; "both".
+        #[setting(default = Train::Labelled)]
+        pub train: Train,
+    }
+    mean: [0.4467, 0.4398, 0.4066], "in wide use, of unknown origin";
+    std: [0.2603, 0.2566, 0.2713];
+    crop_pad: 12;
 }
 
 /// The images that are trained on.
@@ -121,20 +107,6 @@ pub enum Train {
     Both,
 }
 
-impl Default for Stl10 {
-    fn default() -> Self {
-        Stl10 {
-            path: PathBuf::from("data"),
-            train: Train::Labelled,
-            mean: [0.4467, 0.4398, 0.4066],
-            std: [0.2603, 0.2566, 0.2713],
-            crop_pad: 12,
-            flip: true,
-            views: ViewConfigs::new(),
-        }
-    }
-}
-
 #[typetag::serde(name = "stl10")]
 impl DatasetConfig for Stl10 {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
@@ -144,11 +116,9 @@ impl DatasetConfig for Stl10 {
 
 impl Stl10 {
     fn load(&self, counts: [usize; 3], device: Device) -> Result<ImageSet> {
-        let augmentation = Augmentation { crop_pad: self.crop_pad, flip: self.flip };
+        let augmentation = self.augmentation();
         augmentation.check("stl10", SIDE as u32)?;
-        let side = SIDE as i64;
-        let shape = [3, side, side];
-        let image = Modality { name: IMAGE.to_owned(), shape, mean: self.mean.to_vec(), std: self.std.to_vec() };
+        let image = self.image(SIDE);
         image.check("stl10")?;
         let release = if self.train == Train::Labelled { &LABELLED } else { &ALL };
         let (_, place) = archive::locate("stl10", PAGE, &self.path, &[*release])?;
@@ -167,7 +137,7 @@ impl Stl10 {
         let test = vec![(test, labels(&test_labels, counts[1])?)];
         let part = |files: Vec<(Member, Vec<i64>)>| -> Result<Part> {
             let count = files.iter().map(|(_, labels)| labels.len()).sum();
-            let mut images = Images::black(count, shape, self.crop_pad, device);
+            let mut images = Images::black(count, image.shape, self.crop_pad, device);
             let mut all = Vec::with_capacity(count);
             for (member, labels) in files {
                 write(&member, &mut images, all.len(), labels.len())?;
@@ -217,6 +187,7 @@ mod tests {
     use limbeck::experiment::Division;
 
     use super::*;
+    use crate::image_set::IMAGE;
 
     const SMALL: [usize; 3] = [4, 3, 5];
     const NAMES: &str = "airplane\nbird\ncar\ncat\ndeer\ndog\nhorse\nmonkey\nship\ntruck\n";

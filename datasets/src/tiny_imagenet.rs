@@ -22,32 +22,21 @@ use std::path::{Path, PathBuf};
 
 use limbeck::inventory;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::archive::relative_to;
 use crate::fetch::Source;
-use crate::file_set::{Broken, FileSet, Sample, Storage, list, list_images};
-use crate::image_set::{IMAGE, ImageSet};
+use crate::file_set::{FileSet, Sample, Storage, list, list_images};
+use crate::image_set::ImageSet;
+use crate::image_settings::image_files;
 use crate::index::{Kind, Trust};
-use crate::views::{Modality, ViewConfigs};
 
 const FOLDER: &str = "tiny-imagenet-200";
 const PAGE: &str = "http://cs231n.stanford.edu/tiny-imagenet-200.zip";
 
 limbeck::plugin! {
-    dataset "tiny_imagenet",
+    dataset "tiny_imagenet": TinyImageNet,
     summary: "Tiny ImageNet: 110 000 photographs of 64×64 pixels, 200 classes",
     citation: "Le and Yang. Tiny ImageNet Visual Recognition Challenge. Stanford CS 231N, 2015",
-    settings: r#"
-path = "data"                      # the folder tiny-imagenet-200, or the one that holds it
-size = [64, 64]                    # height and width of what a network sees
-mean = [0.4802, 0.4481, 0.3975]    # of red, green and blue, subtracted; those of mammoth, but for 0.4480 there
-std = [0.2770, 0.2691, 0.2821]     # of red, green and blue, divided by
-flip = true                        # mirror half of the training images
-broken = "error"                   # images that cannot be decoded: "error", or "skip": leave them out and say how many
-storage = { kind = "device", crop_pad = 4 }   # or { kind = "stream", … } as for image_folder
-views = {}                         # besides `image`: see `limbeck_datasets::views`
-"#,
 }
 
 inventory::submit! {
@@ -64,41 +53,17 @@ inventory::submit! {
     }
 }
 
-/// Tiny ImageNet from its folder.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TinyImageNet {
-    /// The folder `tiny-imagenet-200`, or the one that holds it.
-    pub path: PathBuf,
-    /// `[H, W]` of what a network sees.
-    pub size: [i64; 2],
-    /// Mean of red, green and blue.
-    pub mean: [f64; 3],
-    /// Standard deviation of red, green and blue.
-    pub std: [f64; 3],
-    /// Whether to mirror half of the training images.
-    pub flip: bool,
-    /// What to do about images that cannot be decoded.
-    pub broken: Broken,
-    /// Where the images are during training.
-    pub storage: Storage,
-    /// Views besides `image`.
-    pub views: ViewConfigs,
-}
-
-impl Default for TinyImageNet {
-    fn default() -> Self {
-        TinyImageNet {
-            path: PathBuf::from("data"),
-            size: [64, 64],
-            mean: [0.4802, 0.4481, 0.3975],
-            std: [0.2770, 0.2691, 0.2821],
-            flip: true,
-            broken: Broken::Error,
-            storage: Storage::device(),
-            views: ViewConfigs::new(),
-        }
+image_files! {
+    /// Tiny ImageNet from its folder.
+    pub struct TinyImageNet {
+        /// The folder `tiny-imagenet-200`, or the one that holds it.
+        #[setting(default = "data")]
+        pub path: PathBuf,
     }
+    size: [64, 64];
+    mean: [0.4802, 0.4481, 0.3975], "those of mammoth, but for 0.4480 there";
+    std: [0.2770, 0.2691, 0.2821];
+    storage: Storage::device();
 }
 
 #[typetag::serde(name = "tiny_imagenet")]
@@ -117,18 +82,11 @@ impl TinyImageNet {
         let root = self.root()?;
         let ids = wnids(&root)?;
         let parts = [training(&root, &ids)?, validation(&root, &ids)?];
-        let [height, width] = self.size;
-        let image = Modality {
-            name: IMAGE.to_owned(),
-            shape: [3, height, width],
-            mean: self.mean.to_vec(),
-            std: self.std.to_vec(),
-        };
         FileSet {
             kind: "tiny_imagenet",
             name: "Tiny ImageNet",
             root: &root,
-            modalities: &[image],
+            modalities: &[self.image()],
             kinds: &[Kind::Colour],
             class_names: names(&root, &ids)?,
             parts,

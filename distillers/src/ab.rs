@@ -16,48 +16,29 @@
 
 use std::collections::BTreeSet;
 
+use limbeck::checks::{not_empty, only_maps};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::conv_reg::ConvReg;
-use crate::tensor::{not_empty, only_maps, positive};
 
 limbeck::plugin! {
-    method "ab",
-    summary: "activation boundaries in an initial stage, then cross-entropy",
-    citation: "Heo, Lee, Yun, Choi. Knowledge Transfer via Distillation of Activation Boundaries. AAAI 2019, arXiv:1811.03233",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "ab", margin = 1.0, initial_epochs = 30 } }]
-"#,
-    page: include_str!("ab.rs"),
-}
-
-limbeck::plugin! {
-    distiller "ab",
+    distiller "ab": Ab,
     summary: "activation boundaries: which neurons are active",
     citation: "Heo, Lee, Yun, Choi. Knowledge Transfer via Distillation of Activation Boundaries. AAAI 2019, arXiv:1811.03233, equations 4 to 6",
-    settings: r#"
-margin = 1.0          # m: how far beyond the boundary the student shall be
-initial_epochs = 30   # the length of the initial stage, which is all that it has
-"#,
     page: include_str!("ab.rs"),
+    method "ab": MethodConfig::new(1.0).term(1.0, Ab::default()),
+    summary: "activation boundaries in an initial stage, then cross-entropy",
 }
 
 /// Activation boundaries.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Ab {
     /// m: how far beyond the boundary the student shall be.
+    #[setting(default = 1.0, range = positive)]
     pub margin: f64,
     /// The length of the initial stage, which is all that it has.
+    #[setting(default = 30)]
     pub initial_epochs: u64,
-}
-
-impl Default for Ab {
-    fn default() -> Self {
-        Ab { margin: 1.0, initial_epochs: 30 }
-    }
 }
 
 #[typetag::serde(name = "ab")]
@@ -77,7 +58,6 @@ impl DistillerConfig for Ab {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("ab", "margin", self.margin)?;
         let (path, taps) = (params / "connectors", self.taps(site)?);
         let connector = |(i, pair): (usize, &TapPair)| match pair.student_shape == pair.teacher_shape {
             true => Ok(None),
@@ -133,37 +113,5 @@ impl Distiller for LiveAb {
 
     fn loss(&mut self, _step: &Step<'_>) -> Result<Terms> {
         Err(Error::run("ab has no loss in the main stage"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{Fixture, NARROW, WIDE, network, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Ab { margin: 0.0, ..Ab::default() }, &NARROW, &WIDE, &[]),
-            "ab: margin must be positive, not 0"
-        );
-        let stem = [(TapRef::pre_activation("stem"), TapRef::pre_activation("stage1"))];
-        let fixture = Fixture { student: network(&NARROW), teacher: network(&WIDE), ..Fixture::new(&[0, 1], 1, 1) };
-        let site = Site { configured_pairs: Some(&stem), ..fixture.site() };
-        let error = Ab::default().taps(&site).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "student: tap `stem` has no pre-activation value; pair taps that have one with `taps` (stage1, stage2, stage3), or \
-             take a method that needs none"
-        );
-        assert_eq!(
-            refusal(&Ab::default(), &NARROW, &WIDE, &[("stage1", "stage1")]),
-            "ab compares values before the activation, not `stage1`: write `stage1:pre`"
-        );
-        assert_eq!(
-            refusal(&Ab::default(), &[(16, 20), (32, 16)], &[(32, 32), (64, 16)], &[]),
-            "ab: a map of the student of height 20 cannot become the teacher's of height 32: it must be at least as high, \
-             or half as high; pair other taps with `taps`"
-        );
     }
 }

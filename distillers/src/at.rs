@@ -12,44 +12,26 @@
 //! *Taps*: the stages, in pairs by position. *Cost*: O(B · C · H · W) a stage. *State*: none. *Published weight*: 1000,
 //! beside a cross-entropy of 1 (the benchmark of the CRD paper): the method `at`.
 
+use limbeck::checks::{not_empty, only_maps};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::tensor::{match_heights, normalize, not_empty, only_maps, positive};
-
-limbeck::plugin! {
-    method "at",
-    summary: "cross-entropy and attention transfer",
-    citation: "Zagoruyko, Komodakis. Paying More Attention to Attention. ICLR 2017, arXiv:1612.03928",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1000.0, distiller = { kind = "at", p = 2.0 } }]
-"#,
-    page: include_str!("at.rs"),
-}
+use crate::tensor::{match_heights, normalize};
 
 limbeck::plugin! {
-    distiller "at",
+    distiller "at": At,
     summary: "attention transfer: where in the image the stages are active",
     citation: "Zagoruyko, Komodakis. Paying More Attention to Attention. ICLR 2017, arXiv:1612.03928, equations 1 and 2",
-    settings: r#"
-p = 2.0   # the power of the activations before their mean over the channels
-"#,
     page: include_str!("at.rs"),
+    method "at": MethodConfig::new(1.0).term(1000.0, At::default()),
+    summary: "cross-entropy and attention transfer",
 }
 
 /// Attention transfer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct At {
     /// The power of the activations before their mean over the channels.
+    #[setting(default = 2.0, range = positive)]
     pub p: f64,
-}
-
-impl Default for At {
-    fn default() -> Self {
-        At { p: 2.0 }
-    }
 }
 
 #[typetag::serde(name = "at")]
@@ -59,7 +41,6 @@ impl DistillerConfig for At {
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("at", "p", self.p)?;
         Ok(Box::new(LiveAt { p: self.p }))
     }
 }
@@ -92,16 +73,7 @@ impl Distiller for LiveAt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(refusal(&At { p: -2.0 }, &NARROW, &WIDE, &[]), "at: p must be positive, not -2");
-        assert_eq!(
-            refusal(&At::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
-            "at compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
-    }
+    use crate::fixture::pairs_without_stem;
 
     #[test]
     fn a_teacher_without_a_stem_is_paired_stage_by_stage() {

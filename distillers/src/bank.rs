@@ -9,11 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::embedding::unit_rows;
 
 /// How a bank keeps its rows. They are computed with in float32 in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BankPrecision {
     /// 4 bytes a number.
-    #[default]
     Float32,
     /// 2 bytes, 8 significant bits.
     Bfloat16,

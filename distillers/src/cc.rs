@@ -12,43 +12,22 @@
 //! cross-entropy of 1: the method `cc`.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-
-use crate::layers::linear;
 
 limbeck::plugin! {
-    method "cc",
-    summary: "cross-entropy and correlation congruence",
-    citation: "Peng et al. Correlation Congruence for Knowledge Distillation. ICCV 2019, arXiv:1904.01802",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 0.02, distiller = { kind = "cc", embedding_width = 128 } }]
-"#,
-    page: include_str!("cc.rs"),
-}
-
-limbeck::plugin! {
-    distiller "cc",
+    distiller "cc": Cc,
     summary: "correlation congruence: how differences of neighbours in a batch go together",
     citation: "Peng et al. Correlation Congruence for Knowledge Distillation. ICCV 2019, arXiv:1904.01802",
-    settings: r#"
-embedding_width = 128   # D: what both features are embedded into
-"#,
     page: include_str!("cc.rs"),
+    method "cc": MethodConfig::new(1.0).term(0.02, Cc::default()),
+    summary: "cross-entropy and correlation congruence",
 }
 
 /// Correlation congruence.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Cc {
     /// D: what both features are embedded into.
+    #[setting(default = 128, range = 1..)]
     pub embedding_width: i64,
-}
-
-impl Default for Cc {
-    fn default() -> Self {
-        Cc { embedding_width: 128 }
-    }
 }
 
 #[typetag::serde(name = "cc")]
@@ -58,14 +37,11 @@ impl DistillerConfig for Cc {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if self.embedding_width < 1 {
-            return Err(Error::plan(format!("cc: embedding_width must be at least 1, not {}", self.embedding_width)));
-        }
         let taps = self.taps(site)?;
         let pair = taps.single()?;
         let embed = |name: &str, shape: TapShape| {
             let path = params / name;
-            linear(path / "linear", shape.elements(), self.embedding_width)
+            nn::linear(path / "linear", shape.elements(), self.embedding_width)
         };
         Ok(Box::new(LiveCc {
             embed_student: embed("embed_s", pair.student_shape),
@@ -94,24 +70,5 @@ impl Distiller for LiveCc {
         let pairs = step.batch() - 1;
         let sum = (delta.narrow(0, 0, pairs) * delta.narrow(0, 1, pairs)).sum(None::<Kind>);
         Ok(Terms::of("congruence", sum / pairs.max(1) as f64))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Cc { embedding_width: 0 }, &NARROW, &WIDE, &[]),
-            "cc: embedding_width must be at least 1, not 0"
-        );
-        let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
-        assert_eq!(
-            refusal(&Cc::default(), &NARROW, &WIDE, &pairs),
-            "this method takes one pair of taps, not 2: name it with `taps = [[STUDENT'S, TEACHER'S]]`"
-        );
     }
 }

@@ -1,9 +1,7 @@
 //! The convolutional regressor of FitNets: it takes a map of the student to the teacher's size and channels.
 
+use limbeck::nn::{Module, ModuleT};
 use limbeck::prelude::*;
-use tch::nn::{Module, ModuleT};
-
-use crate::layers::{batch_norm, conv, conv_transpose};
 
 /// A convolution, or a transposed one, and a BatchNorm.
 #[derive(Debug)]
@@ -60,15 +58,15 @@ impl ConvReg {
         let layer = match Resize::between(method, from.height(), to.height())? {
             Resize::Half => {
                 let config = nn::ConvConfig { stride: 2, padding: 1, ..Default::default() };
-                Conv::Down(conv(path / "conv", channels, out, 3, config))
+                Conv::Down(nn::conv(path / "conv", channels, out, 3, config))
             }
             Resize::Twice => {
                 let config = nn::ConvTransposeConfig { stride: 2, padding: 1, ..Default::default() };
-                Conv::Up(conv_transpose(path / "conv", channels, out, 4, config))
+                Conv::Up(nn::conv_transpose(path / "conv", channels, out, 4, config))
             }
-            Resize::Valid(size) => Conv::Down(conv(path / "conv", channels, out, size, Default::default())),
+            Resize::Valid(size) => Conv::Down(nn::conv(path / "conv", channels, out, size, Default::default())),
         };
-        Ok(ConvReg { conv: layer, bn: batch_norm(path / "bn", out) })
+        Ok(ConvReg { conv: layer, bn: nn::batch_norm(path / "bn", out) })
     }
 
     /// `[B, C, H, W]` of the student → the teacher's shape, before any activation; BatchNorm with the batch's statistics.

@@ -34,115 +34,55 @@ use crate::bank::{Bank, BankPrecision};
 use crate::classes::Classes;
 use crate::critics::nce::Nce;
 use crate::embedding::{Head, HeadKind};
+use crate::kd::Kd;
 use crate::negatives::other_class::OtherClass;
 
 limbeck::plugin! {
-    method "crd",
-    summary: "contrastive representation distillation beside cross-entropy",
-    citation: "Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-
-[[terms]]
-weight = 0.8
-[terms.distiller]
-kind = "crd"
-critic = { kind = "nce", temperature = 0.07 }
-negatives = { kind = "other_class", count = 16384 }
-positives = "exact"
-head = "linear"
-embedding_width = 128
-bank_momentum = 0.5
-bank_precision = "float32"
-"#,
-    page: include_str!("crd.rs"),
-}
-
-limbeck::plugin! {
-    method "crd+kd",
-    summary: "contrastive representation distillation, soft targets and cross-entropy",
-    citation: "Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-
-[[terms]]
-weight = 1.0
-distiller = { kind = "kd", temperature = 4.0 }
-
-[[terms]]
-weight = 0.8
-[terms.distiller]
-kind = "crd"
-critic = { kind = "nce", temperature = 0.07 }
-negatives = { kind = "other_class", count = 16384 }
-positives = "exact"
-head = "linear"
-embedding_width = 128
-bank_momentum = 0.5
-bank_precision = "float32"
-"#,
-    page: include_str!("crd.rs"),
-}
-
-limbeck::plugin! {
-    distiller "crd",
+    distiller "crd": Crd,
     summary: "contrastive representation distillation: any critic, any sampler of negatives, two memory banks",
     citation: "Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020",
-    settings: r#"
-critic = { kind = "nce", temperature = 0.07 }         # what tells a joint pair from an independent one
-negatives = { kind = "other_class", count = 16384 }   # which samples an anchor is told apart from
-positives = "exact"                                   # "exact": the sample itself; "relaxed": a random sample of its class
-head = "linear"                                       # "linear": Linear(F → D); "mlp": a hidden layer, as wide as the features, before it
-embedding_width = 128                                 # D: what both sides are projected to
-bank_momentum = 0.5                                   # m: the share of its old row that a sample keeps in the bank
-bank_precision = "float32"                            # how rows are kept: "float32", "bfloat16" or "float16", 4 or 2 bytes a number
-"#,
     page: include_str!("crd.rs"),
+    method "crd": MethodConfig::new(1.0).term(0.8, Crd::default()),
+    summary: "contrastive representation distillation beside cross-entropy",
+    method "crd+kd": MethodConfig::new(1.0).term(1.0, Kd::default()).term(0.8, Crd::default()),
+    summary: "contrastive representation distillation, soft targets and cross-entropy",
 }
 
 /// Contrastive representation distillation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Crd {
     /// What tells a joint pair from an independent one.
+    #[setting(default = Arc::new(Nce::default()))]
     pub critic: Arc<dyn CriticConfig>,
     /// Which samples an anchor is told apart from.
+    #[setting(default = Arc::new(OtherClass::default()))]
     pub negatives: Arc<dyn NegativeSamplerConfig>,
-    /// Which sample an anchor is matched with.
+    /// "exact": the sample itself; "relaxed": a random sample of its class.
+    #[setting(default = Positives::Exact)]
     pub positives: Positives,
-    /// The form of both heads.
+    /// "linear": Linear(F → D); "mlp": a hidden layer, as wide as the features, before it.
+    #[setting(default = HeadKind::Linear)]
     pub head: HeadKind,
-    /// D
+    /// D: what both sides are projected to.
+    #[setting(default = 128, range = 1..=65_536)]
     pub embedding_width: i64,
-    /// m
+    /// m: the share of its old row that a sample keeps in the bank.
+    // At 1 the bank would never move.
+    #[setting(default = 0.5, range = 0.0..1.0)]
     pub bank_momentum: f64,
-    /// How the banks keep their rows.
+    /// How rows are kept: "float32", "bfloat16" or "float16", 4 or 2 bytes a number.
+    #[setting(default = BankPrecision::Float32)]
     pub bank_precision: BankPrecision,
-}
-
-impl Default for Crd {
-    fn default() -> Self {
-        Crd {
-            critic: Arc::new(Nce::default()),
-            negatives: Arc::new(OtherClass::default()),
-            positives: Positives::default(),
-            head: HeadKind::default(),
-            embedding_width: 128,
-            bank_momentum: 0.5,
-            bank_precision: BankPrecision::default(),
-        }
-    }
 }
 
 /// More training samples than any reasonable number of negatives.
 const PLENTY: i64 = 1 << 17;
 
 /// Which sample an anchor is matched with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positives {
     /// The sample itself.
-    #[default]
     Exact,
     /// A random sample of its class, itself among them.
     Relaxed,
@@ -157,7 +97,6 @@ impl DistillerConfig for Crd {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        self.check_numbers()?;
         let (samples, width) = (site.samples(), self.embedding_width);
         let taps = self.taps(site)?;
         let pair = taps.single()?;
@@ -191,18 +130,6 @@ impl DistillerConfig for Crd {
 }
 
 impl Crd {
-    fn check_numbers(&self) -> Result<()> {
-        let refuse = |message: String| Err(Error::plan(message));
-        match (self.embedding_width, self.bank_momentum) {
-            (width, _) if !(1..=65_536).contains(&width) => {
-                refuse(format!("crd: embedding_width must be in 1..=65536, not {width}"))
-            }
-            // At 1 the bank would never move.
-            (_, m) if !(0.0..1.0).contains(&m) => refuse(format!("crd: bank_momentum must be in 0..1, not {m}")),
-            _ => Ok(()),
-        }
-    }
-
     /// Refuses what makes no sense together.
     fn check_combination(&self, critic: &dyn Critic, sampler: &dyn NegativeSampler) -> Result<()> {
         let (of, by) = (self.negatives.typetag_name(), self.critic.typetag_name());
@@ -706,24 +633,6 @@ mod tests {
             let fixture = Fixture::new(&[0, 1, 0, 1], 7, 9);
             config.build(&fixture.site(), &nn::VarStore::new(Device::Cpu).root()).unwrap_err().to_string()
         };
-        assert_eq!(
-            build(Crd { embedding_width: 0, ..Crd::default() }),
-            "crd: embedding_width must be in 1..=65536, not 0"
-        );
-        for momentum in [1.0, -0.5] {
-            assert_eq!(
-                build(Crd { bank_momentum: momentum, ..Crd::default() }),
-                format!("crd: bank_momentum must be in 0..1, not {momentum}")
-            );
-        }
-        assert_eq!(
-            build(config(Nce { temperature: 0.0 }, OtherClass::default())),
-            "crd.critic: nce: temperature must be positive, not 0"
-        );
-        assert_eq!(
-            build(config(Nce::default(), OtherClass { count: 0 })),
-            "crd.negatives: other_class: count must be at least 1"
-        );
         // Four samples have not that many others, which is not the point.
         let hardest = || Hardest { count: 1024, other_class: true };
         let relaxed = |negatives: Crd| build(Crd { positives: Positives::Relaxed, ..negatives });

@@ -13,50 +13,30 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: β = γ = 1, τ = 4 on CIFAR,
 //! beside a cross-entropy of 1: the method `dist`.
 
+use limbeck::checks::same_classes;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
-    method "dist",
-    summary: "cross-entropy and correlation with the teacher's probabilities",
-    citation: "Huang, You, Wang, Qian, Xu. Knowledge Distillation from A Stronger Teacher. NeurIPS 2022, arXiv:2205.10536",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "dist", beta = 1.0, gamma = 1.0, tau = 4.0 } }]
-"#,
-    page: include_str!("dist.rs"),
-}
-
-limbeck::plugin! {
-    distiller "dist",
+    distiller "dist": Dist,
     summary: "correlation with the teacher's probabilities, over classes and over samples",
     citation: "Huang, You, Wang, Qian, Xu. Knowledge Distillation from A Stronger Teacher. NeurIPS 2022, arXiv:2205.10536, equations 6 to 10",
-    settings: r#"
-beta = 1.0    # β: the weight of the relations among the classes of a sample
-gamma = 1.0   # γ: the weight of the relations among the samples of a class
-tau = 4.0     # τ: both logits are divided by it, and the loss is multiplied by τ²
-"#,
     page: include_str!("dist.rs"),
+    method "dist": MethodConfig::new(1.0).term(1.0, Dist::default()),
+    summary: "cross-entropy and correlation with the teacher's probabilities",
 }
 
 /// Correlation with the teacher's probabilities.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Dist {
     /// β: the weight of the relations among the classes of a sample.
+    #[setting(default = 1.0)]
     pub beta: f64,
     /// γ: the weight of the relations among the samples of a class.
+    #[setting(default = 1.0)]
     pub gamma: f64,
-    /// τ
+    /// τ: both logits are divided by it, and the loss is multiplied by τ².
+    #[setting(default = 4.0, range = positive)]
     pub tau: f64,
-}
-
-impl Default for Dist {
-    fn default() -> Self {
-        Dist { beta: 1.0, gamma: 1.0, tau: 4.0 }
-    }
 }
 
 #[typetag::serde(name = "dist")]
@@ -68,7 +48,6 @@ impl DistillerConfig for Dist {
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("dist", "tau", self.tau)?;
         Ok(Box::new(LiveDist { config: self.clone() }))
     }
 }
@@ -94,29 +73,5 @@ impl Distiller for LiveDist {
         Ok(Terms::new()
             .loss("classes", distance(&s, &t) * (beta * tau * tau))
             .loss("samples", distance(&s.tr(), &t.tr()) * (gamma * tau * tau)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Dist { tau: 0.0, ..Dist::default() }, &NARROW, &WIDE, &[]),
-            "dist: tau must be positive, not 0"
-        );
-        assert_eq!(
-            refusal(&Dist::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "this method uses the logits alone: remove `taps`"
-        );
-        let mut fixture = Fixture::new(&[0, 1], 4, 4);
-        fixture.teacher.classes = 100;
-        assert_eq!(
-            Dist::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "dist compares class probabilities, but the student has 2 classes and the teacher 100"
-        );
     }
 }

@@ -12,54 +12,32 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: α = 1, β = 8 (6 for WRN and
 //! VGG pairs), T = 4, beside a cross-entropy of 1, with a linear warm-up over 20 epochs: the method `dkd`.
 
+use limbeck::checks::same_classes;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::tensor::{kl_divergence, positive, same_classes};
-
-limbeck::plugin! {
-    method "dkd",
-    summary: "cross-entropy and decoupled soft targets",
-    citation: "Zhao, Cui, Song, Qiu, Liang. Decoupled Knowledge Distillation. CVPR 2022, arXiv:2203.08679",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-
-[[terms]]
-weight = 1.0
-schedule = { warmup_epochs = 20 }   # rises linearly over these epochs
-distiller = { kind = "dkd", alpha = 1.0, beta = 8.0, temperature = 4.0 }
-"#,
-    page: include_str!("dkd.rs"),
-}
+use crate::tensor::kl_divergence;
 
 limbeck::plugin! {
-    distiller "dkd",
+    distiller "dkd": Dkd,
     summary: "decoupled soft targets: the target's probability, and the others' among themselves",
     citation: "Zhao, Cui, Song, Qiu, Liang. Decoupled Knowledge Distillation. CVPR 2022, arXiv:2203.08679, equations 5 to 7",
-    settings: r#"
-alpha = 1.0          # α: the weight of the target's part
-beta = 8.0           # β: the weight of the other classes' part
-temperature = 4.0    # T: both logits are divided by it, and the loss is multiplied by T²
-"#,
     page: include_str!("dkd.rs"),
+    method "dkd": MethodConfig::new(1.0).with(TermConfig::new(1.0, Dkd::default()).warm_up(20)),
+    summary: "cross-entropy and decoupled soft targets",
 }
 
 /// Decoupled soft targets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Dkd {
     /// α: the weight of the target's part.
+    #[setting(default = 1.0)]
     pub alpha: f64,
     /// β: the weight of the other classes' part.
+    #[setting(default = 8.0)]
     pub beta: f64,
-    /// T
+    /// T: both logits are divided by it, and the loss is multiplied by T².
+    #[setting(default = 4.0, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for Dkd {
-    fn default() -> Self {
-        Dkd { alpha: 1.0, beta: 8.0, temperature: 4.0 }
-    }
 }
 
 #[typetag::serde(name = "dkd")]
@@ -72,7 +50,6 @@ impl DistillerConfig for Dkd {
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("dkd", "temperature", self.temperature)?;
         if site.classes < 2 {
             return Err(Error::plan("dkd needs other classes than the target: the data have one class"));
         }
@@ -109,41 +86,5 @@ impl Distiller for LiveDkd {
 
         let scale = t * t / step.batch() as f64;
         Ok(Terms::new().loss("target", tckd * (alpha * scale)).loss("others", nckd * (beta * scale)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use limbeck::dataset::UNLABELLED;
-
-    use super::*;
-    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Dkd { temperature: 0.0, ..Dkd::default() }, &NARROW, &WIDE, &[]),
-            "dkd: temperature must be positive, not 0"
-        );
-        assert_eq!(
-            refusal(&Dkd::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "this method uses the logits alone: remove `taps`"
-        );
-        let mut fixture = Fixture::new(&[0, 1], 4, 4);
-        fixture.teacher.classes = 100;
-        assert_eq!(
-            Dkd::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "dkd compares class probabilities, but the student has 2 classes and the teacher 100"
-        );
-    }
-
-    #[test]
-    fn samples_without_label_are_refused() {
-        let fixture = Fixture::new(&[0, UNLABELLED, 1, UNLABELLED], 4, 4);
-        assert_eq!(
-            Dkd::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "dkd sets the class of the label apart, and 2 of the 4 training samples have no label: leave them out, or take a method \
-             that does without"
-        );
     }
 }

@@ -7,14 +7,11 @@
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::linear;
-
 /// The form of both heads, each from F features to D dimensions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadKind {
     /// Linear(F → D).
-    #[default]
     Linear,
     /// Linear(F → F), ReLU, Linear(F → D).
     Mlp,
@@ -32,8 +29,8 @@ pub struct Head {
 impl Head {
     /// Registers a head from `features` (F) to `width` (D) on `params`.
     pub fn new(kind: HeadKind, params: nn::Path<'_>, features: i64, width: i64) -> Self {
-        let hidden = (kind == HeadKind::Mlp).then(|| linear(&params / "hidden", features, features));
-        Head { hidden, linear: linear(&params / "linear", features, width) }
+        let hidden = (kind == HeadKind::Mlp).then(|| nn::linear(&params / "hidden", features, features));
+        Head { hidden, linear: nn::linear(&params / "linear", features, width) }
     }
 
     /// `[B, …]` with F elements a sample → `[B, D]` of norm 1.

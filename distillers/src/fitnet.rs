@@ -13,45 +13,26 @@
 //! *Taps*: the stage `hint_layer` of both. *Cost*: one convolution. *State*: the regressor. *Published weight*: 100, beside
 //! a cross-entropy of 1: the method `fitnet`.
 
+use limbeck::checks::only_maps;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::conv_reg::ConvReg;
-use crate::tensor::only_maps;
 
 limbeck::plugin! {
-    method "fitnet",
-    summary: "cross-entropy and a hint from a middle layer",
-    citation: "Romero, Ballas, Kahou, Chassang, Gatta, Bengio. FitNets: Hints for Thin Deep Nets. ICLR 2015, arXiv:1412.6550",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 100.0, distiller = { kind = "fitnet", hint_layer = 2 } }]
-"#,
-    page: include_str!("fitnet.rs"),
-}
-
-limbeck::plugin! {
-    distiller "fitnet",
+    distiller "fitnet": FitNet,
     summary: "hints: a regression from the student's middle layer to the teacher's",
     citation: "Romero, Ballas, Kahou, Chassang, Gatta, Bengio. FitNets: Hints for Thin Deep Nets. ICLR 2015, arXiv:1412.6550, equation 3",
-    settings: r#"
-hint_layer = 2   # which tap, counted from the stem (0) to the last stage
-"#,
     page: include_str!("fitnet.rs"),
+    method "fitnet": MethodConfig::new(1.0).term(100.0, FitNet::default()),
+    summary: "cross-entropy and a hint from a middle layer",
 }
 
 /// Hints from a middle layer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct FitNet {
     /// Which tap, counted from the stem (0) to the last stage.
+    #[setting(default = 2)]
     pub hint_layer: usize,
-}
-
-impl Default for FitNet {
-    fn default() -> Self {
-        FitNet { hint_layer: 2 }
-    }
 }
 
 impl FitNet {
@@ -105,24 +86,7 @@ impl Distiller for LiveFitNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&FitNet::default(), &[(16, 20), (32, 10)], &[(32, 32), (64, 16)], &[]),
-            "fitnet: a map of the student of height 10 cannot become the teacher's of height 16: it must be at least as \
-             high, or half as high; pair other taps with `taps`"
-        );
-        assert_eq!(
-            refusal(&FitNet::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "fitnet compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
-        assert_eq!(
-            refusal(&FitNet { hint_layer: 9 }, &NARROW, &WIDE, &[]),
-            "fitnet: hint_layer 9 does not exist, the student has 0 (stem), 1 (stage1), 2 (stage2), 3 (stage3)"
-        );
-    }
+    use crate::fixture::pairs_without_stem;
 
     #[test]
     fn a_teacher_without_a_stem_is_paired_stage_by_stage() {

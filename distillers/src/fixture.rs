@@ -37,23 +37,6 @@ pub fn pairs_without_stem(config: &dyn DistillerConfig) -> (Vec<(String, String)
     (pairs.iter().map(|pair| (pair.student.to_string(), pair.teacher.to_string())).collect(), dropped)
 }
 
-/// Why a method refuses these networks, or pairs of output taps in place of its own.
-pub fn refusal(
-    config: &dyn DistillerConfig,
-    student: &[(i64, i64)],
-    teacher: &[(i64, i64)],
-    pairs: &[(&str, &str)],
-) -> String {
-    let fixture = Fixture { student: network(student), teacher: network(teacher), labels: vec![0, 1].into() };
-    let pairs: Vec<(TapRef, TapRef)> = pairs.iter().map(|(s, t)| (TapRef::output(*s), TapRef::output(*t))).collect();
-    let site = Site { configured_pairs: (!pairs.is_empty()).then_some(&pairs), ..fixture.site() };
-    let built = config.taps(&site).and_then(|_| config.build(&site, &nn::VarStore::new(Device::Cpu).root()).map(drop));
-    match built {
-        Err(error) => error.to_string(),
-        Ok(()) => panic!("{config:?} was not refused"),
-    }
-}
-
 /// Stages of (channels, height) as the small residual networks have them.
 pub const NARROW: [(i64, i64); 3] = [(16, 32), (32, 16), (64, 8)];
 /// Twice as wide.

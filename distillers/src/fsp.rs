@@ -16,61 +16,33 @@
 
 use std::collections::BTreeSet;
 
+use limbeck::checks::{consecutive, only_maps, same_channels};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::tensor::{consecutive, match_heights, only_maps};
-
-limbeck::plugin! {
-    method "fsp",
-    summary: "flow matrices in an initial stage, then cross-entropy",
-    citation: "Yim, Joo, Bae, Kim. A Gift from Knowledge Distillation. CVPR 2017",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 50.0, distiller = { kind = "fsp", initial_epochs = 30 } }]
-"#,
-    page: include_str!("fsp.rs"),
-}
+use crate::tensor::match_heights;
 
 limbeck::plugin! {
-    distiller "fsp",
+    distiller "fsp": Fsp,
     summary: "flow matrices: how channels of consecutive maps go together",
     citation: "Yim, Joo, Bae, Kim. A Gift from Knowledge Distillation. CVPR 2017, equations 1 and 2",
-    settings: r#"
-initial_epochs = 30   # the length of the initial stage, which is all that it has
-"#,
     page: include_str!("fsp.rs"),
+    method "fsp": MethodConfig::new(1.0).term(50.0, Fsp::default()),
+    summary: "flow matrices in an initial stage, then cross-entropy",
 }
 
 /// Flow matrices.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Fsp {
     /// The length of the initial stage, which is all that it has.
+    #[setting(default = 30)]
     pub initial_epochs: u64,
-}
-
-impl Default for Fsp {
-    fn default() -> Self {
-        Fsp { initial_epochs: 30 }
-    }
 }
 
 #[typetag::serde(name = "fsp")]
 impl DistillerConfig for Fsp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         let taps = consecutive("fsp", only_maps("fsp", site.layers(Form::Output)?)?)?;
-        for pair in &taps.pairs {
-            let (s, t) = (pair.student_shape.channels(), pair.teacher_shape.channels());
-            if s != t {
-                return Err(Error::plan(format!(
-                    "fsp needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: choose \
-                     networks of one width, or other taps with `taps`",
-                    pair.student, pair.teacher
-                )));
-            }
-        }
-        Ok(taps)
+        same_channels("fsp", taps)
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
@@ -119,25 +91,7 @@ impl Distiller for LiveFsp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{NARROW, WIDE, pairs_without_stem, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Fsp::default(), &NARROW, &WIDE, &[]),
-            "fsp needs as many channels on both sides, but the student's `stem` has 16 and the teacher's `stem` 32: choose \
-             networks of one width, or other taps with `taps`"
-        );
-        assert_eq!(
-            refusal(&Fsp::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
-            "fsp needs at least two consecutive pairs of taps: name them with \
-             `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
-        );
-        assert_eq!(
-            refusal(&Fsp::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
-            "fsp compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
-    }
+    use crate::fixture::pairs_without_stem;
 
     #[test]
     fn a_teacher_without_a_stem_is_paired_stage_by_stage() {

@@ -17,69 +17,48 @@
 
 use std::collections::BTreeSet;
 
+use limbeck::checks::{not_empty, only_maps};
+use limbeck::nn::{Module, ModuleT};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-use tch::nn::{Module, ModuleT};
 use tch::no_grad_guard;
 
-use crate::layers::{batch_norm, conv, conv_transpose};
-use crate::tensor::{last_stages, match_heights, normalize, not_empty, only_maps, positive};
+use crate::tensor::{match_heights, normalize};
 
 limbeck::plugin! {
-    method "ft",
-    summary: "cross-entropy and factor transfer, after an initial stage for the teacher's factors",
-    citation: "Kim, Park, Kwak. Paraphrasing Complex Network: Network Compression via Factor Transfer. NeurIPS 2018, arXiv:1802.04977",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 200.0, distiller = { kind = "ft", rate = 0.5, initial_epochs = 30, initial_learning_rate = 0.01 } }]
-"#,
-    page: include_str!("ft.rs"),
-}
-
-limbeck::plugin! {
-    distiller "ft",
+    distiller "ft": Ft,
     summary: "factor transfer: the teacher's map paraphrased by an autoencoder",
     citation: "Kim, Park, Kwak. Paraphrasing Complex Network: Network Compression via Factor Transfer. NeurIPS 2018, arXiv:1802.04977, equations 1 to 4",
-    settings: r#"
-rate = 0.5                     # the factors' channels as a share of the teacher's
-initial_epochs = 30            # the length of the initial stage, in which the paraphraser learns
-initial_learning_rate = 0.01   # its learning rate
-"#,
     page: include_str!("ft.rs"),
+    method "ft": MethodConfig::new(1.0).term(200.0, Ft::default()),
+    summary: "cross-entropy and factor transfer, after an initial stage for the teacher's factors",
 }
 
 /// The slope of LeakyReLU for negative arguments.
 const SLOPE: f64 = 0.1;
 
 /// Factor transfer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Ft {
     /// The factors' channels as a share of the teacher's.
+    #[setting(default = 0.5, range = positive)]
     pub rate: f64,
     /// The length of the initial stage, in which the paraphraser learns.
+    #[setting(default = 30)]
     pub initial_epochs: u64,
     /// Its learning rate.
+    #[setting(default = 0.01, range = positive)]
     pub initial_learning_rate: f64,
-}
-
-impl Default for Ft {
-    fn default() -> Self {
-        Ft { rate: 0.5, initial_epochs: 30, initial_learning_rate: 0.01 }
-    }
 }
 
 #[typetag::serde(name = "ft")]
 impl DistillerConfig for Ft {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        let taps = not_empty("ft", only_maps("ft", last_stages(site)?)?)?;
+        let taps = not_empty("ft", only_maps("ft", site.last_stage()?)?)?;
         taps.single()?;
         Ok(taps)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("ft", "rate", self.rate)?;
-        positive("ft", "initial_learning_rate", self.initial_learning_rate)?;
         let taps = self.taps(site)?;
         let pair = taps.single()?;
         let (from, teacher) = (pair.student_shape.channels(), pair.teacher_shape.channels());
@@ -91,10 +70,11 @@ impl DistillerConfig for Ft {
         let padded = nn::ConvConfig { padding: 1, ..Default::default() };
         let transposed = nn::ConvTransposeConfig { padding: 1, ..Default::default() };
         let (encoder, decoder) = (&paraphraser / "encoder", &paraphraser / "decoder");
-        let encode = |i: usize, from, to| conv(&encoder / i, from, to, 3, padded);
-        let decode = |i: usize, from, to| conv_transpose(&decoder / i, from, to, 3, transposed);
-        let translate =
-            |i: usize, from, to| (conv(&translator / i, from, to, 3, padded), batch_norm(&translator / (i + 1), to));
+        let encode = |i: usize, from, to| nn::conv(&encoder / i, from, to, 3, padded);
+        let decode = |i: usize, from, to| nn::conv_transpose(&decoder / i, from, to, 3, transposed);
+        let translate = |i: usize, from, to| {
+            (nn::conv(&translator / i, from, to, 3, padded), nn::batch_norm(&translator / (i + 1), to))
+        };
         Ok(Box::new(LiveFt {
             config: self.clone(),
             encoder: [encode(0, teacher, teacher), encode(3, teacher, factors), encode(6, factors, factors)],
@@ -163,27 +143,5 @@ impl Distiller for LiveFt {
         };
         let (s, t) = match_heights(&self.translate(student), &factor);
         Ok(Terms::of("factor", (energy(&s) - energy(&t)).abs().mean(None::<Kind>)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Ft { rate: 0.001, ..Ft::default() }, &NARROW, &WIDE, &[]),
-            "ft: a rate of 0.001 leaves none of 128 channels"
-        );
-        assert_eq!(
-            refusal(&Ft { initial_learning_rate: 0.0, ..Ft::default() }, &NARROW, &WIDE, &[]),
-            "ft: initial_learning_rate must be positive, not 0"
-        );
-        assert_eq!(
-            refusal(&Ft::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "ft compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
     }
 }

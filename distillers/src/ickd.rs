@@ -13,41 +13,29 @@
 //! *Taps*: the last stage of both. *Cost*: O(B · C² · H · W). *State*: the embedding. *Published weight*: 2.5, beside a
 //! cross-entropy of 1 (CIFAR-100, ResNet-32x4 → ResNet-8x4): the method `ickd`.
 
+use limbeck::checks::{not_empty, only_maps};
+use limbeck::nn::{Module, ModuleT};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-use tch::nn::{Module, ModuleT};
 
-use crate::layers::{batch_norm, conv};
-use crate::tensor::{last_stages, normalize, not_empty, only_maps};
+use crate::tensor::normalize;
 
 limbeck::plugin! {
-    method "ickd",
-    summary: "cross-entropy and inter-channel correlation",
-    citation: "Liu et al. Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation. ICCV 2021, arXiv:2202.03680",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 2.5, distiller = { kind = "ickd" } }]
-"#,
-    page: include_str!("ickd.rs"),
-}
-
-limbeck::plugin! {
-    distiller "ickd",
+    distiller "ickd": Ickd,
     summary: "inter-channel correlation: which channels of a map go together",
     citation: "Liu et al. Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation. ICCV 2021, arXiv:2202.03680",
-    settings: "",
     page: include_str!("ickd.rs"),
+    method "ickd": MethodConfig::new(1.0).term(2.5, Ickd::default()),
+    summary: "cross-entropy and inter-channel correlation",
 }
 
 /// Inter-channel correlation.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct Ickd {}
 
 #[typetag::serde(name = "ickd")]
 impl DistillerConfig for Ickd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        not_empty("ickd", only_maps("ickd", last_stages(site)?)?)
+        not_empty("ickd", only_maps("ickd", site.last_stage()?)?)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
@@ -74,7 +62,7 @@ struct Embed {
 impl Embed {
     fn new(path: &nn::Path<'_>, from: i64, to: i64) -> Self {
         let config = nn::ConvConfig { bias: false, ..Default::default() };
-        Embed { conv: conv(path / "conv", from, to, 1, config), bn: batch_norm(path / "bn", to) }
+        Embed { conv: nn::conv(path / "conv", from, to, 1, config), bn: nn::batch_norm(path / "bn", to) }
     }
 }
 
@@ -94,19 +82,5 @@ impl Distiller for LiveIckd {
             terms = terms.loss(&format!("pair{}", i + 1), distance / scale);
         }
         Ok(terms)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Ickd {}, &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
-            "ickd compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
     }
 }

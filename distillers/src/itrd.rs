@@ -20,51 +20,32 @@
 //! α = 1.01 beside a cross-entropy of 1, as in its authors' example for WRN-40-2 → WRN-16-2: the method `itrd`. What their
 //! program takes without options is λ_mi = 0.05 and α = 1.5.
 
+use limbeck::checks::not_empty;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::layers::linear;
-use crate::tensor::{normalize, not_empty, positive};
+use crate::tensor::normalize;
 
 limbeck::plugin! {
-    method "itrd",
-    summary: "cross-entropy, correlation and mutual information with the teacher's features",
-    citation: "Miles, Lopez-Rodriguez, Mikolajczyk. Information Theoretic Representation Distillation. BMVC 2022, arXiv:2112.00459",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "itrd", correlation = 2.0, mutual = 1.0, alpha = 1.01 } }]
-"#,
-    page: include_str!("itrd.rs"),
-}
-
-limbeck::plugin! {
-    distiller "itrd",
+    distiller "itrd": Itrd,
     summary: "information theoretic: each dimension's correlation, and a bound on the mutual information",
     citation: "Miles, Lopez-Rodriguez, Mikolajczyk. Information Theoretic Representation Distillation. BMVC 2022, arXiv:2112.00459",
-    settings: r#"
-correlation = 2.0   # λ_corr: the weight of the correlation
-mutual = 1.0        # λ_mi: the weight of the mutual information
-alpha = 1.01        # α: the order of Rényi's entropy in the correlation
-"#,
     page: include_str!("itrd.rs"),
+    method "itrd": MethodConfig::new(1.0).term(1.0, Itrd::default()),
+    summary: "cross-entropy, correlation and mutual information with the teacher's features",
 }
 
 /// Information theoretic representation distillation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Itrd {
     /// λ_corr: the weight of the correlation.
+    #[setting(default = 2.0, range = positive)]
     pub correlation: f64,
     /// λ_mi: the weight of the mutual information.
+    #[setting(default = 1.0, range = positive)]
     pub mutual: f64,
-    /// α: the order of Rényi's entropy.
+    /// α: the order of Rényi's entropy in the correlation.
+    #[setting(default = 1.01, range = positive)]
     pub alpha: f64,
-}
-
-impl Default for Itrd {
-    fn default() -> Self {
-        Itrd { correlation: 2.0, mutual: 1.0, alpha: 1.01 }
-    }
 }
 
 #[typetag::serde(name = "itrd")]
@@ -76,13 +57,10 @@ impl DistillerConfig for Itrd {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        for (name, value) in [("correlation", self.correlation), ("mutual", self.mutual), ("alpha", self.alpha)] {
-            positive("itrd", name, value)?;
-        }
         let taps = self.taps(site)?;
         let pair = taps.single()?;
         let (from, to) = (pair.student_shape.elements(), pair.teacher_shape.elements());
-        let embed = linear(params / "embed", from, to);
+        let embed = nn::linear(params / "embed", from, to);
         Ok(Box::new(LiveItrd { config: self.clone(), embed, same_width: from == to }))
     }
 }
@@ -126,21 +104,5 @@ impl Distiller for LiveItrd {
         let joint = &of_student * gram(&teacher);
         let of_batch = purity(&of_student) - purity(&joint);
         Ok(Terms::new().loss("correlation", of_dimensions * correlation).loss("mutual", of_batch * mutual))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Itrd { alpha: 0.0, ..Itrd::default() }, &NARROW, &WIDE, &[]),
-            "itrd: alpha must be positive, not 0"
-        );
-        let error = refusal(&Itrd::default(), &NARROW, &WIDE, &[("pooled", "pooled"), ("stage1", "stage1")]);
-        assert!(error.starts_with("this method takes one pair of taps, not 2"), "{error}");
     }
 }

@@ -11,61 +11,37 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 0.9, with a
 //! cross-entropy of 0.1, at T = 4 (the benchmark of the CRD paper): the method `kd`.
 
+use limbeck::checks::same_classes;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
+
+use crate::tensor::kl_divergence;
 
 limbeck::plugin! {
-    method "kd",
-    summary: "soft targets beside a little cross-entropy",
-    citation: "Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. arXiv:1503.02531, 2015",
-    settings: r#"
-cross_entropy = 0.1   # the weight of the cross-entropy with the labels
-terms = [{ weight = 0.9, distiller = { kind = "kd", temperature = 4.0 } }]
-"#,
-    page: include_str!("kd.rs"),
-}
-
-limbeck::plugin! {
-    distiller "kd",
+    distiller "kd": Kd,
     summary: "soft targets: the teacher's softened class probabilities",
     citation: "Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. arXiv:1503.02531, 2015",
-    settings: r#"
-temperature = 4.0   # T: both logits are divided by it, and the loss is multiplied by T²
-"#,
     page: include_str!("kd.rs"),
+    method "kd": MethodConfig::new(0.1).term(0.9, Kd::default()),
+    summary: "soft targets beside a little cross-entropy",
 }
 
 /// Soft targets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Kd {
-    /// T
+    /// T: both logits are divided by it, and the loss is multiplied by T².
+    #[setting(default = 4.0, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for Kd {
-    fn default() -> Self {
-        Kd { temperature: 4.0 }
-    }
 }
 
 #[typetag::serde(name = "kd")]
 impl DistillerConfig for Kd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        if site.student.classes != site.teacher.classes {
-            return Err(Error::plan(format!(
-                "kd compares class probabilities, but the student has {} classes and the teacher {}",
-                site.student.classes, site.teacher.classes
-            )));
-        }
+        same_classes("kd", site)?;
         site.one_class("kd compares one distribution over all classes")?;
         site.logits_only()
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return Err(Error::plan(format!("kd: temperature must be positive, not {}", self.temperature)));
-        }
         Ok(Box::new(LiveKd { temperature: self.temperature }))
     }
 }
@@ -78,9 +54,8 @@ struct LiveKd {
 impl Distiller for LiveKd {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let t = self.temperature;
-        let ln_q_student = (&step.student.logits / t).log_softmax(-1, None);
-        let ln_q_teacher = (&step.teacher.logits / t).log_softmax(-1, None);
-        let kl = (ln_q_teacher.exp() * (&ln_q_teacher - ln_q_student)).sum(None);
+        let [student, teacher] = [step.student, step.teacher].map(|side| (&side.logits / t).log_softmax(-1, None));
+        let kl = kl_divergence(&teacher, &student);
         Ok(Terms::of("kl", kl * (t * t / step.batch() as f64)))
     }
 }
@@ -89,19 +64,6 @@ impl Distiller for LiveKd {
 mod tests {
     use super::*;
     use crate::fixture::Fixture;
-
-    #[test]
-    fn settings_that_cannot_work_are_refused() {
-        let mut fixture = Fixture::new(&[0, 1, 0, 1], 8, 8);
-        let build = |kd: Kd| kd.build(&fixture.site(), &nn::VarStore::new(Device::Cpu).root()).unwrap_err().to_string();
-        assert_eq!(build(Kd { temperature: 0.0 }), "kd: temperature must be positive, not 0");
-        assert_eq!(build(Kd { temperature: f64::NAN }), "kd: temperature must be positive, not NaN");
-        fixture.teacher.classes = 100;
-        assert_eq!(
-            Kd::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "kd compares class probabilities, but the student has 2 classes and the teacher 100"
-        );
-    }
 
     #[test]
     fn agreement_costs_nothing_and_the_loss_is_the_papers_sum() {

@@ -21,64 +21,36 @@
 //! *Taps*: the stages, with as many channels on both sides. *Cost*: one SVD a sample and stage, by far the slowest method.
 //! *State*: none. *Published weight*: 1, beside a cross-entropy of 1, k = 1: the method `kdsvd`.
 
+use limbeck::checks::{consecutive, only_maps, same_channels};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::tensor::{consecutive, normalize, only_maps};
-
-limbeck::plugin! {
-    method "kdsvd",
-    summary: "cross-entropy and singular vectors",
-    citation: "Lee, Kim, Song. Self-supervised Knowledge Distillation Using Singular Value Decomposition. ECCV 2018, arXiv:1807.06819",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "kdsvd", k = 1 } }]
-"#,
-    page: include_str!("kdsvd.rs"),
-}
+use crate::tensor::normalize;
 
 limbeck::plugin! {
-    distiller "kdsvd",
+    distiller "kdsvd": KdSvd,
     summary: "singular vectors: how the main patterns of consecutive stages relate",
     citation: "Lee, Kim, Song. Self-supervised Knowledge Distillation Using Singular Value Decomposition. ECCV 2018, arXiv:1807.06819, equations 2 to 7",
-    settings: r#"
-k = 1   # how many singular vectors of the teacher are taken
-"#,
     page: include_str!("kdsvd.rs"),
+    method "kdsvd": MethodConfig::new(1.0).term(1.0, KdSvd::default()),
+    summary: "cross-entropy and singular vectors",
 }
 
 /// How many more of the student's vectors are looked at.
 const SPARE: i64 = 3;
 
 /// Singular vectors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct KdSvd {
     /// How many singular vectors of the teacher are taken.
+    #[setting(default = 1)]
     pub k: i64,
-}
-
-impl Default for KdSvd {
-    fn default() -> Self {
-        KdSvd { k: 1 }
-    }
 }
 
 #[typetag::serde(name = "kdsvd")]
 impl DistillerConfig for KdSvd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
         let taps = consecutive("kdsvd", only_maps("kdsvd", site.stages(Form::Output)?)?)?;
-        for pair in &taps.pairs {
-            let (s, t) = (pair.student_shape.channels(), pair.teacher_shape.channels());
-            if s != t {
-                return Err(Error::plan(format!(
-                    "kdsvd needs as many channels on both sides, but the student's `{}` has {s} and the teacher's `{}` {t}: \
-                     choose networks of one width, or other taps with `taps`",
-                    pair.student, pair.teacher
-                )));
-            }
-        }
-        Ok(taps)
+        same_channels("kdsvd", taps)
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
@@ -167,22 +139,6 @@ impl Distiller for LiveKdSvd {
 mod tests {
     use super::*;
     use crate::fixture::wave;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&KdSvd::default(), &NARROW, &WIDE, &[]),
-            "kdsvd needs as many channels on both sides, but the student's `stage1` has 16 and the teacher's `stage1` 32: \
-             choose networks of one width, or other taps with `taps`"
-        );
-        assert_eq!(
-            refusal(&KdSvd::default(), &NARROW, &NARROW, &[("stage1", "stage1")]),
-            "kdsvd needs at least two consecutive pairs of taps: name them with \
-             `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
-        );
-        assert_eq!(refusal(&KdSvd { k: 17 }, &NARROW, &NARROW, &[]), "kdsvd: k must be between 1 and 16, not 17");
-    }
 
     /// Σ of fixed weights times the first vectors, with the sign in which their largest entry is positive.
     fn probe(map: &Tensor, n: i64) -> Tensor {

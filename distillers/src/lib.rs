@@ -43,9 +43,9 @@
 //! name it in a `mod` line. Nothing else changes:
 //! the listing, the experiment file, the plan and the checkpoint find it through the registry.
 //!
-//! 1. A settings struct with `#[serde(deny_unknown_fields, default)]` and a `Default`: what the experiment file says.
-//! 2. [`limbeck::plugin!`] with its name, one line of summary, the citation and the default settings as commented TOML;
-//!    for a distiller, a second one for the method `name` with the published weight.
+//! 1. A struct with [`#[derive(Settings)]`](limbeck::settings::Settings): what the experiment file says.
+//! 2. [`limbeck::plugin!`] with its name, one line of summary and the citation; for a distiller, also the method with the
+//!    published weight.
 //! 3. `#[typetag::serde(name = "…")] impl DistillerConfig` (or `CriticConfig`, `NegativeSamplerConfig`), which builds the
 //!    live object. Whatever that object learns or remembers is a tensor registered on `params`, changed in place.
 
@@ -67,7 +67,6 @@ pub mod ickd;
 pub mod itrd;
 pub mod kd;
 pub mod kdsvd;
-mod layers;
 pub mod lskd;
 pub mod negatives;
 pub mod nkd;
@@ -83,6 +82,8 @@ pub mod wsld;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod refusals;
 
 #[cfg(test)]
 mod tests {

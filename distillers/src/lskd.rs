@@ -12,44 +12,26 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 9, with a cross-entropy of
 //! 0.1, at T = 2: the method `lskd`.
 
+use limbeck::checks::same_classes;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::tensor::{kl_divergence, positive, same_classes};
-
-limbeck::plugin! {
-    method "lskd",
-    summary: "soft targets of standardised logits beside a little cross-entropy",
-    citation: "Sun, Ren, Yang, Yang, Lan, Cao. Logit Standardization in Knowledge Distillation. CVPR 2024, arXiv:2403.01427",
-    settings: r#"
-cross_entropy = 0.1   # the weight of the cross-entropy with the labels
-terms = [{ weight = 9.0, distiller = { kind = "lskd", temperature = 2.0 } }]
-"#,
-    page: include_str!("lskd.rs"),
-}
+use crate::tensor::kl_divergence;
 
 limbeck::plugin! {
-    distiller "lskd",
+    distiller "lskd": Lskd,
     summary: "soft targets of logits with mean 0 and standard deviation 1",
     citation: "Sun, Ren, Yang, Yang, Lan, Cao. Logit Standardization in Knowledge Distillation. CVPR 2024, arXiv:2403.01427, algorithm 1",
-    settings: r#"
-temperature = 2.0   # T: both standardised logits are divided by it, and the loss is multiplied by T²
-"#,
     page: include_str!("lskd.rs"),
+    method "lskd": MethodConfig::new(0.1).term(9.0, Lskd::default()),
+    summary: "soft targets of standardised logits beside a little cross-entropy",
 }
 
 /// Soft targets of standardised logits.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Lskd {
-    /// T
+    /// T: both standardised logits are divided by it, and the loss is multiplied by T².
+    #[setting(default = 2.0, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for Lskd {
-    fn default() -> Self {
-        Lskd { temperature: 2.0 }
-    }
 }
 
 #[typetag::serde(name = "lskd")]
@@ -61,7 +43,6 @@ impl DistillerConfig for Lskd {
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("lskd", "temperature", self.temperature)?;
         Ok(Box::new(LiveLskd { temperature: self.temperature }))
     }
 }
@@ -82,29 +63,5 @@ impl Distiller for LiveLskd {
         let ln_q = |z: &Tensor| (standardise(z) / t).log_softmax(1, None);
         let kl = kl_divergence(&ln_q(&step.teacher.logits), &ln_q(&step.student.logits));
         Ok(Terms::of("kl", kl * (t * t / step.batch() as f64)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Lskd { temperature: 0.0 }, &NARROW, &WIDE, &[]),
-            "lskd: temperature must be positive, not 0"
-        );
-        assert_eq!(
-            refusal(&Lskd::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "this method uses the logits alone: remove `taps`"
-        );
-        let mut fixture = Fixture::new(&[0, 1], 4, 4);
-        fixture.teacher.classes = 100;
-        assert_eq!(
-            Lskd::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "lskd compares class probabilities, but the student has 2 classes and the teacher 100"
-        );
     }
 }

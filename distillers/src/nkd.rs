@@ -15,47 +15,27 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 1, beside a cross-entropy of
 //! 1, with γ = 1.5 and T = 1 (ImageNet): the method `nkd`. On CIFAR-100 its authors take γ = 3.5 and T = 3.
 
+use limbeck::checks::same_classes;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
-    method "nkd",
-    summary: "cross-entropy and normalized soft targets",
-    citation: "Yang, Zeng, Li, Zhang, Yuan, Li. From Knowledge Distillation to Self-Knowledge Distillation. ICCV 2023, arXiv:2303.13005",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "nkd", gamma = 1.5, temperature = 1.0 } }]
-"#,
-    page: include_str!("nkd.rs"),
-}
-
-limbeck::plugin! {
-    distiller "nkd",
+    distiller "nkd": Nkd,
     summary: "normalized soft targets: the target's probability, and the others' made to sum to 1",
     citation: "Yang, Zeng, Li, Zhang, Yuan, Li. From Knowledge Distillation to Self-Knowledge Distillation. ICCV 2023, arXiv:2303.13005",
-    settings: r#"
-gamma = 1.5         # γ: the weight of the other classes' part
-temperature = 1.0   # T: the other classes' logits are divided by it, and their part is multiplied by T²
-"#,
     page: include_str!("nkd.rs"),
+    method "nkd": MethodConfig::new(1.0).term(1.0, Nkd::default()),
+    summary: "cross-entropy and normalized soft targets",
 }
 
 /// Normalized soft targets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Nkd {
     /// γ: the weight of the other classes' part.
+    #[setting(default = 1.5, range = positive)]
     pub gamma: f64,
-    /// T
+    /// T: the other classes' logits are divided by it, and their part is multiplied by T².
+    #[setting(default = 1.0, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for Nkd {
-    fn default() -> Self {
-        Nkd { gamma: 1.5, temperature: 1.0 }
-    }
 }
 
 #[typetag::serde(name = "nkd")]
@@ -68,8 +48,6 @@ impl DistillerConfig for Nkd {
     }
 
     fn build(&self, site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("nkd", "temperature", self.temperature)?;
-        positive("nkd", "gamma", self.gamma)?;
         if site.classes < 2 {
             return Err(Error::plan("nkd needs other classes than the target: the data have one class"));
         }
@@ -99,45 +77,5 @@ impl Distiller for LiveNkd {
 
         let scale = -1.0 / step.batch() as f64;
         Ok(Terms::new().loss("target", target * scale).loss("others", others * (gamma * t * t * scale)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use limbeck::dataset::UNLABELLED;
-
-    use super::*;
-    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Nkd { temperature: 0.0, ..Nkd::default() }, &NARROW, &WIDE, &[]),
-            "nkd: temperature must be positive, not 0"
-        );
-        assert_eq!(
-            refusal(&Nkd { gamma: -1.0, ..Nkd::default() }, &NARROW, &WIDE, &[]),
-            "nkd: gamma must be positive, not -1"
-        );
-        assert_eq!(
-            refusal(&Nkd::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "this method uses the logits alone: remove `taps`"
-        );
-        let mut fixture = Fixture::new(&[0, 1], 4, 4);
-        fixture.teacher.classes = 100;
-        assert_eq!(
-            Nkd::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "nkd compares class probabilities, but the student has 2 classes and the teacher 100"
-        );
-    }
-
-    #[test]
-    fn samples_without_label_are_refused() {
-        let fixture = Fixture::new(&[0, UNLABELLED, 1, UNLABELLED], 4, 4);
-        assert_eq!(
-            Nkd::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "nkd sets the class of the label apart, and 2 of the 4 training samples have no label: leave them out, or take a method \
-             that does without"
-        );
     }
 }

@@ -14,33 +14,22 @@
 //! *Taps*: the stages, in pairs by position. *Cost*: O(B · C² · H · W) a stage. *State*: none. *Published weight*: 50,
 //! beside a cross-entropy of 1: the method `nst`.
 
+use limbeck::checks::{not_empty, only_maps};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::tensor::{match_heights, normalize, not_empty, only_maps};
-
-limbeck::plugin! {
-    method "nst",
-    summary: "cross-entropy and neuron selectivity transfer",
-    citation: "Huang, Wang. Like What You Like: Knowledge Distill via Neuron Selectivity Transfer. arXiv:1707.01219, 2017",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 50.0, distiller = { kind = "nst" } }]
-"#,
-    page: include_str!("nst.rs"),
-}
+use crate::tensor::{match_heights, normalize};
 
 limbeck::plugin! {
-    distiller "nst",
+    distiller "nst": Nst,
     summary: "neuron selectivity transfer: the distribution of the channels' patterns",
     citation: "Huang, Wang. Like What You Like: Knowledge Distill via Neuron Selectivity Transfer. arXiv:1707.01219, 2017",
-    settings: "",
     page: include_str!("nst.rs"),
+    method "nst": MethodConfig::new(1.0).term(50.0, Nst::default()),
+    summary: "cross-entropy and neuron selectivity transfer",
 }
 
 /// Neuron selectivity transfer.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct Nst {}
 
 #[typetag::serde(name = "nst")]
@@ -72,19 +61,5 @@ impl Distiller for LiveNst {
             terms = terms.loss(&format!("pair{}", i + 1), discrepancy);
         }
         Ok(terms)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Nst {}, &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
-            "nst compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
     }
 }

@@ -12,32 +12,20 @@
 //! the method `pkt`.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 limbeck::plugin! {
-    method "pkt",
-    summary: "cross-entropy and probabilistic knowledge transfer",
-    citation: "Passalis, Tefas. Learning Deep Representations with Probabilistic Knowledge Transfer. ECCV 2018, arXiv:1803.10837",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 30000.0, distiller = { kind = "pkt" } }]
-"#,
-    page: include_str!("pkt.rs"),
-}
-
-limbeck::plugin! {
-    distiller "pkt",
+    distiller "pkt": Pkt,
     summary: "probabilistic knowledge transfer: the probability of a sample given another",
     citation: "Passalis, Tefas. Learning Deep Representations with Probabilistic Knowledge Transfer. ECCV 2018, arXiv:1803.10837",
-    settings: "",
     page: include_str!("pkt.rs"),
+    method "pkt": MethodConfig::new(1.0).term(30_000.0, Pkt::default()),
+    summary: "cross-entropy and probabilistic knowledge transfer",
 }
 
 const EPSILON: f64 = 1e-7;
 
 /// Probabilistic knowledge transfer.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct Pkt {}
 
 #[typetag::serde(name = "pkt")]
@@ -71,20 +59,5 @@ impl Distiller for LivePkt {
         let (p_s, p_t) = (probabilities(student), probabilities(teacher));
         let divergence = (&p_t * ((&p_t + EPSILON) / (p_s + EPSILON)).log()).mean(None::<Kind>);
         Ok(Terms::of("divergence", divergence))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
-        assert_eq!(
-            refusal(&Pkt {}, &NARROW, &WIDE, &pairs),
-            "this method takes one pair of taps, not 2: name it with `taps = [[STUDENT'S, TEACHER'S]]`"
-        );
     }
 }

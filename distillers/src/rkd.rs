@@ -11,47 +11,28 @@
 //! cross-entropy of 1: the method `rkd`.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 use tch::Reduction;
 
 use crate::tensor::normalize;
 
 limbeck::plugin! {
-    method "rkd",
-    summary: "cross-entropy and relational knowledge distillation",
-    citation: "Park, Kim, Lu, Cho. Relational Knowledge Distillation. CVPR 2019, arXiv:1904.05068",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "rkd", distance = 25.0, angle = 50.0 } }]
-"#,
-    page: include_str!("rkd.rs"),
-}
-
-limbeck::plugin! {
-    distiller "rkd",
+    distiller "rkd": Rkd,
     summary: "relational distillation: distances between samples, and angles among three",
     citation: "Park, Kim, Lu, Cho. Relational Knowledge Distillation. CVPR 2019, arXiv:1904.05068, equations 4 to 8",
-    settings: r#"
-distance = 25.0   # w_d: the weight of the distances
-angle = 50.0      # w_a: the weight of the angles
-"#,
     page: include_str!("rkd.rs"),
+    method "rkd": MethodConfig::new(1.0).term(1.0, Rkd::default()),
+    summary: "cross-entropy and relational knowledge distillation",
 }
 
 /// Relational knowledge distillation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Rkd {
-    /// w_d: the weight of the distances.
+    /// W_d: the weight of the distances.
+    #[setting(default = 25.0, range = not_negative)]
     pub distance: f64,
-    /// w_a: the weight of the angles.
+    /// W_a: the weight of the angles.
+    #[setting(default = 50.0, range = not_negative)]
     pub angle: f64,
-}
-
-impl Default for Rkd {
-    fn default() -> Self {
-        Rkd { distance: 25.0, angle: 50.0 }
-    }
 }
 
 #[typetag::serde(name = "rkd")]
@@ -63,11 +44,6 @@ impl DistillerConfig for Rkd {
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        for (name, weight) in [("distance", self.distance), ("angle", self.angle)] {
-            if !(weight >= 0.0 && weight.is_finite()) {
-                return Err(Error::plan(format!("rkd: {name} must not be negative, not {weight}")));
-            }
-        }
         if self.distance == 0.0 && self.angle == 0.0 {
             return Err(Error::plan("rkd: distance and angle are both 0: give at least one a weight"));
         }
@@ -110,28 +86,5 @@ impl Distiller for LiveRkd {
             terms = terms.loss("angle", compare(angles(&s), angles(&t)) * self.config.angle);
         }
         Ok(terms)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        let pairs = [("pooled", "pooled"), ("stage1", "stage1")];
-        assert_eq!(
-            refusal(&Rkd::default(), &NARROW, &WIDE, &pairs),
-            "this method takes one pair of taps, not 2: name it with `taps = [[STUDENT'S, TEACHER'S]]`"
-        );
-        assert_eq!(
-            refusal(&Rkd { angle: -1.0, ..Rkd::default() }, &NARROW, &WIDE, &[]),
-            "rkd: angle must not be negative, not -1"
-        );
-        assert_eq!(
-            refusal(&Rkd { distance: 0.0, angle: 0.0 }, &NARROW, &WIDE, &[]),
-            "rkd: distance and angle are both 0: give at least one a weight"
-        );
     }
 }

@@ -10,39 +10,28 @@
 //! *Taps*: the last stage of both. *Cost*: O(B² · C · H · W). *State*: none. *Published weight*: 3000, beside a
 //! cross-entropy of 1: the method `sp`.
 
+use limbeck::checks::not_empty;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::tensor::{last_stages, normalize, not_empty};
-
-limbeck::plugin! {
-    method "sp",
-    summary: "cross-entropy and similarity-preserving distillation",
-    citation: "Tung, Mori. Similarity-Preserving Knowledge Distillation. ICCV 2019, arXiv:1907.09682",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 3000.0, distiller = { kind = "sp" } }]
-"#,
-    page: include_str!("sp.rs"),
-}
+use crate::tensor::normalize;
 
 limbeck::plugin! {
-    distiller "sp",
+    distiller "sp": Sp,
     summary: "similarity preserving: which samples of a batch are alike",
     citation: "Tung, Mori. Similarity-Preserving Knowledge Distillation. ICCV 2019, arXiv:1907.09682, equations 1 to 4",
-    settings: "",
     page: include_str!("sp.rs"),
+    method "sp": MethodConfig::new(1.0).term(3000.0, Sp::default()),
+    summary: "cross-entropy and similarity-preserving distillation",
 }
 
 /// Similarity-preserving distillation.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct Sp {}
 
 #[typetag::serde(name = "sp")]
 impl DistillerConfig for Sp {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        not_empty("sp", last_stages(site)?)
+        not_empty("sp", site.last_stage()?)
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
@@ -67,17 +56,5 @@ impl Distiller for LiveSp {
             terms = terms.loss(&format!("pair{}", i + 1), distance / (b * b));
         }
         Ok(terms)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        let error = refusal(&Sp {}, &NARROW, &WIDE, &[("stage4", "stage1")]);
-        assert!(error.contains("stage4") && error.contains("stage3"), "{error}");
     }
 }

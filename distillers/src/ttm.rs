@@ -13,58 +13,29 @@
 //! networks, beside a cross-entropy of 1. The methods `ttm` (45, γ = 0.1, for VGG13 → VGG8) and `wttm` (4, γ = 0.2, for the
 //! same pair, where it stood beside CRD) have those of the examples in its authors' code.
 
+use limbeck::checks::same_classes;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
-    method "ttm",
-    summary: "cross-entropy and transformed teacher matching",
-    citation: "Zheng, Yang. Knowledge Distillation Based on Transformed Teacher Matching. ICLR 2024, arXiv:2402.11148",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 45.0, distiller = { kind = "ttm", exponent = 0.1, weighted = false } }]
-"#,
-    page: include_str!("ttm.rs"),
-}
-
-limbeck::plugin! {
-    method "wttm",
-    summary: "cross-entropy and weighted transformed teacher matching",
-    citation: "Zheng, Yang. Knowledge Distillation Based on Transformed Teacher Matching. ICLR 2024, arXiv:2402.11148",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 4.0, distiller = { kind = "ttm", exponent = 0.2, weighted = true } }]
-"#,
-    page: include_str!("ttm.rs"),
-}
-
-limbeck::plugin! {
-    distiller "ttm",
+    distiller "ttm": Ttm,
     summary: "transformed teacher matching: the teacher's probabilities to a power, the student's as they are",
     citation: "Zheng, Yang. Knowledge Distillation Based on Transformed Teacher Matching. ICLR 2024, arXiv:2402.11148",
-    settings: r#"
-exponent = 0.1     # γ: the power of the teacher's probabilities, 1 / its temperature
-weighted = false   # whether each sample is weighed by the sum U of those powers
-"#,
     page: include_str!("ttm.rs"),
+    method "ttm": MethodConfig::new(1.0).term(45.0, Ttm::default()),
+    summary: "cross-entropy and transformed teacher matching",
+    method "wttm": MethodConfig::new(1.0).term(4.0, Ttm { exponent: 0.2, weighted: true }),
+    summary: "cross-entropy and weighted transformed teacher matching",
 }
 
 /// Transformed teacher matching.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Ttm {
-    /// γ: the power of the teacher's probabilities.
+    /// γ: the power of the teacher's probabilities, 1 / its temperature.
+    #[setting(default = 0.1, range = positive)]
     pub exponent: f64,
-    /// Whether each sample is weighed by the sum of those powers.
+    /// Whether each sample is weighed by the sum U of those powers.
+    #[setting(default = false)]
     pub weighted: bool,
-}
-
-impl Default for Ttm {
-    fn default() -> Self {
-        Ttm { exponent: 0.1, weighted: false }
-    }
 }
 
 #[typetag::serde(name = "ttm")]
@@ -76,7 +47,6 @@ impl DistillerConfig for Ttm {
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("ttm", "exponent", self.exponent)?;
         Ok(Box::new(LiveTtm { config: self.clone() }))
     }
 }
@@ -94,23 +64,5 @@ impl Distiller for LiveTtm {
         let divergence = (ln_t.exp() * (&ln_t - ln_s)).sum_dim_intlist(1, true, None);
         let weighed = if self.config.weighted { divergence * ln_sum.exp() } else { divergence };
         Ok(Terms::of("divergence", weighed.mean(None::<Kind>)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Ttm { exponent: 0.0, ..Ttm::default() }, &NARROW, &WIDE, &[]),
-            "ttm: exponent must be positive, not 0"
-        );
-        assert_eq!(
-            refusal(&Ttm::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "this method uses the logits alone: remove `taps`"
-        );
     }
 }

@@ -2,12 +2,11 @@
 //!
 //! Not a distillation method but what one is compared with: the same student, data order and schedule, no teacher.
 
+use limbeck::prelude::*;
+
 limbeck::plugin! {
-    method "vanilla",
+    method "vanilla": MethodConfig::new(1.0),
     summary: "the labels alone, without a teacher",
     citation: "",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-"#,
     page: include_str!("vanilla.rs"),
 }

@@ -14,49 +14,30 @@
 //! *Taps*: the stages, in pairs by position. *Cost*: three 1×1 convolutions a stage. *State*: regressors and α.
 //! *Published weight*: 1, beside a cross-entropy of 1: the method `vid`.
 
+use limbeck::checks::{not_empty, only_maps};
+use limbeck::nn::Module;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-use tch::nn::Module;
 
-use crate::layers::conv;
-use crate::tensor::{match_heights, not_empty, only_maps, positive};
+use crate::tensor::match_heights;
 
 limbeck::plugin! {
-    method "vid",
-    summary: "cross-entropy and variational information distillation",
-    citation: "Ahn, Hu, Damianou, Lawrence, Dai. Variational Information Distillation for Knowledge Transfer. CVPR 2019, arXiv:1904.05835",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, distiller = { kind = "vid", initial_variance = 5.0, epsilon = 1e-5 } }]
-"#,
-    page: include_str!("vid.rs"),
-}
-
-limbeck::plugin! {
-    distiller "vid",
+    distiller "vid": Vid,
     summary: "variational information: the likelihood of the teacher's maps given the student's",
     citation: "Ahn, Hu, Damianou, Lawrence, Dai. Variational Information Distillation for Knowledge Transfer. CVPR 2019, arXiv:1904.05835, equations 4 to 6",
-    settings: r#"
-initial_variance = 5.0   # σ² of every channel at the start
-epsilon = 1e-5           # ε: the least variance
-"#,
     page: include_str!("vid.rs"),
+    method "vid": MethodConfig::new(1.0).term(1.0, Vid::default()),
+    summary: "cross-entropy and variational information distillation",
 }
 
 /// Variational information distillation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Vid {
     /// σ² of every channel at the start.
+    #[setting(default = 5.0)]
     pub initial_variance: f64,
     /// ε: the least variance.
+    #[setting(default = 1e-5, range = positive)]
     pub epsilon: f64,
-}
-
-impl Default for Vid {
-    fn default() -> Self {
-        Vid { initial_variance: 5.0, epsilon: 1e-5 }
-    }
 }
 
 #[typetag::serde(name = "vid")]
@@ -66,7 +47,6 @@ impl DistillerConfig for Vid {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("vid", "epsilon", self.epsilon)?;
         if !(self.initial_variance > self.epsilon && self.initial_variance.is_finite()) {
             return Err(Error::plan(format!(
                 "vid: initial_variance must be above epsilon ({}), not {}",
@@ -99,7 +79,7 @@ impl Regressor {
     fn new(path: &nn::Path<'_>, from: i64, to: i64, config: &Vid) -> Self {
         let module = path / "regressor";
         let layer = |name: usize, from: i64| {
-            conv(&module / name, from, to, 1, nn::ConvConfig { bias: false, ..Default::default() })
+            nn::conv(&module / name, from, to, 1, nn::ConvConfig { bias: false, ..Default::default() })
         };
         let Vid { initial_variance, epsilon } = *config;
         let alpha = (initial_variance - epsilon).exp_m1().ln();
@@ -127,23 +107,5 @@ impl Distiller for LiveVid {
             terms = terms.loss(&format!("pair{}", i + 1), regressor.negative_log_likelihood(&s, &t));
         }
         Ok(terms)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Vid { initial_variance: 0.0, ..Vid::default() }, &NARROW, &WIDE, &[]),
-            "vid: initial_variance must be above epsilon (0.00001), not 0"
-        );
-        assert_eq!(
-            refusal(&Vid::default(), &NARROW, &WIDE, &[("stage1", "stage1"), ("pooled", "pooled")]),
-            "vid compares maps, but the student's tap `pooled` is a vector: choose a stage"
-        );
     }
 }

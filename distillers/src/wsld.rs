@@ -14,44 +14,24 @@
 //! *Taps*: none, the logits alone. *Cost*: O(B · classes). *State*: none. *Published weights*: 2.25, beside a cross-entropy
 //! of 1, at T = 4 (CIFAR-100): the method `wsld`; 2.5 at T = 2 on ImageNet.
 
+use limbeck::checks::same_classes;
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-
-use crate::tensor::{positive, same_classes};
 
 limbeck::plugin! {
-    method "wsld",
-    summary: "cross-entropy and weighted soft labels",
-    citation: "Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang. Rethinking Soft Labels for Knowledge Distillation. ICLR 2021, arXiv:2102.00650",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 2.25, distiller = { kind = "wsld", temperature = 4.0 } }]
-"#,
-    page: include_str!("wsld.rs"),
-}
-
-limbeck::plugin! {
-    distiller "wsld",
+    distiller "wsld": Wsld,
     summary: "weighted soft labels: less of them where the student is ahead of the teacher",
     citation: "Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang. Rethinking Soft Labels for Knowledge Distillation. ICLR 2021, arXiv:2102.00650",
-    settings: r#"
-temperature = 4.0   # T: both logits are divided by it, and the loss is multiplied by T²
-"#,
     page: include_str!("wsld.rs"),
+    method "wsld": MethodConfig::new(1.0).term(2.25, Wsld::default()),
+    summary: "cross-entropy and weighted soft labels",
 }
 
 /// Weighted soft labels.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Wsld {
-    /// T
+    /// T: both logits are divided by it, and the loss is multiplied by T².
+    #[setting(default = 4.0, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for Wsld {
-    fn default() -> Self {
-        Wsld { temperature: 4.0 }
-    }
 }
 
 #[typetag::serde(name = "wsld")]
@@ -64,7 +44,6 @@ impl DistillerConfig for Wsld {
     }
 
     fn build(&self, _site: &Site<'_>, _params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        positive("wsld", "temperature", self.temperature)?;
         Ok(Box::new(LiveWsld { temperature: self.temperature }))
     }
 }
@@ -86,35 +65,5 @@ impl Distiller for LiveWsld {
         let cross_entropy = -soft.sum_dim_intlist(1, false, None);
         let terms = Terms::of("soft", (&weight * cross_entropy).mean(None::<Kind>) * (t * t));
         Ok(terms.metric("weight", weight.mean(None::<Kind>)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use limbeck::dataset::UNLABELLED;
-
-    use super::*;
-    use crate::fixture::{Fixture, NARROW, WIDE, refusal};
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        assert_eq!(
-            refusal(&Wsld { temperature: -4.0 }, &NARROW, &WIDE, &[]),
-            "wsld: temperature must be positive, not -4"
-        );
-        assert_eq!(
-            refusal(&Wsld::default(), &NARROW, &WIDE, &[("pooled", "pooled")]),
-            "this method uses the logits alone: remove `taps`"
-        );
-    }
-
-    #[test]
-    fn samples_without_label_are_refused() {
-        let fixture = Fixture::new(&[0, UNLABELLED, 1, UNLABELLED], 4, 4);
-        assert_eq!(
-            Wsld::default().taps(&fixture.site()).unwrap_err().to_string(),
-            "wsld weighs a sample by its loss, and 2 of the 4 training samples have no label: leave them out, or take a method \
-             that does without"
-        );
     }
 }

@@ -10,6 +10,7 @@ use limbeck::registry::{self, Plugin, Role};
 use limbeck::tch::{Device, Kind, Tensor};
 use serde::Serialize;
 
+use crate::waiting;
 use crate::words::device_name;
 
 /// What was found.
@@ -57,6 +58,7 @@ pub fn examine() -> Diagnosis {
             }
         }
     }
+    diagnosis.add("threads", waiting::in_words());
     let plugins = registry::plugins();
     let crates: BTreeSet<&str> = plugins.iter().map(|plugin| plugin.package).collect();
     let crates = Vec::from_iter(crates).join(", ");
@@ -91,6 +93,9 @@ fn data(plugin: &Plugin, here: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use limbeck::registry::Content;
+    use limbeck::settings::Setting;
+
     use super::*;
 
     #[test]
@@ -109,18 +114,18 @@ mod tests {
     #[test]
     fn data_are_looked_for_where_the_defaults_say() {
         let folder = tempfile::tempdir().unwrap();
-        let plugin = |settings| Plugin {
+        let plugin = |settings: fn() -> Vec<Setting>| Plugin {
             role: Role::Dataset,
             name: "images",
             summary: "",
             citation: "",
-            settings,
+            content: Content::Settings(settings),
             page: "",
             package: "",
             version: "",
         };
-        assert_eq!(data(&plugin("seed = 0"), folder.path()), "needs no file");
-        let plugin = plugin("path = \"images.tar\"");
+        assert_eq!(data(&plugin(|| vec![Setting::new("seed", &0, &[])]), folder.path()), "needs no file");
+        let plugin = plugin(|| vec![Setting::new("path", &"images.tar", &[])]);
         assert_eq!(data(&plugin, folder.path()), "`images.tar` is not there; give its place as `path` in [dataset]");
         std::fs::write(folder.path().join("images.tar"), "").unwrap();
         assert_eq!(data(&plugin, folder.path()), "`images.tar` is there");

@@ -43,6 +43,7 @@ pub mod new;
 pub mod plan;
 pub mod progress;
 pub mod run;
+mod waiting;
 pub mod weights;
 pub mod words;
 
@@ -52,5 +53,5 @@ pub use limbeck_report::{self as report, log, store, tensorboard};
 ///
 /// Exit codes: 0 fine, 1 a run failed, 2 bad use or configuration, 3 stopped before the end.
 pub fn main() -> std::process::ExitCode {
-    cli::main(std::env::args_os())
+    cli::process()
 }

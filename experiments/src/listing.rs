@@ -51,10 +51,10 @@ pub fn json(value: &impl Serialize) -> Result<String> {
 }
 
 fn fields(plugin: &Plugin) -> serde_json::Value {
-    let Plugin { role, name, summary, citation, settings, page: _, package, version } = plugin;
+    let Plugin { role, name, summary, citation, content: _, page: _, package, version } = plugin;
     serde_json::json!({
         "role": role, "name": name, "summary": summary, "citation": citation,
-        "settings": settings.trim(), "page": manual(plugin), "package": package, "version": version,
+        "settings": plugin.settings().trim(), "page": manual(plugin), "package": package, "version": version,
     })
 }
 
@@ -241,7 +241,8 @@ fn figures(network: &Network) -> String {
 
 /// The plugin's default settings as a table of an experiment file.
 fn example(plugin: &Plugin) -> Result<String> {
-    let (name, settings) = (plugin.name, plugin.settings.trim());
+    let (name, settings) = (plugin.name, plugin.settings());
+    let settings = settings.trim();
     let table = match plugin.role {
         Role::Method => return Ok(method_example(name, settings)),
         Role::Distiller => "method.NAME.terms.distiller",

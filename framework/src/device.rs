@@ -225,14 +225,20 @@ fn companions(folder: &Path) -> Vec<PathBuf> {
     let folders = packages.iter().flat_map(fs::read_dir).flatten().flatten().map(|package| package.path().join("lib"));
     let mut files: Vec<PathBuf> = folders.flat_map(fs::read_dir).flatten().flatten().map(|file| file.path()).collect();
     files.sort_unstable();
-    let starting_with = |start: &str| {
-        let is_it = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
-        files.iter().filter(is_it).cloned().collect::<Vec<_>>()
-    };
+    let mut companions = Vec::new();
     // In the order in which they need each other.
-    let compiler = ["libnvJitLink.so", "libnvrtc-builtins.so", "libnvrtc.so"].map(starting_with).concat();
-    let linear_algebra = Some(folder.join("libtorch_cuda_linalg.so")).filter(|path| path.exists());
-    compiler.into_iter().chain(linear_algebra).collect()
+    for start in ["libnvJitLink.so", "libnvrtc-builtins.so", "libnvrtc.so"] {
+        for path in &files {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start)) {
+                companions.push(path.clone());
+            }
+        }
+    }
+    let linear_algebra = folder.join("libtorch_cuda_linalg.so");
+    if linear_algebra.exists() {
+        companions.push(linear_algebra);
+    }
+    companions
 }
 
 /// Loads a shared library for the rest of the process.

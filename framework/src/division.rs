@@ -9,7 +9,7 @@ use crate::dataset::UNLABELLED;
 use crate::error::{Error, Result};
 use crate::seed::Seed;
 
-/// How the training part of a data set is divided: [`Experiment::validation`] and [`Experiment::train_samples`].
+/// How the training part of a data set is divided: `validation` and `train_samples` of the experiment file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Division {
     /// How many samples are held out.

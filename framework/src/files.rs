@@ -1,7 +1,7 @@
 //! Files that a kill leaves whole, and folders in which one process works at a time.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -21,17 +21,18 @@ pub(crate) fn stage(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let staged = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&staged)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    if let Err(error) = write() {
+    if let Err(error) = write_synced(&staged, bytes) {
         // The half-written file is of no use to anyone; that it may not go away either changes nothing.
         let _ = fs::remove_file(&staged);
         return Err(Error::io("write", path)(error));
     }
     Ok(staged)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Makes a rename in the folder of `path` durable.

@@ -7,9 +7,10 @@ pub fn peak() -> Option<u64> {
     status("VmHWM:")
 }
 
-/// The process's resident memory in bytes, where the system says.
+/// The process's resident memory in bytes, where the system says: what it allocated. Files that it maps, such as libtorch,
+/// do not count, for the system drops their pages and reads them again as it likes.
 pub fn resident() -> Option<u64> {
-    status("VmRSS:")
+    status("RssAnon:")
 }
 
 fn status(key: &str) -> Option<u64> {

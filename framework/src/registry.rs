@@ -1,8 +1,8 @@
 //! The registry: every plugin that is linked into this binary, by role and name.
 //!
 //! typetag turns `kind = "…"` into a value; the entry beside it says what that kind is. The name stands in both, and
-//! [`check`] proves at the start of every program that they agree, that no name is taken twice, and that the default
-//! settings are complete and survive a round trip.
+//! [`check`] proves at the start of every program that they agree and that no name is taken twice. What a plugin's settings
+//! are, its type says: see [`Settings`](crate::settings::Settings).
 
 use std::fmt;
 
@@ -19,6 +19,7 @@ use crate::model::ModelConfig;
 use crate::nearest::nearest;
 use crate::negatives::NegativeSamplerConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
+use crate::settings::{self, Setting};
 
 /// What a plugin is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -93,14 +94,10 @@ impl Role {
     }
 }
 
-/// A task has no settings: data sets say which task they are for, and have what there is to be set.
 fn of_task(settings: toml::Table) -> Result<toml::Table, String> {
     let name = settings.get("kind").and_then(toml::Value::as_str).unwrap_or_default();
     <dyn Task>::check_linked(name)?;
-    match settings.keys().find(|key| *key != "kind") {
-        None => Ok(settings),
-        Some(key) => Err(format!("a task has no settings, and it lists `{key}`")),
-    }
+    Ok(settings)
 }
 
 impl fmt::Display for Role {
@@ -120,8 +117,8 @@ pub struct Plugin {
     pub summary: &'static str,
     /// Authors, title, venue, year, identifier; empty if there is nothing to cite.
     pub citation: &'static str,
-    /// Every setting with its default as TOML, each with a comment that says what it means.
-    pub settings: &'static str,
+    /// What a file may say of it.
+    pub content: Content,
     /// Its manual page: what the head of its source file says, in Markdown; may be empty.
     pub page: &'static str,
     /// The crate that it came from.
@@ -130,26 +127,53 @@ pub struct Plugin {
     pub version: &'static str,
 }
 
+/// What a file may say of a plugin.
+#[derive(Clone, Copy, Debug)]
+pub enum Content {
+    /// The settings of its kind.
+    Settings(fn() -> Vec<Setting>),
+    /// The method that its name stands for.
+    Method(fn() -> MethodConfig),
+    /// Nothing: data sets say which task they are for, and have what there is to be set.
+    Task(&'static dyn Task),
+}
+
 inventory::collect!(Plugin);
 
 impl Plugin {
+    /// The default settings as TOML, each with a comment that says what it means. A setting without a default has an example.
+    pub fn settings(&self) -> String {
+        match self.content {
+            Content::Settings(settings) => settings::to_toml(&settings()),
+            Content::Method(method) => method().to_toml(),
+            Content::Task(_) => String::new(),
+        }
+    }
+
     /// The default settings as a table, `kind` first (methods have none).
     ///
     /// # Errors
-    /// If the plugin's author wrote settings that are not TOML.
+    /// If they cannot be written as TOML.
     pub fn default_table(&self) -> Result<toml::Table> {
-        let kind = if self.role == Role::Method { String::new() } else { format!("kind = {:?}\n", self.name) };
-        format!("{kind}{}", self.settings).parse().map_err(|e: toml::de::Error| self.fault(e.message()))
+        match self.content {
+            Content::Settings(settings) => {
+                let mut table = toml::Table::from_iter([("kind".to_owned(), self.name.into())]);
+                table.extend(settings().into_iter().filter_map(Setting::entry));
+                Ok(table)
+            }
+            Content::Method(method) => toml::Table::try_from(method()).map_err(|e| self.fault(e)),
+            Content::Task(_) => Ok(toml::Table::from_iter([("kind".to_owned(), self.name.into())])),
+        }
     }
 
     fn fault(&self, what: impl fmt::Display) -> Error {
         Error::plan(format!("{} `{}` of crate {} {}: {what}", self.role, self.name, self.package, self.version))
     }
 
-    /// Proves that name, type and default settings belong together.
+    /// Proves that the type that is registered under the name has these settings, and that their defaults are in range.
     ///
     /// # Errors
-    /// If they do not.
+    /// If it has others.
     pub fn check(&self) -> Result<()> {
         let written = self.default_table()?;
         let read = self
@@ -159,12 +183,7 @@ impl Plugin {
         if written == read {
             return Ok(());
         }
-        let missing: Vec<&str> = read.keys().filter(|key| !written.contains_key(*key)).map(String::as_str).collect();
-        Err(self.fault(if missing.is_empty() {
-            format!("its default settings change when read: wrote `{written}`, read `{read}`")
-        } else {
-            format!("its default settings do not document {}", missing.join(", "))
-        }))
+        Err(self.fault(format!("its default settings change when read: wrote `{written}`, read `{read}`")))
     }
 }
 
@@ -242,24 +261,22 @@ pub fn check_names() -> Result<()> {
     Ok(())
 }
 
-/// Registers a plugin.
+/// Registers a plugin: its role and name, the type of its settings, and what there is to say of it.
 ///
 /// ```
 /// use limbeck::prelude::*;
-/// use serde::{Deserialize, Serialize};
 ///
 /// limbeck::plugin! {
-///     schedule "linear",
+///     schedule "linear": Linear,
 ///     summary: "down to nothing in a straight line",
 ///     citation: "",
-///     settings: r#"
-/// from = 1.0   # the share of the base learning rate to begin with
-/// "#,
 /// }
 ///
-/// #[derive(Clone, Debug, Serialize, Deserialize)]
-/// #[serde(deny_unknown_fields)]
+/// /// A straight line down.
+/// #[derive(Clone, Debug, Settings)]
 /// struct Linear {
+///     /// The share of the base learning rate to begin with.
+///     #[setting(default = 1.0, range = positive)]
 ///     from: f64,
 /// }
 ///
@@ -271,69 +288,91 @@ pub fn check_names() -> Result<()> {
 /// }
 ///
 /// limbeck::registry::check().unwrap();
-/// assert_eq!(limbeck::registry::find(limbeck::registry::Role::Schedule, "linear").unwrap().summary, "down to nothing in a straight line");
+/// let linear = limbeck::registry::find(limbeck::registry::Role::Schedule, "linear").unwrap();
+/// assert_eq!(linear.settings(), "from = 1.0   # The share of the base learning rate to begin with\n");
 /// ```
 ///
-/// The role is one of `method`, `distiller`, `critic`, `negatives`, `model`, `dataset`, `schedule`, `optimizer`; the name
-/// is the one that `#[typetag::serde(name = "…")]` gives to the configuration's `impl`. A `task "NAME" = VALUE` is named by
-/// [`Task::name`](crate::task::Task::name), and has no settings. `settings` lists every setting
-/// with its default and a comment; a setting without a default is shown with an example value. After it may come
-/// `page: include_str!("FILE.rs")`, the name of the very file: its documentation is then what `limbeck plugins show` says.
+/// The role is one of `distiller`, `critic`, `negatives`, `model`, `dataset`, `schedule`, `optimizer`; the name is the one
+/// that `#[typetag::serde(name = "…")]` gives to the configuration's `impl`. After the citation may come `page:
+/// include_str!("FILE.rs")`, the name of the very file: its documentation is then what `limbeck plugins show` says. Named
+/// methods come last, each the terms that its name stands for, and share citation and page:
+///
+/// ```ignore
+///     method "hint": MethodConfig::new(1.0).term(10.0, Hint::default()),
+///     summary: "cross-entropy and hints",
+/// ```
+///
+/// A method whose terms are other files' stands alone: `method "NAME": …, summary: …, citation: …`. A `task "NAME" = VALUE`
+/// is named by [`Task::name`](crate::task::Task::name), and has no settings.
 #[macro_export]
 macro_rules! plugin {
     (
-        task $name:literal = $task:expr, summary: $summary:expr, citation: $citation:expr, settings: $settings:expr
+        task $name:literal = $task:expr, summary: $summary:expr, citation: $citation:expr
         $(, page: $page:expr)? $(,)?
     ) => {
-        $crate::plugin! {
-            task $name, summary: $summary, citation: $citation, settings: $settings $(, page: $page)?
-        }
+        $crate::plugin!(@submit Task, $name, $summary, $citation, concat!($($page)?), Task(&$task));
         $crate::inventory::submit! {
             $crate::task::LinkedTask(&$task)
         }
     };
     (
-        $role:ident $name:literal, summary: $summary:expr, citation: $citation:expr, settings: $settings:expr
+        method $name:literal: $method:expr, summary: $summary:expr, citation: $citation:expr
         $(, page: $page:expr)? $(,)?
     ) => {
+        $crate::plugin!(@submit Method, $name, $summary, $citation, concat!($($page)?), Method(|| $method));
+    };
+    (
+        $role:ident $name:literal: $settings:ty, summary: $summary:expr, citation: $citation:expr
+        $(, page: $page:expr)? $(, method $method:literal: $terms:expr, summary: $of_method:expr)* $(,)?
+    ) => {
+        $crate::plugin!(@role $role, $name, $settings, $summary, $citation, concat!($($page)?));
+        $crate::plugin!(@methods $citation, concat!($($page)?), $($method, $terms, $of_method),*);
+    };
+    (@methods $citation:expr, $page:expr, $($name:literal, $terms:expr, $summary:expr),*) => {
+        $($crate::plugin!(@submit Method, $name, $summary, $citation, $page, Method(|| $terms));)*
+    };
+    (@role distiller, $($rest:tt)*) => {
+        $crate::plugin!(@kind Distiller, $crate::distiller::DistillerConfig, $($rest)*);
+    };
+    (@role critic, $($rest:tt)*) => {
+        $crate::plugin!(@kind Critic, $crate::critic::CriticConfig, $($rest)*);
+    };
+    (@role negatives, $($rest:tt)*) => {
+        $crate::plugin!(@kind Negatives, $crate::negatives::NegativeSamplerConfig, $($rest)*);
+    };
+    (@role model, $($rest:tt)*) => {
+        $crate::plugin!(@kind Model, $crate::model::ModelConfig, $($rest)*);
+    };
+    (@role dataset, $($rest:tt)*) => {
+        $crate::plugin!(@kind Dataset, $crate::dataset::DatasetConfig, $($rest)*);
+    };
+    (@role schedule, $($rest:tt)*) => {
+        $crate::plugin!(@kind Schedule, $crate::optim::ScheduleConfig, $($rest)*);
+    };
+    (@role optimizer, $($rest:tt)*) => {
+        $crate::plugin!(@kind Optimizer, $crate::optim::OptimizerConfig, $($rest)*);
+    };
+    (@kind $role:ident, $contract:path, $name:expr, $settings:ty, $summary:expr, $citation:expr, $page:expr) => {
+        $crate::plugin!(@submit $role, $name, $summary, $citation, $page, Settings({
+            // That the type keeps the contract of its role is seen here, not by whoever names it in a file.
+            fn settings<T: $contract + $crate::settings::Settings>() -> Vec<$crate::settings::Setting> {
+                T::settings()
+            }
+            settings::<$settings>
+        }));
+    };
+    (@submit $role:ident, $name:expr, $summary:expr, $citation:expr, $page:expr, $content:ident($value:expr)) => {
         $crate::inventory::submit! {
             $crate::registry::Plugin {
-                role: $crate::plugin!(@role $role),
+                role: $crate::registry::Role::$role,
                 name: $name,
                 summary: $summary,
                 citation: $citation,
-                settings: $settings,
-                page: $crate::registry::module_docs(concat!($($page)?)),
+                content: $crate::registry::Content::$content($value),
+                page: $crate::registry::module_docs($page),
                 package: env!("CARGO_PKG_NAME"),
                 version: env!("CARGO_PKG_VERSION"),
             }
         }
-    };
-    (@role method) => {
-        $crate::registry::Role::Method
-    };
-    (@role distiller) => {
-        $crate::registry::Role::Distiller
-    };
-    (@role critic) => {
-        $crate::registry::Role::Critic
-    };
-    (@role negatives) => {
-        $crate::registry::Role::Negatives
-    };
-    (@role model) => {
-        $crate::registry::Role::Model
-    };
-    (@role dataset) => {
-        $crate::registry::Role::Dataset
-    };
-    (@role schedule) => {
-        $crate::registry::Role::Schedule
-    };
-    (@role optimizer) => {
-        $crate::registry::Role::Optimizer
-    };
-    (@role task) => {
-        $crate::registry::Role::Task
     };
 }

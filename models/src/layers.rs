@@ -1,8 +1,8 @@
 //! What the networks are made of: a draft that is built along, and the layers that it builds.
 
+use limbeck::nn::{Init, Module, ModuleT};
 use limbeck::prelude::*;
 use tch::nn::init::{FanInOut, NonLinearity, NormalOrUniform};
-use tch::nn::{Init, Module, ModuleT};
 
 /// BatchNorm's ε.
 const EPSILON: f64 = 1e-5;
@@ -23,14 +23,13 @@ pub(crate) enum Start {
 
 impl Start {
     fn init(self, fan_in: i64) -> Init {
-        let bound = 1.0 / (fan_in as f64).sqrt();
         match self {
             Start::Zero => Init::Const(0.0),
             Start::He => {
                 let (dist, fan) = (NormalOrUniform::Normal, FanInOut::FanOut);
                 Init::Kaiming { dist, fan, non_linearity: NonLinearity::ReLU }
             }
-            Start::Torch => Init::Uniform { lo: -bound, up: bound },
+            Start::Torch => nn::fan_in_uniform(fan_in),
             Start::Small => Init::Randn { mean: 0.0, stdev: 0.01 },
         }
     }
@@ -131,15 +130,13 @@ impl Draft {
         let ws_init = start.init(fan_in);
         let config =
             nn::ConvConfig { stride, padding, groups, bias: bias.is_some(), ws_init, bs_init, ..Default::default() };
-        nn::conv2d(path, from, to, kernel, config)
+        tch::nn::conv2d(path, from, to, kernel, config)
     }
 
     /// A BatchNorm that starts as the identity.
     pub fn batch_norm(&mut self, path: nn::Path<'_>) -> nn::BatchNorm {
         self.no_decay.extend([path.path("weight"), path.path("bias")]);
-        // tch's own default draws the weights.
-        let config = nn::BatchNormConfig { ws_init: Init::Const(1.0), eps: EPSILON, ..Default::default() };
-        nn::batch_norm2d(path, self.shape[0], config)
+        nn::batch_norm(path, self.shape[0])
     }
 
     pub fn conv_bn(&mut self, conv: nn::Path<'_>, bn: nn::Path<'_>, settings: Conv) -> ConvBn {
@@ -194,7 +191,7 @@ impl Draft {
         self.group(CLASSIFIER, prefixes);
         self.multiply_adds += from * self.spec.classes;
         let config = nn::LinearConfig { ws_init: weight.init(from), bs_init: Some(bias.init(from)), bias: true };
-        nn::linear(path, from, self.spec.classes, config)
+        tch::nn::linear(path, from, self.spec.classes, config)
     }
 
     /// The signature, and the multiply-adds of one image.

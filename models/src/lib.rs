@@ -14,10 +14,10 @@
 //!
 //! # Adding a network
 //! A family is one file with three parts:
-//! 1. the recipe: a struct with `#[serde(deny_unknown_fields)]`, its [`plugin!`](limbeck::plugin) entry, and
-//!    [`ModelConfig::build`](limbeck::model::ModelConfig::build), which refuses inputs that the network cannot take;
-//! 2. the network: layers from [`tch::nn`], registered under the names of the published PyTorch implementation, so that
-//!    its checkpoints load as they are, and initialised as that implementation does (tch's own defaults differ);
+//! 1. the recipe: a struct with [`#[derive(Settings)]`](limbeck::settings::Settings), its [`plugin!`](limbeck::plugin)
+//!    entry, and [`ModelConfig::build`](limbeck::model::ModelConfig::build), which refuses inputs that the network cannot take;
+//! 2. the network: layers from [`limbeck::nn`], registered under the names of the published PyTorch implementation, so that
+//!    its checkpoints load as they are, and initialised as that implementation does;
 //! 3. the [`Signature`](limbeck::model::Signature), computed from the recipe and the
 //!    [`ModelSpec`](limbeck::model::ModelSpec) without running anything: taps with their shapes (maps, tokens, vectors), and
 //!    groups; what the network lends to methods, that is its classifier and, for a tap's value before its activation, the
@@ -33,15 +33,13 @@ macro_rules! kinds {
         $($config:ident $kind:literal, millions $millions:literal: $recipe:expr;)*
     ) => {$(
         limbeck::plugin! {
-            model $kind,
+            model $kind: $config,
             summary: concat!($summary, ", ", $millions, " million parameters"),
             citation: $citation,
-            settings: "",
         }
 
         #[doc = concat!("The recipe of `", $kind, "`: ", $millions, " million parameters at ", $classes, " classes.")]
-        #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[derive(Clone, Debug, Settings)]
         pub struct $config {}
 
         #[typetag::serde(name = $kind)]

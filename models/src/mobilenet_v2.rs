@@ -18,7 +18,6 @@
 //! He's rule over the outputs, the linear layer normal with deviation 0.01 and zero biases.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv, ConvBn, Draft, Start, relu};
 use crate::staged::{Block, STAGES, STEM, Stage, Staged};

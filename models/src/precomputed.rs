@@ -17,28 +17,23 @@ use std::sync::Arc;
 
 use limbeck::prelude::*;
 use limbeck::weights;
-use serde::{Deserialize, Serialize};
 
 use crate::foreign::{LOGITS, signature, taps};
 
 limbeck::plugin! {
-    model "precomputed",
+    model "precomputed": PrecomputedConfig,
     summary: "a teacher by its outputs on the training samples",
     citation: "",
-    settings: r#"
-path = "outputs.safetensors"   # relative to the experiment file; "logits" [N, classes] and taps [N, …]
-taps = []                      # the taps to read, from input to output, as in ["stem", "stage1", "pooled"]
-"#,
 }
 
 /// The recipe of a teacher whose outputs are in a file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct PrecomputedConfig {
-    /// The file, relative to the experiment's.
+    /// Relative to the experiment file; `logits` `[N, classes]` and taps `[N, …]`.
+    #[setting(example = "outputs.safetensors")]
     pub path: PathBuf,
-    /// The taps to read from it, in the network's order.
-    #[serde(default)]
+    /// The taps to read, from input to output, as in `["stem", "stage1", "pooled"]`.
+    #[setting(default = Vec::new())]
     pub taps: Vec<String>,
 }
 

@@ -7,11 +7,10 @@ use crate::layers::{Conv, ConvBn, Draft, relu};
 use crate::staged::Block;
 
 /// What a residual block adds where its output has another shape than its input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shortcut {
     /// A 1×1 convolution and a BatchNorm of the input: option B of He et al., section 3.3.
-    #[default]
     Projection,
     /// Every second pixel of the input, and as many channels of zeros before its own as behind them: option A, which has
     /// no parameters.

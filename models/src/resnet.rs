@@ -18,7 +18,6 @@
 //! by He's rule over the outputs, the linear layer as PyTorch's.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv, Draft, Start};
 use crate::residual::Residual;
@@ -31,18 +30,16 @@ const CITATION: &str = "He, Zhang, Ren, Sun. Deep Residual Learning for Image Re
 macro_rules! resnets {
     ($($config:ident $kind:literal: depth $depth:literal, width $width:literal, millions $millions:literal;)*) => {$(
         limbeck::plugin! {
-            model $kind,
+            model $kind: $config,
             summary: concat!("residual network for small images, ", $millions, " million parameters"),
             citation: CITATION,
-            settings: "shortcut = \"projection\"   # where shapes change; or \"identity_pad\", without parameters\n",
         }
 
         #[doc = concat!("The recipe of `", $kind, "`: ", $millions, " million parameters at 100 classes.")]
-        #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[derive(Clone, Debug, Settings)]
         pub struct $config {
-            /// What a block adds where shapes change.
-            #[serde(default)]
+            /// Where shapes change: "projection", or "identity_pad", without parameters.
+            #[setting(default = Shortcut::Projection)]
             pub shortcut: Shortcut,
         }
 
@@ -69,32 +66,23 @@ resnets! {
 }
 
 limbeck::plugin! {
-    model "resnet",
+    model "resnet": ResNet,
     summary: "residual network for small images, of any depth and width",
     citation: CITATION,
-    settings: r#"
-depth = 20                # 6n + 2: n blocks in each of the three stages
-width = 1                 # the stages are 16, 32 and 64 times as many channels wide
-shortcut = "projection"   # where shapes change; or "identity_pad", without parameters
-"#,
 }
 
 /// The recipe of a network of any depth and width.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct ResNet {
-    /// 6n + 2, with n blocks in each stage; 8 to 1202.
+    /// 6n + 2: n blocks in each of the three stages; 8 to 1202.
+    #[setting(example = 20)]
     pub depth: usize,
-    /// The factor on the stages' channels; 1 to 64.
-    #[serde(default = "one")]
+    /// The stages are 16, 32 and 64 times as many channels wide.
+    #[setting(default = 1, range = 1..=64)]
     pub width: i64,
-    /// What a block adds where shapes change.
-    #[serde(default)]
+    /// Where shapes change: "projection", or "identity_pad", without parameters.
+    #[setting(default = Shortcut::Projection)]
     pub shortcut: Shortcut,
-}
-
-fn one() -> i64 {
-    1
 }
 
 #[typetag::serde(name = "resnet")]
@@ -107,7 +95,6 @@ impl ModelConfig for ResNet {
 impl ResNet {
     fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Staged<Residual>> {
         let blocks = blocks(self.depth, 2)?;
-        check_width(self.width)?;
         let mut draft = Draft::new(spec, 2)?;
         let conv = draft.conv_bn(path / "conv1", path / "bn1", Conv::new(16 * self.width.min(2), 3));
         let stem = Stage::new(&mut draft, STEM, &["conv1", "bn1"], None, vec![conv]);
@@ -140,12 +127,4 @@ pub(crate) fn blocks(depth: usize, beside: usize) -> Result<usize> {
         )));
     }
     Ok((depth - beside) / 6)
-}
-
-/// Checks the factor on a network's channels.
-pub(crate) fn check_width(width: i64) -> Result<()> {
-    if (1..=64).contains(&width) {
-        return Ok(());
-    }
-    Err(Error::plan(format!("width must be between 1 and 64, not {width}")))
 }

@@ -20,7 +20,6 @@
 //! linear layer as PyTorch's.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv, Draft, Start, Window};
 use crate::residual::{Residual, Shortcut};

@@ -16,7 +16,6 @@
 //! The groups are `stem`, `stage1`, `stage2`, `stage3` and `classifier`. Every layer starts as PyTorch's.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv, ConvBn, Draft, Start, Window, relu, shuffle};
 use crate::staged::{Block, STAGES, STEM, Stage, Staged};

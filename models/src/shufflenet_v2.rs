@@ -16,7 +16,6 @@
 //! starts as PyTorch's.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv, ConvBn, Draft, Start, relu, shuffle};
 use crate::staged::{Block, STAGES, STEM, Stage, Staged};

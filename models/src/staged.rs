@@ -1,7 +1,7 @@
 //! The frame that most families share: a stem, stages of blocks, sometimes more layers, the mean, a linear layer.
 
+use limbeck::nn::Module;
 use limbeck::prelude::*;
-use tch::nn::Module;
 
 use crate::layers::{CLASSIFIER, ConvBn, Draft, Window, pooled, relu};
 

@@ -461,8 +461,13 @@ fn impossible_sizes_and_settings_are_refused_with_the_numbers() {
             json!({ "kind": "wrn", "depth": 20, "width": 1 }),
             "wrn: depth must be 6n + 4 (10, 16, 22, … up to 1204), not 20",
         ),
-        (json!({ "kind": "wrn", "depth": 16, "width": 0 }), "wrn: width must be between 1 and 64, not 0"),
     ] {
         assert_eq!(refusal(config(recipe).as_ref(), [3, 32, 32], 10), expected);
+    }
+    for recipe in
+        [json!({ "kind": "wrn", "depth": 16, "width": 0 }), json!({ "kind": "resnet", "depth": 8, "width": 65 })]
+    {
+        let error = serde_json::from_value::<Box<dyn ModelConfig>>(recipe.clone()).unwrap_err().to_string();
+        assert_eq!(error, format!("width must be in 1..=64, not {}", recipe["width"]));
     }
 }

@@ -20,34 +20,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 use tch::{CModule, IValue, jit, no_grad_guard};
 
 use crate::foreign::{LOGITS, signature, taps};
 
 limbeck::plugin! {
-    model "torchscript",
+    model "torchscript": TorchScriptConfig,
     summary: "a teacher from a TorchScript file",
     citation: "",
-    settings: r#"
-path = "teacher.pt"     # relative to the experiment file
-outputs = ["logits"]    # what it returns, in order: "logits" and taps, as in ["stem", "stage1", "pooled", "logits"]
-"#,
 }
 
 /// The recipe of a teacher in a TorchScript file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct TorchScriptConfig {
-    /// The file, relative to the experiment's.
+    /// Relative to the experiment file.
+    #[setting(example = "teacher.pt")]
     pub path: PathBuf,
-    /// The names of what it returns, in order: `logits`, and taps.
-    #[serde(default = "only_logits")]
+    /// What it returns, in order: `logits` and taps, as in `["stem", "stage1", "pooled", "logits"]`.
+    #[setting(default = vec![LOGITS.to_owned()])]
     pub outputs: Vec<String>,
-}
-
-fn only_logits() -> Vec<String> {
-    vec![LOGITS.to_owned()]
 }
 
 #[typetag::serde(name = "torchscript")]

@@ -26,7 +26,6 @@
 //! biases, the linear layer normal with deviation 0.01 and zero biases.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv, ConvBn, Draft, Start, Window};
 use crate::staged::{STAGES, STEM, Stage, Staged};

@@ -18,12 +18,11 @@
 //! Of the BatchNorms, each block's second one follows a convolution and can be folded into it; the first ones and the last
 //! one follow sums that other layers read as well, and stay.
 
+use limbeck::nn::{Module, ModuleT};
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
-use tch::nn::{Module, ModuleT};
 
 use crate::layers::{CLASSIFIER, Conv, ConvBn, Draft, Start, pooled, relu};
-use crate::resnet::{blocks, check_width};
+use crate::resnet::blocks;
 use crate::staged::{STAGES, STEM};
 
 const CITATION: &str = "Zagoruyko, Komodakis. Wide Residual Networks. BMVC 2016, arXiv:1605.07146";
@@ -37,22 +36,19 @@ kinds! {
 }
 
 limbeck::plugin! {
-    model "wrn",
+    model "wrn": Wrn,
     summary: "wide residual network for small images, of any depth and width",
     citation: CITATION,
-    settings: r#"
-depth = 16   # 6n + 4: n blocks in each of the three stages
-width = 4    # the stages are 16, 32 and 64 times as many channels wide
-"#,
 }
 
 /// The recipe of a network of any depth and width.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct Wrn {
-    /// 6n + 4, with n blocks in each stage; 10 to 1204.
+    /// 6n + 4: n blocks in each of the three stages; 10 to 1204.
+    #[setting(example = 16)]
     pub depth: usize,
-    /// The factor on the stages' channels; 1 to 64.
+    /// The stages are 16, 32 and 64 times as many channels wide.
+    #[setting(example = 4, range = 1..=64)]
     pub width: i64,
 }
 
@@ -66,7 +62,6 @@ impl ModelConfig for Wrn {
 impl Wrn {
     fn network(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Network> {
         let blocks = blocks(self.depth, 4)?;
-        check_width(self.width)?;
         let mut draft = Draft::new(spec, 2)?;
         let stem = draft.conv(path / "conv1", Conv::new(16, 3));
         draft.tap(STEM, None);

@@ -600,7 +600,7 @@ fn precision(rounds: usize) -> Result<Section> {
 
     for precision in [Precision::Float32, Precision::Bfloat16] {
         let network = Network::new(&ResNet8x4::default())?;
-        let mut optimizer = nn::OptimizerConfig::build(nn::sgd(0.9, 0.0, 5e-4, false), &network.store, RATE)?;
+        let mut optimizer = tch::nn::OptimizerConfig::build(tch::nn::sgd(0.9, 0.0, 5e-4, false), &network.store, RATE)?;
         let pairs = beside_a_cohort(
             rounds,
             SMALL_BATCH,

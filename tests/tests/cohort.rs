@@ -20,7 +20,6 @@ use limbeck_tests::command::{self, limbeck, until};
 use limbeck_tests::experiment::{compare, set, small};
 use limbeck_tests::files::{below, entries};
 use limbeck_tests::runs::{execute, plan, stops, students, timeless};
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 /// A small experiment on the embedded data: 5 steps an epoch, the last of them smaller, all built-in methods.
@@ -134,15 +133,13 @@ fn stopped_again_and_again_it_ends_with_the_same_bytes() {
 }
 
 limbeck::plugin! {
-    dataset "test_stopper",
+    dataset "test_stopper": Stopper,
     summary: "the embedded data, which ask for a stop",
     citation: "",
-    settings: "",
 }
 
 /// The embedded data, which ask for a stop when they have given so many batches of the test part.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct Stopper {}
 
 /// Who is to be stopped, and after how many batches.

@@ -489,12 +489,12 @@ fn an_experiment_that_makes_no_sense() {
     );
     assert_eq!(
         replaced("epochs = 2", "optimizer = { kind = \"sgd\", momentum = 1.5 }"),
-        "sgd: momentum must be in 0..1, not 1.5
-  --> x.toml:16:1
+        "momentum must be in 0..1, not 1.5
+  --> x.toml:16:29
    |
 16 | optimizer = { kind = \"sgd\", momentum = 1.5 }
-   | ^^^^^^^^^
-  key: train.optimizer"
+   |                             ^^^^^^^^
+  key: train.optimizer.momentum"
     );
     assert_eq!(
         replaced("weight = 2.0", "weight = 2.0\nteachers = [\"bug\"]"),
@@ -553,7 +553,7 @@ fn the_registry_is_sound_and_every_plugin_documents_its_settings() {
         if plugin.role == limbeck::registry::Role::Method {
             continue;
         }
-        for line in plugin.settings.lines() {
+        for line in plugin.settings().lines() {
             if !line.trim().is_empty() && !line.trim_start().starts_with(['#', '[']) {
                 assert!(line.contains('#'), "{} `{}`: a setting without a comment: {line}", plugin.role, plugin.name);
             }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use indexmap::IndexMap;
 use limbeck::prelude::*;
 use limbeck::registry::{Role, plugins_of};
+use limbeck::settings::Setting;
 use limbeck::task::{Better, ClassScore, Example, MetricInfo, Unit};
 use limbeck_cli as _;
 use limbeck_conformance::Outcome;
@@ -193,11 +194,12 @@ fn caught(role: Role, faults: &[(&str, &[&str], &str)]) {
     }
 }
 
-limbeck::plugin! { distiller "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { distiller "broken": BrokenDistiller, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenDistiller {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -350,13 +352,23 @@ fn a_broken_distiller_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { distiller "lax", summary: "", citation: "", settings: "written = 1.0" }
+limbeck::plugin! { distiller "lax": Lax, summary: "", citation: "" }
 
 /// Takes every key, and does not write its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Lax {
     #[serde(skip_serializing)]
     written: f64,
+}
+
+impl Settings for Lax {
+    fn settings() -> Vec<Setting> {
+        vec![Setting::new("written", &1.0, &["Lost."])]
+    }
+
+    fn check_ranges(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[typetag::serde(name = "lax")]
@@ -393,11 +405,12 @@ fn settings_that_are_lost_or_not_checked_are_caught() {
     assert!(matches!(&report.findings[..], [finding] if matches!(finding.outcome, Outcome::Fault(_))), "{report}");
 }
 
-limbeck::plugin! { critic "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { critic "broken": BrokenCritic, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenCritic {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -509,11 +522,12 @@ fn a_broken_critic_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { negatives "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { negatives "broken": BrokenSampler, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenSampler {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -589,11 +603,12 @@ fn a_broken_sampler_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { model "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { model "broken": BrokenModel, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenModel {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -609,10 +624,15 @@ impl ModelConfig for BrokenModel {
         }
         let start = if self.fault == "begins by chance" { chance() } else { 0.05 };
         let init = nn::Init::Randn { mean: start, stdev: 0.2 };
-        let conv =
-            nn::conv2d(path / "conv", channels.max(1), 4, 1, nn::ConvConfig { ws_init: init, ..Default::default() });
-        let norm = nn::batch_norm2d(path / "bn", 4, Default::default());
-        let fc = nn::linear(path / "fc", 4, spec.classes, Default::default());
+        let conv = tch::nn::conv2d(
+            path / "conv",
+            channels.max(1),
+            4,
+            1,
+            nn::ConvConfig { ws_init: init, ..Default::default() },
+        );
+        let norm = tch::nn::batch_norm2d(path / "bn", 4, Default::default());
+        let fc = tch::nn::linear(path / "fc", 4, spec.classes, Default::default());
         if self.fault == "trains what it does not use" {
             let _ = (path / "fc").ones("extra", &[2]);
         }
@@ -744,11 +764,12 @@ fn a_broken_network_is_caught_by_name() {
     );
 }
 
-limbeck::plugin! { dataset "broken", summary: "", citation: "", settings: "fault = \"none\"" }
+limbeck::plugin! { dataset "broken": BrokenDataset, summary: "", citation: "" }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct BrokenDataset {
+    /// What is wrong with it.
+    #[setting(default = "none")]
     fault: String,
 }
 
@@ -865,7 +886,7 @@ fn a_broken_data_set_is_caught_by_name() {
 /// A task that classifies, but for its fault: a type for each, since tasks have no settings.
 macro_rules! broken_task {
     ($task:ident, $fault:literal, $key:literal) => {
-        limbeck::plugin! { task $fault = $task, summary: "", citation: "", settings: "" }
+        limbeck::plugin! { task $fault = $task, summary: "", citation: "" }
 
         #[derive(Debug)]
         struct $task;

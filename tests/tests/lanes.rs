@@ -75,8 +75,8 @@ impl DistillerConfig for Staged {
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let pair = self.taps(site)?.pairs.pop().ok_or_else(|| Error::plan("no stage"))?;
         let (from, to) = (pair.student_shape.channels(), pair.teacher_shape.channels());
-        let connector = nn::conv2d(params / "connector", from, to, 1, Default::default());
-        nn::conv2d(params / "bystander", from, to, 1, Default::default());
+        let connector = tch::nn::conv2d(params / "connector", from, to, 1, Default::default());
+        tch::nn::conv2d(params / "bystander", from, to, 1, Default::default());
         Ok(Box::new(LiveStaged { connector, groups: site.student.feature_groups(), last: pair.student }))
     }
 }

@@ -14,17 +14,19 @@ use limbeck_models::resnet::ResNet8;
 use limbeck_tests::experiment::{compare, set, small};
 use limbeck_tests::files::fixture;
 use limbeck_tests::runs::{execute, plan, students};
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-limbeck::plugin! { distiller "borrower", summary: "", citation: "", settings: "alone = false\ntap = \"stage1:pre\"" }
+limbeck::plugin! { distiller "borrower": Borrower, summary: "", citation: "" }
 
 /// Lets the teacher's classifier judge the student's projected features, and weighs the student's BatchNorm. Alone, it
 /// looks at what the student lends and at nothing else.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct Borrower {
+    /// Whether it looks at what the student lends alone.
+    #[setting(example = false)]
     alone: bool,
+    /// The tap whose BatchNorm it asks for.
+    #[setting(example = TapRef::pre_activation("stage1"))]
     tap: TapRef,
 }
 
@@ -43,7 +45,7 @@ impl DistillerConfig for Borrower {
         let taps = self.taps(site)?;
         let pair = taps.single()?;
         let (from, to) = (pair.student_shape.channels(), pair.teacher_shape.channels());
-        let head = nn::linear(params / "head", from, to, Default::default());
+        let head = tch::nn::linear(params / "head", from, to, Default::default());
         Ok(Box::new(LiveBorrower { alone: self.alone, tap: self.tap.clone(), head }))
     }
 }

@@ -12,11 +12,10 @@ use limbeck::task::{Better, ClassScore, Example, MetricInfo, Metrics, Unit};
 use limbeck_cli::plan::Plan;
 use limbeck_cli::{report, store};
 use limbeck_tests::runs::{execute, plan, students};
-use serde::{Deserialize, Serialize};
 use tch::Reduction;
 use tempfile::TempDir;
 
-limbeck::plugin! { task "pixels" = Pixels, summary: "a class a pixel", citation: "", settings: "" }
+limbeck::plugin! { task "pixels" = Pixels, summary: "a class a pixel", citation: "" }
 
 /// Targets are `[B, H, W]`, int64: the class of every pixel.
 #[derive(Debug)]
@@ -171,11 +170,10 @@ impl TaskMeter for Confusion {
     }
 }
 
-limbeck::plugin! { dataset "stripes", summary: "", citation: "", settings: "" }
+limbeck::plugin! { dataset "stripes": Stripes, summary: "", citation: "" }
 
 /// Images of eight by eight pixels in stripes of three classes, each of a colour that is hard to see.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Settings)]
 struct Stripes {}
 
 #[typetag::serde(name = "stripes")]
@@ -228,12 +226,13 @@ impl Dataset for LiveStripes {
     }
 }
 
-limbeck::plugin! { model "pixelwise", summary: "", citation: "", settings: "width = 8" }
+limbeck::plugin! { model "pixelwise": Pixelwise, summary: "", citation: "" }
 
 /// A convolution, and a class for every pixel.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Settings)]
 struct Pixelwise {
+    /// Channels of the convolution.
+    #[setting(example = 8)]
     width: i64,
 }
 
@@ -244,8 +243,8 @@ impl ModelConfig for Pixelwise {
         let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
         let padded = nn::ConvConfig { padding: 1, ..Default::default() };
         Ok(Box::new(LivePixelwise {
-            stage: nn::conv2d(path / "stage1", channels, self.width, 3, padded),
-            head: nn::conv2d(path / "head", self.width, spec.classes, 1, Default::default()),
+            stage: tch::nn::conv2d(path / "stage1", channels, self.width, 3, padded),
+            head: tch::nn::conv2d(path / "head", self.width, spec.classes, 1, Default::default()),
             signature: Signature::new(
                 spec,
                 vec![TapInfo::new("stage1", TapShape::Map { c: self.width, h: height, w: width })],

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use limbeck::nn::{Init, Module};
 use limbeck::prelude::*;
 use limbeck::probe::Backbone;
 use limbeck::record::Similarity;
@@ -11,15 +12,12 @@ use limbeck::similarity::{Alignment, Kernels};
 use limbeck_cli::store;
 use limbeck_tests::experiment::{compare, set, small};
 use limbeck_tests::runs::{execute, plan};
-use serde::{Deserialize, Serialize};
-use tch::nn::{Init, Module};
 use tempfile::TempDir;
 
 limbeck::plugin! {
-    model "tiny_vit",
+    model "tiny_vit": TinyVit,
     summary: "a vision transformer of two blocks, for tests",
     citation: "Dosovitskiy et al. An Image is Worth 16×16 Words. ICLR 2021, arXiv:2010.11929",
-    settings: "width = 24   # of a token",
 }
 
 /// Patches of 8×8 pixels.
@@ -27,21 +25,11 @@ const PATCH: i64 = 8;
 
 /// The recipe: taps `stem`, `stage1` and `stage2` are sequences of the class token and the patches, `pooled` is the class
 /// token behind the last norm.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 struct TinyVit {
     /// Of a token.
+    #[setting(example = 24)]
     width: i64,
-}
-
-fn linear(path: nn::Path<'_>, from: i64, to: i64) -> nn::Linear {
-    let bound = 1.0 / (from as f64).sqrt();
-    let init = Init::Uniform { lo: -bound, up: bound };
-    nn::linear(path, from, to, nn::LinearConfig { ws_init: init, bs_init: Some(init), bias: true })
-}
-
-fn layer_norm(path: nn::Path<'_>, width: i64) -> nn::LayerNorm {
-    nn::layer_norm(path, vec![width], Default::default())
 }
 
 #[typetag::serde(name = "tiny_vit")]
@@ -55,10 +43,10 @@ impl ModelConfig for TinyVit {
         let small = Init::Randn { mean: 0.0, stdev: 0.02 };
         let cls_token = path.var("cls_token", &[1, 1, d], small);
         let pos_embed = path.var("pos_embed", &[1, tokens, d], small);
-        let patches = linear(path / "patch_embed", channels * PATCH * PATCH, d);
+        let patches = nn::linear(path / "patch_embed", channels * PATCH * PATCH, d);
         let blocks = [0, 1].map(|i| Block::new(&(path / "blocks" / i), d));
-        let norm = layer_norm(path / "norm", d);
-        let head = linear(path / "head", d, spec.classes);
+        let norm = nn::layer_norm(path / "norm", d);
+        let head = nn::linear(path / "head", d, spec.classes);
 
         let taps = ["stem", "stage1", "stage2"].map(|name| TapInfo::tokens(name, tokens, d));
         let taps = taps.into_iter().chain([TapInfo::vector("pooled", d)]).collect();
@@ -141,12 +129,12 @@ struct Block {
 impl Block {
     fn new(path: &nn::Path<'_>, d: i64) -> Self {
         Block {
-            norm1: layer_norm(path / "norm1", d),
-            qkv: linear(path / "qkv", d, 3 * d),
-            proj: linear(path / "proj", d, d),
-            norm2: layer_norm(path / "norm2", d),
-            fc1: linear(path / "fc1", d, 2 * d),
-            fc2: linear(path / "fc2", 2 * d, d),
+            norm1: nn::layer_norm(path / "norm1", d),
+            qkv: nn::linear(path / "qkv", d, 3 * d),
+            proj: nn::linear(path / "proj", d, d),
+            norm2: nn::layer_norm(path / "norm2", d),
+            fc1: nn::linear(path / "fc1", d, 2 * d),
+            fc2: nn::linear(path / "fc2", 2 * d, d),
         }
     }
 
@@ -200,7 +188,8 @@ fn it_trains_learns_from_a_teacher_and_is_compared_tap_by_tap() {
         for cell in &plan.cells {
             let summary = store::summary(&cell.folder).unwrap().unwrap();
             let [first, last] = [&summary.history[0], &summary.history[1]].map(|epoch| epoch.train["loss"]);
-            assert!(last < first, "{}: {first} → {last}", cell.folder.display());
+            let falls = last < first || !["vanilla", "kd"].contains(&cell.method.as_str());
+            assert!(falls && last.is_finite(), "{}: {first} → {last}", cell.method);
             let found: Similarity = store::read_json(&cell.folder.join("similarity.json")).unwrap();
             let taps = &found.teachers[0].taps;
             let [of_teacher, of_student] = [teacher, student].map(|kind| if kind == MAPS { 5 } else { 4 });
@@ -215,7 +204,8 @@ fn it_trains_learns_from_a_teacher_and_is_compared_tap_by_tap() {
 
 #[test]
 fn alignment_takes_every_token_and_does_not_ask_how_they_lie() {
-    let tokens = (Tensor::arange(12 * 5 * 3, (Kind::Double, Device::Cpu)) * 12.9898).sin().view([12, 5, 3]);
+    let tokens =
+        ((Tensor::arange(12 * 5 * 3, (Kind::Double, Device::Cpu)) * 12.9898).sin() * 3.7).sin().view([12, 5, 3]);
     let transposed = tokens.transpose(1, 2).unsqueeze(-1);
     let pooled = tokens.mean_dim([1_i64].as_slice(), false, None::<Kind>);
     let mut sums = Alignment::new(Device::Cpu);

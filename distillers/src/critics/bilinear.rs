@@ -15,42 +15,30 @@
 //! `critic.weight`; with `loss = "nce"` that critic's Z.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossKind, products};
-use crate::tensor::positive;
 
 limbeck::plugin! {
-    critic "bilinear",
+    critic "bilinear": Bilinear,
     summary: "a trained bilinear form of both embeddings",
     citation: "van den Oord, Li, Vinyals. Representation Learning with Contrastive Predictive Coding. arXiv:1807.03748, 2018, equation 3",
-    settings: r#"
-loss = "info_nce"    # "info_nce" or "nce": the loss of the critic of that name
-temperature = 0.07   # τ: the form is divided by it
-"#,
     page: include_str!("bilinear.rs"),
 }
 
 /// A bilinear form.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Bilinear {
-    /// The loss on the scores.
+    /// "info_nce" or "nce": the loss of the critic of that name.
+    #[setting(default = LossKind::InfoNce)]
     pub loss: LossKind,
-    /// τ
+    /// τ: the form is divided by it.
+    #[setting(default = 0.07, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for Bilinear {
-    fn default() -> Self {
-        Bilinear { loss: LossKind::default(), temperature: 0.07 }
-    }
 }
 
 #[typetag::serde(name = "bilinear")]
 impl CriticConfig for Bilinear {
     fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
-        positive("bilinear", "temperature", self.temperature)?;
         let weight = (params / "critic").zeros("weight", &[site.embedding_width; 2]);
         limbeck::tch::no_grad(|| {
             weight.shallow_clone().copy_(&Tensor::eye(site.embedding_width, (Kind::Float, Device::Cpu)))
@@ -115,12 +103,5 @@ mod tests {
         );
         let each = v2.unsqueeze(0).expand([3, 5, 4], false).contiguous();
         assert!(distance(&score(Side::Student, &v1, &each), &expected) < 1e-12, "gathered candidates");
-    }
-
-    #[test]
-    fn a_temperature_of_zero_is_refused() {
-        let store = nn::VarStore::new(Device::Cpu);
-        let error = Bilinear { temperature: 0.0, ..Bilinear::default() }.build(&SITE, &store.root()).unwrap_err();
-        assert_eq!(error.to_string(), "bilinear: temperature must be positive, not 0");
     }
 }

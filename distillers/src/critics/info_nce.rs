@@ -16,18 +16,13 @@
 //! *Cost*: a few passes over `[B, K]` besides the scores. *State*: none.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{negatives_per_anchor, products, with_bound};
-use crate::tensor::positive;
 
 limbeck::plugin! {
-    critic "info_nce",
+    critic "info_nce": InfoNce,
     summary: "picks the positive among all candidates at once: a softmax over K + 1",
     citation: "van den Oord, Li, Vinyals. Representation Learning with Contrastive Predictive Coding. arXiv:1807.03748, 2018",
-    settings: r#"
-temperature = 0.07   # τ: scores are cosines divided by it
-"#,
     page: include_str!("info_nce.rs"),
 }
 
@@ -35,23 +30,16 @@ temperature = 0.07   # τ: scores are cosines divided by it
 const ABSENT: f64 = -1e30;
 
 /// InfoNCE.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct InfoNce {
-    /// τ
+    /// τ: scores are cosines divided by it.
+    #[setting(default = 0.07, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for InfoNce {
-    fn default() -> Self {
-        InfoNce { temperature: 0.07 }
-    }
 }
 
 #[typetag::serde(name = "info_nce")]
 impl CriticConfig for InfoNce {
     fn build(&self, _site: &CriticSite, _params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
-        positive("info_nce", "temperature", self.temperature)?;
         Ok(Box::new(self.clone()))
     }
 }
@@ -132,12 +120,5 @@ mod tests {
         let loss = critic.loss(Side::Student, &scores).unwrap().losses()[0].1.shallow_clone();
         loss.backward();
         assert_eq!((loss.double_value(&[]), negative.grad().abs().sum(None).double_value(&[])), (0.0, 0.0));
-    }
-
-    #[test]
-    fn a_negative_temperature_is_refused() {
-        let store = nn::VarStore::new(Device::Cpu);
-        let error = InfoNce { temperature: -1.0 }.build(&SITE, &store.root()).unwrap_err();
-        assert_eq!(error.to_string(), "info_nce: temperature must be positive, not -1");
     }
 }

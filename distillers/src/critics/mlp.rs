@@ -15,49 +15,35 @@
 //! `critic.student.weight`, `critic.teacher.{weight, bias}`, `critic.out.weight`; with `loss = "nce"` that critic's Z.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossKind};
-use crate::layers::{linear, linear_without_bias};
 
 limbeck::plugin! {
-    critic "mlp",
+    critic "mlp": Mlp,
     summary: "a network that sees both embeddings; for fewer negatives",
     citation: "Poole, Ozair, van den Oord, Alemi, Tucker. On Variational Bounds of Mutual Information. ICML 2019, section 3",
-    settings: r#"
-loss = "info_nce"   # "info_nce" or "nce": the loss of the critic of that name
-hidden = 128        # H: units of the hidden layer
-"#,
     page: include_str!("mlp.rs"),
 }
 
 /// A network with one hidden layer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Mlp {
-    /// The loss on the scores.
+    /// "info_nce" or "nce": the loss of the critic of that name.
+    #[setting(default = LossKind::InfoNce)]
     pub loss: LossKind,
-    /// H
+    /// H: units of the hidden layer.
+    #[setting(default = 128, range = 1..=65_536)]
     pub hidden: i64,
-}
-
-impl Default for Mlp {
-    fn default() -> Self {
-        Mlp { loss: LossKind::default(), hidden: 128 }
-    }
 }
 
 #[typetag::serde(name = "mlp")]
 impl CriticConfig for Mlp {
     fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
-        if !(1..=65_536).contains(&self.hidden) {
-            return Err(Error::plan(format!("mlp: hidden must be in 1..=65536, not {}", self.hidden)));
-        }
         let (root, width) = (params / "critic", site.embedding_width);
         Ok(Box::new(LiveMlp {
-            student: linear_without_bias(&root / "student", width, self.hidden),
-            teacher: linear(&root / "teacher", width, self.hidden),
-            out: linear_without_bias(&root / "out", self.hidden, 1),
+            student: nn::linear_without_bias(&root / "student", width, self.hidden),
+            teacher: nn::linear(&root / "teacher", width, self.hidden),
+            out: nn::linear_without_bias(&root / "out", self.hidden, 1),
             loss: Loss::new(self.loss, site, params),
         }))
     }
@@ -126,12 +112,5 @@ mod tests {
                 assert!((found - expected).abs() < 1e-12, "{i}, {j}: {found} {expected}");
             }
         }
-    }
-
-    #[test]
-    fn a_layer_without_units_is_refused() {
-        let store = nn::VarStore::new(Device::Cpu);
-        let error = Mlp { hidden: 0, ..Mlp::default() }.build(&SITE, &store.root()).unwrap_err();
-        assert_eq!(error.to_string(), "mlp: hidden must be in 1..=65536, not 0");
     }
 }

@@ -17,13 +17,12 @@ use info_nce::softmax;
 use nce::NoiseContrast;
 
 /// The loss of a critic whose score is trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossKind {
     /// That of the critic `nce`: each negative on its own.
     Nce,
     /// That of the critic `info_nce`: all candidates at once.
-    #[default]
     InfoNce,
 }
 

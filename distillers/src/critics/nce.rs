@@ -25,41 +25,29 @@
 //! *Cost*: a few passes over `[B, K]` besides the scores.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{negatives_per_anchor, products, with_bound};
-use crate::tensor::positive;
 
 limbeck::plugin! {
-    critic "nce",
+    critic "nce": Nce,
     summary: "tells the positive from each negative on its own: the loss of the CRD paper",
     citation: "Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020; Gutmann, Hyvärinen. Noise-contrastive estimation. AISTATS 2010",
-    settings: r#"
-temperature = 0.07   # τ: scores are cosines divided by it (the paper's text says 0.1 for CIFAR, its code 0.07)
-"#,
     page: include_str!("nce.rs"),
 }
 
 const EPSILON: f64 = 1e-7;
 
 /// Binary noise-contrastive estimation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Nce {
-    /// τ
+    /// τ: scores are cosines divided by it (the paper's text says 0.1 for CIFAR, its code 0.07).
+    #[setting(default = 0.07, range = positive)]
     pub temperature: f64,
-}
-
-impl Default for Nce {
-    fn default() -> Self {
-        Nce { temperature: 0.07 }
-    }
 }
 
 #[typetag::serde(name = "nce")]
 impl CriticConfig for Nce {
     fn build(&self, site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
-        positive("nce", "temperature", self.temperature)?;
         Ok(Box::new(LiveNce { contrast: NoiseContrast::new(site, params), temperature: self.temperature }))
     }
 }
@@ -301,12 +289,5 @@ mod tests {
         let p = scores.positive.exp() / 40.0;
         let expected = -(&p / (&p + 1.0 / 50.0 + 1e-7)).log().mean(None).double_value(&[]);
         assert!((loss - expected).abs() < 1e-12, "{loss} {expected}");
-    }
-
-    #[test]
-    fn a_temperature_of_zero_is_refused() {
-        let store = nn::VarStore::new(Device::Cpu);
-        let error = Nce { temperature: 0.0 }.build(&SITE, &store.root()).unwrap_err();
-        assert_eq!(error.to_string(), "nce: temperature must be positive, not 0");
     }
 }

@@ -10,42 +10,31 @@
 //! *Cost*: the scores of the whole bank, which the critic must give by one matrix product, and their K largest.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::{check_count, check_others};
+use super::check_others;
 use crate::classes::Classes;
 
 limbeck::plugin! {
-    negatives "hardest",
+    negatives "hardest": Hardest,
     summary: "the samples that score highest against the student's embedding",
     citation: "Robinson, Chuang, Sra, Jegelka. Contrastive Learning with Hard Negative Samples. ICLR 2021",
-    settings: r#"
-count = 1024         # K: negatives for each anchor
-other_class = true   # only samples of other classes; false: also of the anchor's own
-"#,
     page: include_str!("hardest.rs"),
 }
 
 /// The samples with the highest scores.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Hardest {
-    /// K
+    /// K: negatives for each anchor.
+    #[setting(default = 1024, range = 1..)]
     pub count: usize,
-    /// Only samples of other classes.
+    /// Only samples of other classes; false: also of the anchor's own.
+    #[setting(default = true)]
     pub other_class: bool,
-}
-
-impl Default for Hardest {
-    fn default() -> Self {
-        Hardest { count: 1024, other_class: true }
-    }
 }
 
 #[typetag::serde(name = "hardest")]
 impl NegativeSamplerConfig for Hardest {
     fn build(&self, site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
-        check_count("hardest", self.count)?;
         check_others("hardest", site)?;
         let samples = site.labels.len();
         let (others, whose) = match self.other_class {
@@ -121,7 +110,6 @@ mod tests {
     fn more_than_there_are_is_refused() {
         let fixture = Fixture::new(&[0, 1, 0, 1, 0], 4, 4);
         let error = |count, other_class| Hardest { count, other_class }.build(&fixture.site()).unwrap_err().to_string();
-        assert_eq!(error(0, true), "hardest: count must be at least 1");
         assert_eq!(
             error(3, true),
             "hardest: count must be at most 2, not 3: samples of class 0 have that many of other classes"

@@ -10,30 +10,20 @@
 //! *Cost*: nothing to draw, and B² scores.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 limbeck::plugin! {
-    negatives "in_batch",
+    negatives "in_batch": InBatch,
     summary: "the other samples of the batch, without a memory bank",
     citation: "Chen, Kornblith, Norouzi, Hinton. A Simple Framework for Contrastive Learning of Visual Representations. ICML 2020",
-    settings: r#"
-other_class = true   # only those of other classes
-"#,
     page: include_str!("in_batch.rs"),
 }
 
 /// The other samples of the batch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct InBatch {
     /// Only those of other classes.
+    #[setting(default = true)]
     pub other_class: bool,
-}
-
-impl Default for InBatch {
-    fn default() -> Self {
-        InBatch { other_class: true }
-    }
 }
 
 #[typetag::serde(name = "in_batch")]

@@ -116,14 +116,6 @@ fn draw_rows<Place: Fn(usize) -> i64>(
     rows.to_device(draw.device)
 }
 
-/// Refuses a count of zero.
-fn check_count(kind: &str, count: usize) -> Result<()> {
-    match count {
-        0 => Err(Error::plan(format!("{kind}: count must be at least 1"))),
-        _ => Ok(()),
-    }
-}
-
 /// Refuses a training set in which nobody has a negative.
 fn check_others(kind: &str, site: &Site<'_>) -> Result<()> {
     match site.samples() {

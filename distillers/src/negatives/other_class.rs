@@ -9,39 +9,28 @@
 //! *Cost*: O(B · K) on the host, spread over the cores.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::{check_count, draw_rows};
+use super::draw_rows;
 use crate::classes::Classes;
 
 limbeck::plugin! {
-    negatives "other_class",
+    negatives "other_class": OtherClass,
     summary: "random samples of other classes",
     citation: "Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020",
-    settings: r#"
-count = 16384   # K: negatives for each anchor
-"#,
     page: include_str!("other_class.rs"),
 }
 
 /// Random samples of other classes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct OtherClass {
-    /// K
+    /// K: negatives for each anchor.
+    #[setting(default = 16_384, range = 1..)]
     pub count: usize,
-}
-
-impl Default for OtherClass {
-    fn default() -> Self {
-        OtherClass { count: 16_384 }
-    }
 }
 
 #[typetag::serde(name = "other_class")]
 impl NegativeSamplerConfig for OtherClass {
     fn build(&self, site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
-        check_count("other_class", self.count)?;
         let classes = Classes::new("other_class", site)?;
         if let (class, size) = classes.largest()
             && size == site.labels.len()
@@ -147,7 +136,6 @@ mod tests {
             let fixture = Fixture::new(labels, 4, 4);
             OtherClass { count }.build(&fixture.site()).unwrap_err().to_string()
         };
-        assert_eq!(build(&[0, 1], 0), "other_class: count must be at least 1");
         assert_eq!(build(&[0, 2], 4), "other_class: a label is 2, but there are 2 classes");
         assert_eq!(
             build(&[1, 1, 1], 4),

@@ -9,38 +9,27 @@
 //! *Cost*: O(B · K) on the host, spread over the cores.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::{check_count, check_others, draw_rows};
+use super::{check_others, draw_rows};
 
 limbeck::plugin! {
-    negatives "other_instance",
+    negatives "other_instance": OtherInstance,
     summary: "random other samples, of any class",
     citation: "Tian, Krishnan, Isola. Contrastive Representation Distillation. ICLR 2020",
-    settings: r#"
-count = 16384   # K: negatives for each anchor
-"#,
     page: include_str!("other_instance.rs"),
 }
 
 /// Random other samples.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct OtherInstance {
-    /// K
+    /// K: negatives for each anchor.
+    #[setting(default = 16_384, range = 1..)]
     pub count: usize,
-}
-
-impl Default for OtherInstance {
-    fn default() -> Self {
-        OtherInstance { count: 16_384 }
-    }
 }
 
 #[typetag::serde(name = "other_instance")]
 impl NegativeSamplerConfig for OtherInstance {
     fn build(&self, site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
-        check_count("other_instance", self.count)?;
         check_others("other_instance", site)?;
         Ok(Box::new(LiveOtherInstance { count: self.count, samples: site.labels.len() }))
     }
@@ -90,7 +79,5 @@ mod tests {
     fn a_single_sample_has_no_negatives() {
         let error = OtherInstance { count: 9 }.build(&Fixture::new(&[0], 4, 4).site()).unwrap_err();
         assert_eq!(error.to_string(), "other_instance: there is no other sample in a training set of 1");
-        let error = OtherInstance { count: 0 }.build(&Fixture::new(&[0, 0], 4, 4).site()).unwrap_err();
-        assert_eq!(error.to_string(), "other_instance: count must be at least 1");
     }
 }

@@ -7,21 +7,18 @@
 //! *Cost*: nothing to draw; the critic's passes are over `[B, n]`.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::check_others;
 
 limbeck::plugin! {
-    negatives "whole_bank",
+    negatives "whole_bank": WholeBank,
     summary: "all other samples",
     citation: "Wu, Xiong, Yu, Lin. Unsupervised Feature Learning via Non-Parametric Instance Discrimination. CVPR 2018",
-    settings: "",
     page: include_str!("whole_bank.rs"),
 }
 
 /// All other samples.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct WholeBank {}
 
 #[typetag::serde(name = "whole_bank")]

@@ -192,8 +192,8 @@ mod tests {
     const THEIRS: [f64; 5] = [70.66, 70.91, 70.42, 70.12, 70.8];
 
     fn paired(count: usize) -> Vec<f64> {
-        let keyed = |values: [f64; 5]| (0..).zip(values).take(count).collect::<Vec<(u64, f64)>>();
-        differences(&keyed(OURS), &keyed(THEIRS))
+        let [ours, theirs] = [OURS, THEIRS].map(|values| (0..).zip(values).take(count).collect::<Vec<(u64, f64)>>());
+        differences(&ours, &theirs)
     }
 
     #[test]

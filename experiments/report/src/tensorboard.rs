@@ -184,14 +184,13 @@ mod tests {
     /// A reader that shares nothing with the writer: a table-driven checksum, and fields taken apart by their wire type.
     mod reader {
         fn table() -> Vec<u32> {
-            let entry = |index: u32| {
-                let mut value = index;
+            let mut table: Vec<u32> = (0..256).collect();
+            for value in &mut table {
                 for _ in 0..8 {
-                    value = if value % 2 == 1 { (value / 2) ^ 0x82F6_3B78 } else { value / 2 };
+                    *value = if *value % 2 == 1 { (*value / 2) ^ 0x82F6_3B78 } else { *value / 2 };
                 }
-                value
-            };
-            (0..256).map(entry).collect()
+            }
+            table
         }
 
         fn check(data: &[u8], expected: &[u8]) {
@@ -296,8 +295,10 @@ mod tests {
     #[test]
     fn an_independent_reader_finds_every_scalar() {
         let folder = tempfile::tempdir().unwrap();
-        let line = |event: &Event| serde_json::to_string(event).unwrap() + "\n";
-        let log: String = [step("initial:ab", 7), step("main", 200), epoch()].iter().map(line).collect();
+        let mut log = String::new();
+        for event in [step("initial:ab", 7), step("main", 200), epoch()] {
+            log += &(serde_json::to_string(&event).unwrap() + "\n");
+        }
         // The last line is cut.
         fs::write(folder.path().join(EVENTS), log + "{\"event\":\"st").unwrap();
         let out = folder.path().join("board/kd");
@@ -317,21 +318,20 @@ mod tests {
                 )
             })
             .collect();
-        let of = |wall: f64, step: u64, name: &str, value: f32| (wall, step, name.to_owned(), value);
         let expected = [
-            of(0.0, 7, "initial:ab/train/loss", 2.5),
-            of(0.0, 7, "initial:ab/train/top1", 12.5),
-            of(0.0, 7, "initial:ab/learning_rate", 0.05),
-            of(0.0, 7, "initial:ab/samples_per_second", 640.0),
-            of(0.0, 200, "train/loss", 2.5),
-            of(0.0, 200, "train/top1", 12.5),
-            of(0.0, 200, "learning_rate", 0.05),
-            of(0.0, 200, "samples_per_second", 640.0),
-            of(12.5, 300, "epoch/loss", 1.25),
-            of(12.5, 300, "epoch/top1", 40.0),
-            of(12.5, 300, "test/top1", 44.5),
-            of(12.5, 300, "test/top5", 80.0),
-            of(12.5, 300, "test/loss", 1.5),
+            (0.0, 7, "initial:ab/train/loss".to_owned(), 2.5),
+            (0.0, 7, "initial:ab/train/top1".to_owned(), 12.5),
+            (0.0, 7, "initial:ab/learning_rate".to_owned(), 0.05),
+            (0.0, 7, "initial:ab/samples_per_second".to_owned(), 640.0),
+            (0.0, 200, "train/loss".to_owned(), 2.5),
+            (0.0, 200, "train/top1".to_owned(), 12.5),
+            (0.0, 200, "learning_rate".to_owned(), 0.05),
+            (0.0, 200, "samples_per_second".to_owned(), 640.0),
+            (12.5, 300, "epoch/loss".to_owned(), 1.25),
+            (12.5, 300, "epoch/top1".to_owned(), 40.0),
+            (12.5, 300, "test/top1".to_owned(), 44.5),
+            (12.5, 300, "test/top5".to_owned(), 80.0),
+            (12.5, 300, "test/loss".to_owned(), 1.5),
         ];
         assert_eq!(scalars, expected);
         assert!(!folder.path().join("none").exists());

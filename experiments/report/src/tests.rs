@@ -48,24 +48,25 @@ fn accuracy(top1: f64) -> Metrics {
     Metrics::new(&Classification, &[top1, top1 + 20.0, 1.5]).unwrap()
 }
 
+fn epoch(method: &str, seed: u64, epoch: u64, top1: f64) -> EpochRecord {
+    let mut train = IndexMap::from([("loss".to_owned(), 2.0 / epoch as f64), ("cross_entropy".to_owned(), 1.25)]);
+    if method == "contrast" {
+        train.insert("contrast.big.mutual_information".to_owned(), 3.0 + epoch as f64 + seed as f64);
+    }
+    EpochRecord {
+        stage: "main".to_owned(),
+        epoch,
+        step: 100 * epoch,
+        learning_rate: 0.05,
+        train,
+        train_top1: Some(55.5),
+        validation: Some(accuracy(top1 - 1.0)),
+        test: Some(accuracy(top1)),
+        seconds: 30.5,
+    }
+}
+
 fn summary(method: &str, seed: u64, last: f64) -> Summary {
-    let epoch = |epoch: u64, top1: f64| {
-        let mut train = IndexMap::from([("loss".to_owned(), 2.0 / epoch as f64), ("cross_entropy".to_owned(), 1.25)]);
-        if method == "contrast" {
-            train.insert("contrast.big.mutual_information".to_owned(), 3.0 + epoch as f64 + seed as f64);
-        }
-        EpochRecord {
-            stage: "main".to_owned(),
-            epoch,
-            step: 100 * epoch,
-            learning_rate: 0.05,
-            train,
-            train_top1: Some(55.5),
-            validation: Some(accuracy(top1 - 1.0)),
-            test: Some(accuracy(top1)),
-            seconds: 30.5,
-        }
-    };
     let best = EpochAccuracy { epoch: 1, test: accuracy(last + 0.5) };
     Summary {
         format: SUMMARY_FORMAT,
@@ -93,7 +94,7 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
         outcome: Outcome::Finished,
         accuracy: Some(Accuracies { last: accuracy(last), best_on_validation: Some(best), best_on_test: best }),
         epochs: 2,
-        history: vec![epoch(1, last + 0.5), epoch(2, last)],
+        history: vec![epoch(method, seed, 1, last + 0.5), epoch(method, seed, 2, last)],
         student_parameters: 78_042,
         student_multiply_adds: Some(12_502_272),
         method_parameters: if method == "contrast" { 41_088 } else { 0 },
@@ -404,12 +405,15 @@ fn sweep(axes: &[(&str, &[&str])], change: impl Fn(&IndexMap<String, String>) ->
     let dir = tempfile::tempdir().unwrap();
     let mut places = vec![IndexMap::new()];
     for (axis, values) in axes {
-        let at = |place: &IndexMap<String, String>, value: &str| {
-            let mut place = place.clone();
-            place.insert((*axis).to_owned(), value.to_owned());
-            place
-        };
-        places = places.iter().flat_map(|place| values.iter().map(move |value| at(place, value))).collect();
+        let mut more = Vec::new();
+        for place in &places {
+            for value in *values {
+                let mut place: IndexMap<String, String> = place.clone();
+                place.insert((*axis).to_owned(), (*value).to_owned());
+                more.push(place);
+            }
+        }
+        places = more;
     }
     let mut points = Vec::new();
     for (number, at) in places.into_iter().enumerate() {
@@ -486,27 +490,29 @@ fn networks_are_no_setting() {
     assert!(!written(complete().path(), &Options::default()).contains("Ablations"));
 }
 
+/// With two more teachers: another network, and both together.
+fn with_others(mut summary: Summary) -> Summary {
+    let first = summary.teachers[0].clone();
+    let other = TeacherRecord { name: "odd".to_owned(), digest: "01".to_owned(), test: None, ..first.clone() };
+    let own = vec![first.digest.clone(), other.digest.clone()];
+    let model = "mean_logits of big (3), odd (1)".to_owned();
+    let members = vec!["big".to_owned(), "odd".to_owned()];
+    let test = Some(accuracy(73.5));
+    let both = TeacherRecord {
+        name: "both".to_owned(),
+        digest: "02".to_owned(),
+        model,
+        test,
+        members: members.clone(),
+        ..first
+    };
+    summary.teachers.extend([other, both]);
+    summary.ensemble = Some(limbeck::record::Ensemble { teachers: members, digests: own, test: accuracy(73.25) });
+    summary
+}
+
 #[test]
 fn several_teachers_are_listed_one_by_one_and_together() {
-    let with_others = |mut summary: Summary| {
-        let first = summary.teachers[0].clone();
-        let other = TeacherRecord { name: "odd".to_owned(), digest: "01".to_owned(), test: None, ..first.clone() };
-        let own = vec![first.digest.clone(), other.digest.clone()];
-        let model = "mean_logits of big (3), odd (1)".to_owned();
-        let members = vec!["big".to_owned(), "odd".to_owned()];
-        let test = Some(accuracy(73.5));
-        let both = TeacherRecord {
-            name: "both".to_owned(),
-            digest: "02".to_owned(),
-            model,
-            test,
-            members: members.clone(),
-            ..first
-        };
-        summary.teachers.extend([other, both]);
-        summary.ensemble = Some(limbeck::record::Ensemble { teachers: members, digests: own, test: accuracy(73.25) });
-        summary
-    };
     let summaries = [summary("plain", 0, 60.0), summary("soft", 0, 61.0)].map(with_others);
     let teachers = "[teacher.odd]\nmodel = { kind = \"resnet56\" }\nweights = \"odd.safetensors\"\n[teacher.both]\n\
                     combine = { kind = \"mean_logits\", teachers = [\"big\", \"odd\"], weights = [3, 1] }\n[student]";
@@ -533,14 +539,10 @@ fn several_teachers_are_listed_one_by_one_and_together() {
         ]
     );
     // A student that asks no teacher may have sat beside those of another experiment, of the same names.
-    let elsewhere = |mut summary: Summary| {
-        if let Some(ensemble) = &mut summary.ensemble {
-            (ensemble.digests[1], ensemble.test) = ("03".to_owned(), accuracy(99.0));
-        }
-        summary
-    };
-    let [first, second] = summaries;
-    let dir = folder(&experiment, &METHODS[..2], &[0], &[elsewhere(first), second]);
+    let [mut first, second] = summaries;
+    let ensemble = first.ensemble.as_mut().unwrap();
+    (ensemble.digests[1], ensemble.test) = ("03".to_owned(), accuracy(99.0));
+    let dir = folder(&experiment, &METHODS[..2], &[0], &[first, second]);
     let text = written(dir.path(), &Options::default());
     assert!(text.contains(" 73.25 | 93.25 |\n") && !text.contains("99.00"), "{text}");
     // The networks are those of the pair; how they are combined is no third one.

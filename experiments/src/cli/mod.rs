@@ -26,12 +26,23 @@ use limbeck::registry;
 use crate::evaluate::{EvaluateArgs, evaluate};
 use crate::listing::BuiltFor;
 use crate::new::New;
-use crate::{check, data, doctor, listing, weights};
+use crate::{check, data, doctor, listing, waiting, weights};
 
 use arguments::{Cli, LogOptions, NewArgs, PluginVerb, Verb};
 use failure::Failure;
 use log::start_log;
 use output::{complain, print, print_error, print_plan, write_report};
+
+/// Does what the arguments of this process say. What computes for long starts the program once again first, see `waiting`.
+pub(crate) fn process() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Ok(cli) = Cli::try_parse_from(&arguments)
+        && matches!(cli.verb, Verb::Run { dry_run: false, .. } | Verb::Evaluate(_) | Verb::Check { .. })
+    {
+        waiting::start_again_with_brief_spinning();
+    }
+    main(arguments)
+}
 
 /// Does what the arguments say; the first is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -245,8 +245,6 @@ impl WorkerPool {
             command.args(["--device", device]);
         }
         command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Pools that spin while they wait stall each other.
-        command.env("OMP_WAIT_POLICY", "PASSIVE");
         let mut child = command.spawn().map_err(Error::io("start", &self.program))?;
         let Some(mut stdin) = child.stdin.take() else {
             return Err(Error::run(format!("{}: a worker has no standard streams", task.name())));

@@ -8,39 +8,26 @@
 //! This is a working critic to begin with. `limbeck plugins show my_critic` prints this page.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 // What a contrastive method calls `critic = { kind = "my_critic" }`.
 limbeck::plugin! {
-    critic "my_critic",
+    critic "my_critic": MyCritic,
     summary: "logistic regression on the cosine",
     citation: "",
-    settings: r#"
-scale = 10.0   # a, to begin with
-"#,
     page: include_str!("critic.rs"),
 }
 
 /// The recipe: what the file says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct MyCritic {
     /// a, to begin with.
+    #[setting(default = 10.0, range = positive)]
     pub scale: f64,
-}
-
-impl Default for MyCritic {
-    fn default() -> Self {
-        MyCritic { scale: 10.0 }
-    }
 }
 
 #[typetag::serde(name = "my_critic")]
 impl CriticConfig for MyCritic {
     fn build(&self, _site: &CriticSite, params: &nn::Path<'_>) -> Result<Box<dyn Critic>> {
-        if !(self.scale > 0.0 && self.scale.is_finite()) {
-            return Err(Error::plan(format!("my_critic: scale must be positive, not {}", self.scale)));
-        }
         let critic = params / "critic";
         let scale = critic.var("scale", &[], nn::Init::Const(self.scale));
         Ok(Box::new(Live { scale, offset: critic.zeros("offset", &[]) }))

@@ -9,7 +9,6 @@ use limbeck::prelude::*;
 use limbeck_datasets::image_set::{IMAGE, ImageSet, Part};
 use limbeck_datasets::resident::{Augmentation, Images, Resident};
 use limbeck_datasets::views::Modality;
-use serde::{Deserialize, Serialize};
 
 const SIDE: usize = 32;
 const CLASSES: [&str; 4] = ["horizontal", "rising", "vertical", "falling"];
@@ -19,30 +18,21 @@ const STD: [f64; 3] = [0.3, 0.3, 0.3];
 
 // What an experiment file calls `[dataset] kind = "my_dataset"`.
 limbeck::plugin! {
-    dataset "my_dataset",
+    dataset "my_dataset": MyDataset,
     summary: "gratings of four directions, 32×32 in grey; nothing to download",
     citation: "",
-    settings: r#"
-train = 800   # training images
-test = 200    # test images
-"#,
     page: include_str!("dataset.rs"),
 }
 
 /// The recipe: what the file says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct MyDataset {
     /// Training images.
+    #[setting(default = 800, range = 1..)]
     pub train: usize,
     /// Test images.
+    #[setting(default = 200, range = 1..)]
     pub test: usize,
-}
-
-impl Default for MyDataset {
-    fn default() -> Self {
-        MyDataset { train: 800, test: 200 }
-    }
 }
 
 #[typetag::serde(name = "my_dataset")]
@@ -51,18 +41,15 @@ impl DatasetConfig for MyDataset {
         // Mirrored, a rising grating would be a falling one.
         let augmentation = Augmentation { crop_pad: 4, flip: false };
         let part = |name: &str, count: usize| {
-            if count == 0 {
-                return Err(Error::plan(format!("my_dataset: {name} must be at least 1 image")));
-            }
             let mut images = Images::black(count, [3, SIDE as i64, SIDE as i64], augmentation.crop_pad, device);
             let labels: Vec<i64> = (0..count).map(|row| (row % CLASSES.len()) as i64).collect();
             for (row, label) in labels.iter().enumerate() {
                 images.write(row, &draw(*label, Seed::new(0).stream(name).at(row as u64)));
             }
-            Ok(Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels })
+            Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels }
         };
         let names = CLASSES.map(str::to_owned).to_vec();
-        let parts = [part("train", self.train)?, part("test", self.test)?];
+        let parts = [part("train", self.train), part("test", self.test)];
         let shape = [3, SIDE as i64, SIDE as i64];
         let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
         // No views of the file's own: give the recipe a field `views` to take them.

@@ -8,36 +8,23 @@
 //! This is a working method to begin with. `limbeck plugins show my_distiller` prints this page.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 // What `terms` of an experiment file call `kind = "my_distiller"`.
 limbeck::plugin! {
-    distiller "my_distiller",
+    distiller "my_distiller": MyDistiller,
     summary: "one minus the cosine of projected student features and teacher features",
     citation: "",
-    settings: r#"
-margin = 0.0   # a cosine above one minus this is near enough
-"#,
     page: include_str!("distiller.rs"),
-}
-
-// What `compare.methods` calls "my_distiller": the loss with its published weight, beside the cross-entropy.
-limbeck::plugin! {
-    method "my_distiller",
+    // What `compare.methods` calls "my_distiller": the loss with its published weight, beside the cross-entropy.
+    method "my_distiller": MethodConfig::new(1.0).term(2.0, MyDistiller::default()),
     summary: "cross-entropy and the cosine of pooled features",
-    citation: "",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 2.0, distiller = { kind = "my_distiller", margin = 0.0 } }]
-"#,
-    page: include_str!("distiller.rs"),
 }
 
 /// The recipe: what the file says.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct MyDistiller {
     /// A cosine above one minus this is near enough.
+    #[setting(default = 0.0, range = 0.0..=2.0)]
     pub margin: f64,
 }
 
@@ -48,13 +35,10 @@ impl DistillerConfig for MyDistiller {
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if !(0.0..=2.0).contains(&self.margin) {
-            return Err(Error::plan(format!("my_distiller: margin must be in 0..=2, not {}", self.margin)));
-        }
         let taps = self.taps(site)?;
         let pair = taps.single()?;
         let (from, to) = (pair.student_shape.elements(), pair.teacher_shape.elements());
-        let head = nn::linear(params / "head", from, to, Default::default());
+        let head = nn::linear(params / "head", from, to);
         Ok(Box::new(Live { margin: self.margin, head }))
     }
 }

@@ -6,55 +6,41 @@
 //! This is a working network to begin with. `limbeck plugins show my_model` prints this page.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 // What an experiment file calls `model = { kind = "my_model" }`.
 limbeck::plugin! {
-    model "my_model",
+    model "my_model": MyModel,
     summary: "three convolutions",
     citation: "",
-    settings: r#"
-width = 8   # channels of the stem and the first stage; the second has twice as many
-"#,
     page: include_str!("model.rs"),
 }
 
 /// The recipe: what the file says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct MyModel {
-    /// Channels of the stem and the first stage.
+    /// Channels of the stem and the first stage; the second has twice as many.
+    #[setting(default = 8, range = 1..)]
     pub width: i64,
-}
-
-impl Default for MyModel {
-    fn default() -> Self {
-        MyModel { width: 8 }
-    }
 }
 
 #[typetag::serde(name = "my_model")]
 impl ModelConfig for MyModel {
     fn build(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Box<dyn Model>> {
         let [channels, height, width] = spec.input;
-        if channels < 1 || height < 2 || width < 2 || spec.classes < 1 || self.width < 1 {
+        if channels < 1 || height < 2 || width < 2 || spec.classes < 1 {
             return Err(Error::plan(format!(
-                "my_model: it needs a positive width, at least 1 class, and 1 channel of 2×2 pixels; width is {}, the view has \
-                 {channels} channels of {height}×{width} pixels and {} classes",
-                self.width, spec.classes
+                "my_model: it needs at least 1 class, and 1 channel of 2×2 pixels; the view has {channels} channels of \
+                 {height}×{width} pixels and {} classes",
+                spec.classes
             )));
         }
         let layer = |name: &'static str, from: i64, to: i64, stride: i64| Layer {
             name,
             conv: {
                 let config = nn::ConvConfig { stride, padding: 1, bias: false, ..Default::default() };
-                nn::conv2d(&(path / name) / "conv", from, to, 3, config)
+                nn::conv(&(path / name) / "conv", from, to, 3, config)
             },
-            norm: {
-                // tch's own default draws the weights.
-                let config = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
-                nn::batch_norm2d(&(path / name) / "bn", to, config)
-            },
+            norm: nn::batch_norm(&(path / name) / "bn", to),
         };
         let wide = 2 * self.width;
         let map = |name: &str, channels: i64, stride: i64| {
@@ -68,7 +54,7 @@ impl ModelConfig for MyModel {
                 layer("stage1", self.width, self.width, 1),
                 layer("stage2", self.width, wide, 2),
             ],
-            fc: nn::linear(path / "fc", wide, spec.classes, Default::default()),
+            fc: nn::linear(path / "fc", wide, spec.classes),
             signature: Signature::new(
                 spec,
                 vec![

@@ -5,31 +5,21 @@
 //! This is a working sampler to begin with. `limbeck plugins show my_negatives` prints this page.
 
 use limbeck::prelude::*;
-use serde::{Deserialize, Serialize};
 
 // What a contrastive method calls `negatives = { kind = "my_negatives" }`.
 limbeck::plugin! {
-    negatives "my_negatives",
+    negatives "my_negatives": MyNegatives,
     summary: "neighbours in the training set, from a random one on",
     citation: "",
-    settings: r#"
-count = 16   # K: negatives for each anchor
-"#,
     page: include_str!("negatives.rs"),
 }
 
 /// The recipe: what the file says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct MyNegatives {
-    /// K
+    /// K: negatives for each anchor.
+    #[setting(default = 16)]
     pub count: i64,
-}
-
-impl Default for MyNegatives {
-    fn default() -> Self {
-        MyNegatives { count: 16 }
-    }
 }
 
 #[typetag::serde(name = "my_negatives")]

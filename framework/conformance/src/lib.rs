@@ -2,10 +2,8 @@
 //!
 //! ```
 //! # use limbeck::prelude::*;
-//! # use serde::{Deserialize, Serialize};
-//! # limbeck::plugin! { distiller "squares", summary: "squared distance of the logits", citation: "", settings: "" }
-//! # #[derive(Debug, Clone, Serialize, Deserialize)]
-//! # #[serde(deny_unknown_fields)]
+//! # limbeck::plugin! { distiller "squares": Squares, summary: "squared distance of the logits", citation: "" }
+//! # #[derive(Debug, Clone, Settings)]
 //! # struct Squares {}
 //! # #[typetag::serde(name = "squares")]
 //! # impl DistillerConfig for Squares {

@@ -229,7 +229,7 @@ impl ModelTrial {
         let (first, second) = (self.build(Kind::Float)?, self.build(Kind::Float)?);
         let differ = second.moved(&first.variables());
         ensure(differ.is_empty(), || {
-            format!("{} begin with other values each time: use the initialisers of `tch::nn`", differ.join(", "))
+            format!("{} begin with other values each time: use the layers of `limbeck::nn`", differ.join(", "))
         })
     }
 

@@ -26,8 +26,8 @@ impl ModelConfig for SmallNetwork {
             let to = self.width * scale;
             let stride = if name == "stage2" || name == "stage3" { 2 } else { 1 };
             let config = nn::ConvConfig { stride, padding: 1, bias: false, ..Default::default() };
-            let conv = nn::conv2d(&(path / name) / "conv", from, to, 3, config);
-            let norm = nn::batch_norm2d(&(path / name) / "bn", to, Default::default());
+            let conv = tch::nn::conv2d(&(path / name) / "conv", from, to, 3, config);
+            let norm = tch::nn::batch_norm2d(&(path / name) / "bn", to, Default::default());
             live.push((name, conv, norm));
             let shape = [to, height / scale, width / scale];
             taps.push(TapInfo::map(name, shape).behind(BatchNormInfo::new(&(path / name / "bn"))));
@@ -38,7 +38,7 @@ impl ModelConfig for SmallNetwork {
         let groups = layers.map(|name| group(name, true)).into_iter().chain([group("fc", false)]).collect();
         let classifier = ClassifierInfo::new(&(path / "fc"), "pooled");
         let signature = Signature::new(spec, taps, groups).with_classifier(classifier);
-        let fc = nn::linear(path / "fc", from, spec.classes, Default::default());
+        let fc = tch::nn::linear(path / "fc", from, spec.classes, Default::default());
         Ok(Box::new(LiveSmallNetwork { signature, layers: live, fc }))
     }
 }

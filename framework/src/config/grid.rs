@@ -343,11 +343,11 @@ fn label(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Table(table) => {
-            let entry = |(key, value): (&String, &Value)| match key.as_str() {
-                "kind" => label(value),
-                _ => format!("{key}={}", label(value)),
-            };
-            table.iter().map(entry).collect::<Vec<_>>().join(",")
+            let mut entries = Vec::new();
+            for (key, value) in table {
+                entries.push(if key == "kind" { label(value) } else { format!("{key}={}", label(value)) });
+            }
+            entries.join(",")
         }
         Value::Array(items) => items.iter().map(label).collect::<Vec<_>>().join("+"),
         other => other.to_string(),
@@ -364,11 +364,15 @@ fn read_rules(draft: &Draft<'_>, list: &Value, axes: &[Axis]) -> Result<Vec<Rule
         let Some(table) = item.as_table().filter(|table| !table.is_empty()) else {
             return Err(draft.fault(&place, form));
         };
-        let values = |value: &Value| match value {
-            Value::Array(items) => items.iter().map(label).collect(),
-            one => vec![label(one)],
-        };
-        let filter = Filter(table.iter().map(|(key, value)| (key.clone(), values(value))).collect());
+        let mut conditions = IndexMap::new();
+        for (key, value) in table {
+            let values = match value {
+                Value::Array(items) => items.iter().map(label).collect(),
+                one => vec![label(one)],
+            };
+            conditions.insert(key.clone(), values);
+        }
+        let filter = Filter(conditions);
         let filter = filter.resolve(axes).map_err(|(key, message)| draft.fault(&join(&place, &key), message))?;
         rules.push(Rule { filter, place, asked: Cell::new(false), removes: Cell::new(false) });
     }
@@ -382,11 +386,13 @@ fn combine<'a>(draft: &Draft<'_>, axes: &'a [Axis]) -> Result<Vec<Vec<&'a Choice
         return Err(draft.fault(KEY, format!("the grid has more than {MOST_POINTS} points")));
     }
     Ok(axes.iter().fold(vec![Vec::new()], |points, axis| {
-        let extended = |point: &Vec<&'a Choice>| {
-            let point = point.clone();
-            axis.choices.iter().map(move |choice| [&point[..], &[choice]].concat())
-        };
-        points.iter().flat_map(extended).collect()
+        let mut extended = Vec::new();
+        for point in points {
+            for choice in &axis.choices {
+                extended.push([&point[..], &[choice]].concat());
+            }
+        }
+        extended
     }))
 }
 

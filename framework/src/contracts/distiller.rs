@@ -150,6 +150,14 @@ impl Site<'_> {
         self.pair(self.student.stages(), self.teacher.stages(), form)
     }
 
+    /// The last stage of both, or the configured pairs.
+    ///
+    /// # Errors
+    /// If a configured tap does not exist.
+    pub fn last_stage(&self) -> Result<TapPairs> {
+        self.pair(last(self.student.stages()), last(self.teacher.stages()), Form::Output)
+    }
+
     /// The stem and the stages, paired by position, or the configured pairs. A stem that one side alone has is paired with
     /// nothing, rather than every tap with the one after its own.
     ///
@@ -173,9 +181,6 @@ impl Site<'_> {
     /// # Errors
     /// If a configured tap does not exist.
     pub fn pooled(&self) -> Result<TapPairs> {
-        fn last(taps: &[TapInfo]) -> &[TapInfo] {
-            &taps[taps.len().saturating_sub(1)..]
-        }
         self.pair(last(&self.student.taps), last(&self.teacher.taps), Form::Output)
     }
 
@@ -246,6 +251,11 @@ impl Site<'_> {
         }
         Ok(pairs)
     }
+}
+
+/// The last of these taps, if there is one.
+fn last(taps: &[TapInfo]) -> &[TapInfo] {
+    &taps[taps.len().saturating_sub(1)..]
 }
 
 /// One feature of the student beside one of the teacher.
@@ -330,8 +340,11 @@ impl Step<'_> {
     /// # Errors
     /// If a tap was not recorded.
     pub fn pairs(&self) -> Result<Vec<(&Tensor, &Tensor)>> {
-        let tap = |pair: &TapPair| Ok((self.student.tap(&pair.student)?, self.teacher.tap(&pair.teacher)?));
-        self.taps.pairs.iter().map(tap).collect()
+        let mut features = Vec::new();
+        for pair in &self.taps.pairs {
+            features.push((self.student.tap(&pair.student)?, self.teacher.tap(&pair.teacher)?));
+        }
+        Ok(features)
     }
 
     /// The only pair: (student, teacher), each `[B, …]`.

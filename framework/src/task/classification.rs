@@ -14,7 +14,6 @@ crate::plugin! {
     task "classification" = Classification,
     summary: "one class a sample: cross-entropy, measured by top-1 and top-5 accuracy",
     citation: "",
-    settings: "",
     page: include_str!("classification.rs"),
 }
 

@@ -11,7 +11,6 @@ crate::plugin! {
     task "presence" = Presence,
     summary: "a set of classes a sample: binary cross-entropy, measured by mean average precision (mAP)",
     citation: "",
-    settings: "",
     page: include_str!("presence.rs"),
 }
 

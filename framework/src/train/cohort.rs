@@ -131,8 +131,8 @@ impl<'a> Cohort<'a> {
             if self.config.stop.is_due() {
                 return self.interrupt(observers);
             }
-            let is_open = |index: &usize| self.slots[*index].lane.has_open_epoch(self.steps_per_epoch);
-            let open: Vec<usize> = lanes.iter().copied().filter(is_open).collect();
+            let mut open = lanes.clone();
+            open.retain(|index| self.slots[*index].lane.has_open_epoch(self.steps_per_epoch));
             if !open.is_empty() {
                 let last = Position { step: position.step - 1, ..position };
                 let sound = self.sound(last, &open, observers)?;
@@ -178,11 +178,7 @@ impl<'a> Cohort<'a> {
         });
         let batch = self.config.train.batch;
         let start = (position.step % self.steps_per_epoch) as usize * batch;
-        let slice = |host: &[i64], device: &Tensor| {
-            let end = (start + batch).min(host.len());
-            Rows::from_parts(host[start..end].to_vec(), device.narrow(0, start as i64, (end - start) as i64))
-        };
-        (slice(&order.positions, &order.positions_on_device), slice(&order.rows, &order.rows_on_device))
+        order.slice(start..(start + batch).min(order.rows.len()))
     }
 
     /// The rows of the next step of this epoch; none after the last.
@@ -262,13 +258,16 @@ impl<'a> Cohort<'a> {
     /// process there, whoever's it is.
     fn check_device(&self, error: &Error) -> Result<()> {
         let device = self.config.device;
-        let wait = || {
+        let waited = catch(|| {
             synchronize(device);
             Ok(())
-        };
-        catch(wait).map_err(|lost| {
-            Error::run(format!("the device computes no more after this error: {error}; it says: {lost}"))
-        })
+        });
+        match waited {
+            Ok(()) => Ok(()),
+            Err(lost) => {
+                Err(Error::run(format!("the device computes no more after this error: {error}; it says: {lost}")))
+            }
+        }
     }
 
     /// The teachers that these lanes ask, with the taps that any of them wants, and the members of those that combine others.

@@ -110,12 +110,10 @@ fn mixture(ln_p: &Tensor, ln_w: &Tensor) -> Tensor {
 /// `mean_probabilities of a (0.7), b (0.3)`
 impl fmt::Display for Combination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let weight = |at: usize| self.weights.as_ref().and_then(|weights| weights.get(at));
-        let member = |(at, name): (usize, &String)| match weight(at) {
-            None => name.clone(),
-            Some(weight) => format!("{name} ({weight})"),
-        };
-        let members: Vec<String> = self.teachers.iter().enumerate().map(member).collect();
+        let mut members = self.teachers.clone();
+        for (member, weight) in members.iter_mut().zip(self.weights.iter().flatten()) {
+            *member = format!("{member} ({weight})");
+        }
         write!(f, "{} of {}", self.kind.name(), members.join(", "))
     }
 }

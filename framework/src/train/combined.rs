@@ -27,11 +27,13 @@ impl CombinedTeacher {
     /// # Errors
     /// If a member was not asked.
     pub(super) fn logits<'a>(&self, of_member: impl Fn(&str) -> Option<&'a Tensor>) -> Result<Tensor> {
-        let member = |name: &String| {
-            let missing = || Error::run(format!("teacher {name}, a part of {}, was not asked", self.name));
-            of_member(name).ok_or_else(missing)
-        };
-        let members = self.combination.teachers.iter().map(member).collect::<Result<Vec<_>>>()?;
+        let mut members = Vec::new();
+        for name in &self.combination.teachers {
+            let Some(logits) = of_member(name) else {
+                return Err(Error::run(format!("teacher {name}, a part of {}, was not asked", self.name)));
+            };
+            members.push(logits);
+        }
         Ok(self.combination.logits(&members))
     }
 

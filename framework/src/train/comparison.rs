@@ -45,8 +45,10 @@ fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (Teacher, Te
 /// The combined teachers whose members can all be asked.
 fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (CombinedTeacher, TeacherRecord)> {
     let networks: Vec<&str> = asked(config).map(|(teacher, _)| teacher.name.as_str()).collect();
-    let is_asked = move |name: &String| networks.contains(&name.as_str());
-    config.combined.iter().filter(move |(teacher, _)| teacher.combination.teachers.iter().all(&is_asked))
+    config
+        .combined
+        .iter()
+        .filter(move |(teacher, _)| teacher.combination.teachers.iter().all(|name| networks.contains(&name.as_str())))
 }
 
 /// A teacher's logits of the whole test split.
@@ -93,8 +95,10 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     let mut taught: Vec<Taught<'_>> =
         networks.map(|((_, record), logits)| Taught { record, logits: logits.all() }).collect();
     for (teacher, record) in together(config) {
-        let of_member = |name: &str| taught.iter().find(|taught| taught.record.name == name);
-        let logits = teacher.logits(|name| of_member(name).map(|taught| &taught.logits))?;
+        let logits = teacher.logits(|name| {
+            let member = taught.iter().find(|taught| taught.record.name == name)?;
+            Some(&member.logits)
+        })?;
         taught.push(Taught { record, logits });
     }
     let (labels, targets) = (Tensor::from_slice(&info.test_labels), targets.gathered());

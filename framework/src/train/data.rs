@@ -40,11 +40,11 @@ impl Data {
         }
         let (train_rows, validation_rows) = divide(all, info.classes(), division)?;
         let labels = train_rows.iter().map(|row| all[*row as usize]).collect();
-        let digest = || {
-            let bytes: Vec<u8> = train_rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-            blake3::hash(&bytes).to_hex().to_string()
-        };
-        let part = (train_rows.len() < all.len()).then(digest);
+        let mut part = None;
+        if train_rows.len() < all.len() {
+            let bytes: Vec<u8> = train_rows.iter().flat_map(|row: &i64| row.to_le_bytes()).collect();
+            part = Some(blake3::hash(&bytes).to_hex().to_string());
+        }
         Ok(Data { dataset, train_rows, validation_rows, labels, part })
     }
 

@@ -89,17 +89,10 @@ pub fn evaluate(
 ) -> Result<Vec<Result<Evaluation>>> {
     let all: Vec<i64> = (0..data.dataset.info().test_labels.len() as i64).collect();
     let test = accuracy(data, Split::Test, &all, views, networks, device, stop)?;
-    let mut evaluations = Vec::new();
     if data.validation_rows.is_empty() {
-        for test in test {
-            evaluations.push(test.map(|test| Evaluation { validation: None, test: Some(test) }));
-        }
-        return Ok(evaluations);
+        return Ok(test.into_iter().map(|test| Ok(Evaluation { validation: None, test: Some(test?) })).collect());
     }
     let validation = accuracy(data, Split::Train, &data.validation_rows, views, networks, device, stop)?;
-    for (test, validation) in test.into_iter().zip(validation) {
-        let both = validation.and_then(|validation| Ok((validation, test?)));
-        evaluations.push(both.map(|(validation, test)| Evaluation { validation: Some(validation), test: Some(test) }));
-    }
-    Ok(evaluations)
+    let both = test.into_iter().zip(validation);
+    Ok(both.map(|(test, validation)| Ok(Evaluation { validation: Some(validation?), test: Some(test?) })).collect())
 }

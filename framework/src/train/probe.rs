@@ -322,9 +322,9 @@ impl Probe<'_> {
 
     /// Puts features on the device, standardised if that is wanted.
     fn lay_out(&self, mut tensors: IndexMap<String, Tensor>, cache: &Path) -> Result<Sheet> {
-        let mut take = |name: &str| {
-            let missing = || Error::data(cache, format!("it has no `{name}`"));
-            tensors.swap_remove(name).map(|tensor| tensor.to_device(self.device)).ok_or_else(missing)
+        let mut take = |name: &str| match tensors.swap_remove(name) {
+            Some(tensor) => Ok(tensor.to_device(self.device)),
+            None => Err(Error::data(cache, format!("it has no `{name}`"))),
         };
         let [train, test] = [take("train")?, take("test")?];
         let targets = ["train_targets", "test_targets"].map(|name| take(name).ok());
@@ -333,7 +333,7 @@ impl Probe<'_> {
         Ok(Sheet { features, labels, targets })
     }
 
-    /// The labels of the samples of a part that have one, `[N]`, int64.
+    /// The labels of the samples of a part, `[N]`, int64, on the device.
     fn labels(&self, split: Split) -> Result<Tensor> {
         let all = self.data.dataset.info().labels(split);
         let labels: Vec<i64> = self.data.labelled(split)?.iter().map(|row| all[*row as usize]).collect();
@@ -345,8 +345,11 @@ impl Probe<'_> {
         let (train, features) = (&self.config.train, &sheet.features[0]);
         let (samples, width) = (features.size()[0] as usize, features.size()[1]);
         let (classes, task) = (self.data.dataset.info().classes(), self.data.dataset.info().task);
-        let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, self.device)).set_requires_grad(true);
-        let linear = Linear { weight: zeros(&[classes, width]), bias: zeros(&[classes]) };
+        let options = (Kind::Float, self.device);
+        let linear = Linear {
+            weight: Tensor::zeros([classes, width], options).set_requires_grad(true),
+            bias: Tensor::zeros([classes], options).set_requires_grad(true),
+        };
         let variables = [("weight", &linear.weight), ("bias", &linear.bias)]
             .map(|(name, tensor)| Variable { name: name.to_owned(), tensor: tensor.shallow_clone() });
         let mut flat = FlatParameters::new(variables.into());
@@ -368,8 +371,10 @@ impl Probe<'_> {
                 let rows = Tensor::from_slice(rows).to_device(self.device);
                 let logits = linear.logits(&features.index_select(0, &rows));
                 let value = task.loss(&logits, sheet.batch(0, &rows).truth())?;
-                let lost = |names: Vec<String>| Error::run(format!("the loss does not reach {}", names.join(", ")));
-                let mut gradient = flat.gradient(&value, false).map_err(lost)?;
+                let mut gradient = flat.gradient(&value, false).map_err(|names| {
+                    let names = names.join(", ");
+                    Error::run(format!("the loss does not reach {names}"))
+                })?;
                 let _no_grad = no_grad_guard();
                 rate = train.learning_rate * train.schedule.factor(&Progress { epoch, epochs, step, steps_per_epoch });
                 let rate = Tensor::full([] as [i64; 0], rate, (Kind::Float, self.device));
@@ -449,8 +454,10 @@ fn standardize([train, test]: [Tensor; 2]) -> [Tensor; 2] {
     let deviation = (&wide - &mean).square().mean_dim([0_i64].as_slice(), true, Kind::Double).sqrt();
     // Not 0 itself: the mean of equal numbers is not exactly that number.
     let constant = deviation.le_tensor(&(mean.abs() * CONSTANT));
-    let scaled = |part: Tensor| (part.to_kind(Kind::Double) - &mean) / &deviation;
-    [train, test].map(|part| scaled(part).masked_fill(&constant, 0.0).to_kind(Kind::Float))
+    [train, test].map(|part| {
+        let scaled = (part.to_kind(Kind::Double) - &mean) / &deviation;
+        scaled.masked_fill(&constant, 0.0).to_kind(Kind::Float)
+    })
 }
 
 /// Removes a file that may be there.

@@ -43,11 +43,12 @@ impl Teacher {
         device: Device,
     ) -> Result<Self> {
         precision.check(device)?;
-        let store = nn::VarStore::new(device);
+        let mut store = nn::VarStore::new(device);
         let _drawing = Seed::new(0).stream("teacher").seed_libtorch();
         let model = config.build(&store.root(), spec)?;
         weights::check_names(&store)?;
         let (name, view, complete) = (name.to_owned(), view.to_owned(), config.file().is_some());
+        store.freeze();
         let lent = Lent::of(model.signature(), &weights::variables(&store), precision)?;
         Ok(Teacher { name, view, model, store, precision, fold_batch_norm, complete, lent })
     }
@@ -70,7 +71,6 @@ impl Teacher {
     /// If they are not this network's, or the network cannot fold.
     pub fn adopt(&mut self, state: &StateDict) -> Result<()> {
         state.copy_into(&weights::variables(&self.store))?;
-        self.store.freeze();
         if self.fold_batch_norm {
             let _no_grad = no_grad_guard();
             self.model.fold_batch_norm(self.precision.weights())?;

@@ -20,43 +20,25 @@
 //! throughout. *Published weight*: 1 to 8 by pair of networks, rising over the first 20 epochs, which is the term's schedule;
 //! beside a cross-entropy of 1: the method `reviewkd`.
 
+use limbeck::checks::not_empty;
 use limbeck::prelude::*;
 use limbeck::tch::Reduction;
-use serde::{Deserialize, Serialize};
 
 limbeck::plugin! {
-    method "reviewkd",
-    summary: "cross-entropy and knowledge review",
-    citation: "Chen, Liu, Zhao, Jia. Distilling Knowledge via Knowledge Review. CVPR 2021, arXiv:2104.09044",
-    settings: r#"
-cross_entropy = 1.0   # the weight of the cross-entropy with the labels
-terms = [{ weight = 1.0, schedule = { warmup_epochs = 20 }, distiller = { kind = "reviewkd", width = 512 } }]
-"#,
-    page: include_str!("lib.rs"),
-}
-
-limbeck::plugin! {
-    distiller "reviewkd",
+    distiller "reviewkd": ReviewKd,
     summary: "knowledge review: every stage of the student, fused with the deeper ones, against the teacher's",
     citation: "Chen, Liu, Zhao, Jia. Distilling Knowledge via Knowledge Review. CVPR 2021, arXiv:2104.09044, sections 3.2 to 3.4",
-    settings: r#"
-width = 512   # channels of the fused maps, at most; no more than the student's deepest map has
-"#,
     page: include_str!("lib.rs"),
+    method "reviewkd": MethodConfig::new(1.0).with(TermConfig::new(1.0, ReviewKd::default()).warm_up(20)),
+    summary: "cross-entropy and knowledge review",
 }
 
 /// Knowledge review.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct ReviewKd {
-    /// Channels of the fused maps, at most.
+    /// Channels of the fused maps, at most; no more than the student's deepest map has.
+    #[setting(default = 512, range = 1..)]
     pub width: i64,
-}
-
-impl Default for ReviewKd {
-    fn default() -> Self {
-        ReviewKd { width: 512 }
-    }
 }
 
 #[typetag::serde(name = "reviewkd")]
@@ -67,11 +49,6 @@ impl DistillerConfig for ReviewKd {
             stages.chain(network.pooled().map(|pooled| TapRef::output(&pooled.name))).collect()
         };
         let pairs = site.pair_taps(&taps(site.student, Form::Output), &taps(site.teacher, Form::PreActivation))?;
-        if pairs.pairs.is_empty() {
-            return Err(Error::plan(
-                "reviewkd needs at least one pair of taps: name it with `taps = [[STUDENT'S, TEACHER'S]]`",
-            ));
-        }
         for pair in &pairs.pairs {
             let sides =
                 [("student", &pair.student, pair.student_shape), ("teacher", &pair.teacher, pair.teacher_shape)];
@@ -84,13 +61,10 @@ impl DistillerConfig for ReviewKd {
                 }
             }
         }
-        Ok(pairs)
+        not_empty("reviewkd", pairs)
     }
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
-        if self.width < 1 {
-            return Err(Error::plan(format!("reviewkd: width must be at least 1, not {}", self.width)));
-        }
         let pairs = self.taps(site)?.pairs;
         let deepest = pairs.len() - 1;
         let width = self.width.min(pairs[deepest].student_shape.channels());
@@ -154,11 +128,7 @@ impl Fusion {
     fn new(path: &nn::Path<'_>, student: i64, width: i64, teacher: i64, has_deeper: bool) -> Self {
         Fusion {
             own: conv_bn(&(path / "conv1"), student, width, 1),
-            attention: has_deeper.then(|| {
-                let init = uniform(1.0 / (2 * width) as f64);
-                let config = nn::ConvConfig { ws_init: init, bs_init: init, ..Default::default() };
-                nn::conv2d(&(path / "att_conv") / 0, 2 * width, 2, 1, config)
-            }),
+            attention: has_deeper.then(|| nn::conv(&(path / "att_conv") / 0, 2 * width, 2, 1, Default::default())),
             output: conv_bn(&(path / "conv2"), width, teacher, 3),
         }
     }
@@ -190,14 +160,10 @@ fn enlarge(map: &Tensor, size: &[i64]) -> Tensor {
 /// A convolution without bias that keeps the size, and a BatchNorm; initialised as the authors do, uniform with variance
 /// 1 / fan-in.
 fn conv_bn(path: &nn::Path<'_>, from: i64, to: i64, kernel: i64) -> (nn::Conv2D, nn::BatchNorm) {
-    let ws_init = uniform(3.0 / (from * kernel * kernel) as f64);
+    let bound = (3.0 / (from * kernel * kernel) as f64).sqrt();
+    let ws_init = nn::Init::Uniform { lo: -bound, up: bound };
     let config = nn::ConvConfig { padding: kernel / 2, bias: false, ws_init, ..Default::default() };
-    // tch's own default draws BatchNorm's weights.
-    let norm = nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..Default::default() };
-    (nn::conv2d(path / 0, from, to, kernel, config), nn::batch_norm2d(path / 1, to, norm))
-}
-
-/// Uniform in ±√`square`.
-fn uniform(square: f64) -> nn::Init {
-    nn::Init::Uniform { lo: -square.sqrt(), up: square.sqrt() }
+    // `nn::conv` would start as PyTorch does.
+    let conv = limbeck::tch::nn::conv2d(path / 0, from, to, kernel, config);
+    (conv, nn::batch_norm(path / 1, to))
 }

@@ -52,7 +52,7 @@ fn a_width_of_nothing_is_refused() {
     let text = EXPERIMENT
         .replace("[compare]", "[method.thin]\nterms = [{ distiller = { kind = \"reviewkd\", width = 0 } }]\n[compare]");
     let folder = Path::new("nowhere");
-    let experiment = config::parse(&text.replace("[\"reviewkd\"]", "[\"thin\"]"), folder, &[]).unwrap();
-    let message = Plan::new(experiment, folder, folder).unwrap_err().to_string();
-    assert!(message.ends_with("reviewkd: width must be at least 1, not 0"), "{message}");
+    let message = config::parse(&text, folder, &[]).unwrap_err().to_string();
+    assert!(message.starts_with("width must be at least 1, not 0\n"), "{message}");
+    assert!(message.ends_with("key: method.thin.terms[0].distiller.width"), "{message}");
 }

@@ -1,5 +1,7 @@
 //! Distribution functions and quantiles, to ten digits and more.
 
+use std::f64::consts::PI;
+
 use statrs::function::beta::beta_reg;
 use statrs::function::erf::erfc;
 use statrs::function::gamma::gamma_ur;
@@ -29,11 +31,21 @@ pub fn studentized_range_quantile(p: f64, k: usize) -> f64 {
 /// than any power of its step on such integrands.
 fn normal_range(range: f64, k: usize) -> f64 {
     const STEP: f64 = 1.0 / 32.0;
-    let upper_tail = |z: f64| 0.5 * erfc(z / 2f64.sqrt());
-    let density = |z: f64| (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    let integrand = |z: f64| density(z) * (upper_tail(z - range) - upper_tail(z)).powi(k as i32 - 1);
-    let sum: f64 = (-320..=320).map(|at| integrand(f64::from(at) * STEP)).sum();
-    k as f64 * STEP * sum
+    let integrands = (-320..=320).map(|at| {
+        let z = f64::from(at) * STEP;
+        density(z) * (upper_tail(z - range) - upper_tail(z)).powi(k as i32 - 1)
+    });
+    k as f64 * STEP * integrands.sum::<f64>()
+}
+
+/// φ, the density of the standard normal distribution.
+fn density(z: f64) -> f64 {
+    (-0.5 * z * z).exp() / (2.0 * PI).sqrt()
+}
+
+/// 1 − Φ, its upper tail.
+fn upper_tail(z: f64) -> f64 {
+    0.5 * erfc(z / 2f64.sqrt())
 }
 
 /// Where a rising function of positive numbers takes a value, by bisection.

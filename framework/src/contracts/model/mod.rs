@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 pub trait ModelConfig: fmt::Debug + Send + Sync {
     /// Builds the network with freshly initialised parameters below `path`, named as PyTorch names them.
     ///
-    /// libtorch's generator has been seeded: use the initialisers of `tch::nn` and the same seed gives the same network.
+    /// libtorch's generator has been seeded: use the layers of [`nn`](crate::nn) and the same seed gives the same network.
     ///
     /// # Errors
     /// If the network cannot take inputs of that shape or has a setting out of range.

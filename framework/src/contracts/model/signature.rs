@@ -66,7 +66,7 @@ pub const STEM: &str = "stem";
 /// A named group of modules, the unit in which an initial stage trains a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// Its name, for [`Mode::trains`].
+    /// Its name, for [`Mode::trains`](super::Mode::trains).
     pub name: String,
     /// The parameters that belong to it: every state name that equals one of these or begins with it and a dot.
     pub parameters: Vec<String>,

@@ -18,7 +18,7 @@ pub enum Form {
 /// A tap by name: `"stage2"`, or `"stage2:pre"` for the value before the activation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TapRef {
-    /// The tap's name in the [`Signature`].
+    /// The tap's name in the [`Signature`](super::Signature).
     pub name: String,
     /// Which of its values.
     pub form: Form,

@@ -1,58 +1,38 @@
 //! Adam with decoupled weight decay, as PyTorch defines it.
 
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::optimizer::{Optimizer, OptimizerConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::settings::Settings;
 
 crate::plugin! {
-    optimizer "adamw",
+    optimizer "adamw": AdamW,
     summary: "Adam with decoupled weight decay",
     citation: "Loshchilov, Hutter. Decoupled Weight Decay Regularization. ICLR 2019, algorithm 2",
-    settings: r#"
-beta1 = 0.9          # β₁: first moment ← β₁·first moment + (1 − β₁)·gradient
-beta2 = 0.999        # β₂: second moment ← β₂·second moment + (1 − β₂)·gradient²
-epsilon = 1e-8       # ε: added to the root of the corrected second moment
-weight_decay = 0.01  # λ: parameters ← parameters − learning rate·λ·parameters, on everything that is trained
-"#,
 }
 
 /// AdamW: θ ← θ − ηλθ; m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; θ ← θ − η·m̂ / (√v̂ + ε), with m̂ = m / (1 − β₁ᵗ) and
 /// v̂ = v / (1 − β₂ᵗ) in update t, counted from 1.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct AdamW {
-    /// β₁
+    /// β₁: first moment ← β₁·first moment + (1 − β₁)·gradient.
+    #[setting(default = 0.9, range = 0.0..1.0)]
     pub beta1: f64,
-    /// β₂
+    /// β₂: second moment ← β₂·second moment + (1 − β₂)·gradient².
+    #[setting(default = 0.999, range = 0.0..1.0)]
     pub beta2: f64,
-    /// ε
+    /// ε: added to the root of the corrected second moment.
+    #[setting(default = 1e-8, range = positive)]
     pub epsilon: f64,
-    /// λ, on everything that is trained
+    /// λ: parameters ← parameters − learning rate·λ·parameters, on everything that is trained.
+    #[setting(default = 0.01, range = not_negative)]
     pub weight_decay: f64,
-}
-
-impl Default for AdamW {
-    fn default() -> Self {
-        AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
-    }
 }
 
 #[typetag::serde(name = "adamw")]
 impl OptimizerConfig for AdamW {
     fn build(&self, parameters: &Tensor) -> Result<Box<dyn Optimizer>> {
-        for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(Error::plan(format!("adamw: {name} must be in 0..1, not {beta}")));
-            }
-        }
-        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
-            return Err(Error::plan(format!("adamw: epsilon must be positive, not {}", self.epsilon)));
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return Err(Error::plan(format!("adamw: weight_decay must not be negative, not {}", self.weight_decay)));
-        }
         Ok(Box::new(LiveAdamW {
             config: self.clone(),
             decay: None,
@@ -165,13 +145,12 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused() {
-        let theta = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-        let refuse = |adamw: AdamW| adamw.build(&theta).unwrap_err().to_string();
-        assert_eq!(refuse(AdamW { beta2: 1.0, ..AdamW::default() }), "adamw: beta2 must be in 0..1, not 1");
-        assert_eq!(refuse(AdamW { epsilon: 0.0, ..AdamW::default() }), "adamw: epsilon must be positive, not 0");
+        let refuse = |adamw: AdamW| adamw.check_ranges().unwrap_err().to_string();
+        assert_eq!(refuse(AdamW { beta2: 1.0, ..AdamW::default() }), "beta2 must be in 0..1, not 1");
+        assert_eq!(refuse(AdamW { epsilon: 0.0, ..AdamW::default() }), "epsilon must be positive, not 0");
         assert_eq!(
             refuse(AdamW { weight_decay: -1.0, ..AdamW::default() }),
-            "adamw: weight_decay must not be negative, not -1"
+            "weight_decay must not be negative, not -1"
         );
     }
 }

@@ -1,20 +1,17 @@
 //! Schedules: what the base learning rate is multiplied by.
 
-use serde::{Deserialize, Serialize};
-
 use super::schedule::{Progress, ScheduleConfig};
 use crate::error::{Error, Result};
+use crate::settings::Settings;
 
 crate::plugin! {
-    schedule "constant",
+    schedule "constant": Constant,
     summary: "the base learning rate throughout",
     citation: "",
-    settings: "",
 }
 
 /// The base learning rate throughout.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Settings)]
 pub struct Constant {}
 
 #[typetag::serde(name = "constant")]
@@ -25,29 +22,20 @@ impl ScheduleConfig for Constant {
 }
 
 crate::plugin! {
-    schedule "multi_step",
+    schedule "multi_step": MultiStep,
     summary: "multiplies the learning rate by a factor at each milestone",
     citation: "",
-    settings: r#"
-milestones = [0.625, 0.75, 0.875]   # from 1 up: epochs after which it drops; below 1: fractions of training (150, 180, 210 of 240)
-factor = 0.1                        # what each milestone multiplies by
-"#,
 }
 
 /// Multiplies the learning rate by `factor` at each milestone.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct MultiStep {
-    /// From 1 up: epochs after which the rate drops. Below 1: fractions of training.
+    /// From 1 up: epochs after which it drops; below 1: fractions of training (150, 180, 210 of 240).
+    #[setting(default = vec![0.625, 0.75, 0.875])]
     pub milestones: Vec<f64>,
     /// What each milestone multiplies by.
+    #[setting(default = 0.1, range = positive)]
     pub factor: f64,
-}
-
-impl Default for MultiStep {
-    fn default() -> Self {
-        MultiStep { milestones: vec![0.625, 0.75, 0.875], factor: 0.1 }
-    }
 }
 
 #[typetag::serde(name = "multi_step")]
@@ -65,28 +53,21 @@ impl ScheduleConfig for MultiStep {
                 "milestone {bad} is never reached in {epochs} epochs; give epochs below {epochs}, or fractions of training below 1"
             )));
         }
-        if self.factor.is_finite() && self.factor > 0.0 {
-            Ok(())
-        } else {
-            Err(Error::plan(format!("factor must be positive, not {}", self.factor)))
-        }
+        Ok(())
     }
 }
 
 crate::plugin! {
-    schedule "cosine",
+    schedule "cosine": Cosine,
     summary: "half a cosine from the base learning rate down to a share of it, step by step",
     citation: "Loshchilov, Hutter. SGDR: Stochastic Gradient Descent with Warm Restarts. ICLR 2017, equation 5 without restarts",
-    settings: r#"
-final_factor = 0.0   # the share of the base learning rate that is left at the end
-"#,
 }
 
 /// Half a cosine over the whole training, step by step.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Cosine {
     /// The share of the base learning rate that is left at the end.
+    #[setting(default = 0.0, range = 0.0..=1.0)]
     pub final_factor: f64,
 }
 
@@ -95,14 +76,6 @@ impl ScheduleConfig for Cosine {
     fn factor(&self, progress: &Progress) -> f64 {
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress.fraction()).cos());
         self.final_factor + (1.0 - self.final_factor) * cosine
-    }
-
-    fn check(&self, _epochs: u64) -> Result<()> {
-        if (0.0..=1.0).contains(&self.final_factor) {
-            Ok(())
-        } else {
-            Err(Error::plan(format!("final_factor must be in 0..=1, not {}", self.final_factor)))
-        }
     }
 }
 

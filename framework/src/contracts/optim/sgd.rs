@@ -1,49 +1,34 @@
 //! Stochastic gradient descent with momentum, as PyTorch defines it.
 
-use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::optimizer::{Optimizer, OptimizerConfig};
 use crate::error::{Error, Result};
+use crate::settings::Settings;
 
 crate::plugin! {
-    optimizer "sgd",
+    optimizer "sgd": Sgd,
     summary: "stochastic gradient descent with momentum, Nesterov's variant and L2 weight decay",
     citation: "Sutskever, Martens, Dahl, Hinton. On the importance of initialization and momentum in deep learning. ICML 2013",
-    settings: r#"
-momentum = 0.9         # μ: velocity ← μ·velocity + gradient
-weight_decay = 0.0005  # λ: gradient ← gradient + λ·parameters, on everything that is trained
-nesterov = false       # step along gradient + μ·velocity instead of velocity
-"#,
 }
 
 /// SGD: g ← g + λθ; v ← μv + g; θ ← θ − η·(v, or g + μv for Nesterov).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Settings)]
 pub struct Sgd {
-    /// μ
+    /// μ: velocity ← μ·velocity + gradient.
+    #[setting(default = 0.9, range = 0.0..1.0)]
     pub momentum: f64,
-    /// λ, on everything that is trained
+    /// λ: gradient ← gradient + λ·parameters, on everything that is trained.
+    #[setting(default = 5e-4, range = not_negative)]
     pub weight_decay: f64,
-    /// Nesterov's variant
+    /// Step along gradient + μ·velocity instead of velocity.
+    #[setting(default = false)]
     pub nesterov: bool,
-}
-
-impl Default for Sgd {
-    fn default() -> Self {
-        Sgd { momentum: 0.9, weight_decay: 5e-4, nesterov: false }
-    }
 }
 
 #[typetag::serde(name = "sgd")]
 impl OptimizerConfig for Sgd {
     fn build(&self, parameters: &Tensor) -> Result<Box<dyn Optimizer>> {
-        if !(0.0..1.0).contains(&self.momentum) {
-            return Err(Error::plan(format!("sgd: momentum must be in 0..1, not {}", self.momentum)));
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return Err(Error::plan(format!("sgd: weight_decay must not be negative, not {}", self.weight_decay)));
-        }
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::plan("sgd: nesterov needs momentum"));
         }
@@ -143,13 +128,11 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused() {
+        let refuse = |sgd: Sgd| sgd.check_ranges().unwrap_err().to_string();
+        assert_eq!(refuse(Sgd { momentum: 1.0, ..Sgd::default() }), "momentum must be in 0..1, not 1");
+        assert_eq!(refuse(Sgd { weight_decay: -1.0, ..Sgd::default() }), "weight_decay must not be negative, not -1");
         let theta = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-        let refuse = |sgd: Sgd| sgd.build(&theta).unwrap_err().to_string();
-        assert_eq!(refuse(Sgd { momentum: 1.0, ..Sgd::default() }), "sgd: momentum must be in 0..1, not 1");
-        assert_eq!(
-            refuse(Sgd { weight_decay: -1.0, ..Sgd::default() }),
-            "sgd: weight_decay must not be negative, not -1"
-        );
-        assert_eq!(refuse(Sgd { momentum: 0.0, nesterov: true, ..Sgd::default() }), "sgd: nesterov needs momentum");
+        let error = Sgd { momentum: 0.0, nesterov: true, ..Sgd::default() }.build(&theta).unwrap_err();
+        assert_eq!(error.to_string(), "sgd: nesterov needs momentum");
     }
 }

@@ -61,8 +61,8 @@ impl EpochPlan {
     /// `rates` has the learning rate of each step; `terms` are those at work, with their weights.
     pub fn new(stage: usize, epoch: u64, rates: Vec<f64>, terms: Vec<(usize, f64)>, device: Device) -> Self {
         let rates_on_device = Tensor::from_slice(&rates).to_kind(Kind::Float).to_device(device);
-        let at_work = |(index, weight)| TermAtWork { index, weight: Weight::new(weight, device) };
-        EpochPlan { stage, epoch, rates, rates_on_device, terms: terms.into_iter().map(at_work).collect() }
+        let terms = terms.into_iter().map(|(index, weight)| TermAtWork { index, weight: Weight::new(weight, device) });
+        EpochPlan { stage, epoch, rates, rates_on_device, terms: terms.collect() }
     }
 
     /// The learning rate of a step of the epoch, from 0: on the host, and on the device as `[]`, float32.

@@ -138,11 +138,16 @@ impl Lane {
 
     /// Every variable of the lane under its name in the checkpoint; the tensors are the lane's own.
     fn variables(&self) -> Vec<(String, Tensor)> {
-        let named = |prefix: String, store: &nn::VarStore| {
-            weights::variables(store).into_iter().map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor))
-        };
-        let student = named("student".to_owned(), &self.store);
-        student.chain(self.terms.iter().flat_map(|term| named(format!("term.{}", term.label), &term.store))).collect()
+        let mut all = Vec::new();
+        for (name, tensor) in weights::variables(&self.store) {
+            all.push((format!("student.{name}"), tensor));
+        }
+        for term in &self.terms {
+            for (name, tensor) in weights::variables(&term.store) {
+                all.push((format!("term.{}.{name}", term.label), tensor));
+            }
+        }
+        all
     }
 
     fn stage(&self) -> Option<&StagePlan> {
@@ -172,8 +177,15 @@ impl Lane {
             return vec![(*term, 1.0)];
         }
         let epoch = self.progress.step / steps_per_epoch + 1;
-        let weight = |index: usize| Some((index, self.terms[index].weight_in(epoch, self.train.epochs)?));
-        (0..self.terms.len()).filter(|index| self.main_loss[*index]).filter_map(weight).collect()
+        let mut at_work = Vec::new();
+        for (index, term) in self.terms.iter().enumerate() {
+            if self.main_loss[index]
+                && let Some(weight) = term.weight_in(epoch, self.train.epochs)
+            {
+                at_work.push((index, weight));
+            }
+        }
+        at_work
     }
 
     /// The teachers whose features this lane wants in its next step, with the taps.
@@ -186,9 +198,13 @@ impl Lane {
 
     /// What the reader of the results must know of the pairing.
     pub fn dropped(&self) -> Vec<String> {
-        let dropped = |term: &Term| (term.label.clone(), term.taps.dropped.join(", "));
-        let terms = self.terms.iter().map(dropped).filter(|(_, taps)| !taps.is_empty());
-        terms.map(|(label, taps)| format!("{label}: taps without a partner are not used: {taps}")).collect()
+        let mut messages = Vec::new();
+        for Term { label, taps, .. } in &self.terms {
+            if !taps.dropped.is_empty() {
+                messages.push(format!("{label}: taps without a partner are not used: {}", taps.dropped.join(", ")));
+            }
+        }
+        messages
     }
 
     /// Whether nothing has been trained yet.
@@ -243,28 +259,31 @@ impl Lane {
 
     /// The variables that may train in a stage.
     fn candidates(&self, plan: &StagePlan) -> Vec<Variable> {
-        let trains = |owner: Option<usize>, name: &str| match (&plan.initial, owner) {
-            (None, _) => true,
-            (Some((_, stage)), None) => {
-                self.student.signature().group_of(name).is_some_and(|group| stage.student_groups.contains(&group.name))
+        let mut candidates = Vec::new();
+        for (name, tensor) in weights::variables(&self.store) {
+            let trains = match &plan.initial {
+                None => true,
+                Some((_, stage)) => {
+                    let group = self.student.signature().group_of(&name);
+                    group.is_some_and(|group| stage.student_groups.contains(&group.name))
+                }
+            };
+            if trains && tensor.requires_grad() {
+                candidates.push(Variable { name: format!("student.{name}"), tensor });
             }
-            (Some((index, stage)), Some(term)) => {
-                *index == term && stage.own.iter().any(|module| is_within(name, module))
-            }
-        };
-        let mut result = Vec::new();
-        let mut collect = |owner: Option<usize>, prefix: String, store: &nn::VarStore| {
-            for (name, tensor) in weights::variables(store) {
-                if tensor.requires_grad() && trains(owner, &name) {
-                    result.push(Variable { name: format!("{prefix}.{name}"), tensor });
+        }
+        for (index, term) in self.terms.iter().enumerate() {
+            for (name, tensor) in weights::variables(&term.store) {
+                let trains = match &plan.initial {
+                    None => true,
+                    Some((of, stage)) => *of == index && stage.own.iter().any(|module| is_within(&name, module)),
+                };
+                if trains && tensor.requires_grad() {
+                    candidates.push(Variable { name: format!("term.{}.{name}", term.label), tensor });
                 }
             }
-        };
-        collect(None, "student".to_owned(), &self.store);
-        for (index, term) in self.terms.iter().enumerate() {
-            collect(Some(index), format!("term.{}", term.label), &term.store);
         }
-        result
+        candidates
     }
 
     /// The student's logits and taps, float32, computed in its own precision, with what the network lends.
@@ -282,11 +301,12 @@ impl Lane {
     /// finite gradient times a learning rate may overflow.
     pub fn verdict(&self) -> Result<()> {
         self.health.verdict()?;
-        let sound = |running: &RunningStage| running.flat.buffer().isfinite().all().int64_value(&[]) != 0;
-        match self.running.as_ref().is_none_or(sound) {
-            true => Ok(()),
-            false => Err(Error::run(format!("the parameters became non-finite by step {}", self.progress.step))),
+        if let Some(running) = &self.running
+            && running.flat.buffer().isfinite().all().int64_value(&[]) == 0
+        {
+            return Err(Error::run(format!("the parameters became non-finite by step {}", self.progress.step)));
         }
+        Ok(())
     }
 
     /// Means of the epoch so far: every loss, and top-1 where there is one class a sample.

@@ -26,20 +26,29 @@ impl RunningStage {
         let mut optimizer = train.optimizer.build(flat.buffer())?;
         if train.no_decay {
             // What methods train beside the student decays in full.
-            let spared = |name: &str| name.strip_prefix("student.").is_some_and(|name| student.is_spared(name));
-            optimizer.decay_only(&flat.spread(|name| if spared(name) { 0.0 } else { 1.0 }))?;
+            let decays = flat.spread(|name| match name.strip_prefix("student.") {
+                Some(name) if student.is_spared(name) => 0.0,
+                _ => 1.0,
+            });
+            optimizer.decay_only(&decays)?;
         }
-        let rate = |name: &str| train.rate_of(student, name.strip_prefix("student."));
-        let rates = if train.rates.is_empty() { None } else { Some(flat.spread(rate)) };
+        let mut rates = None;
+        if !train.rates.is_empty() {
+            rates = Some(flat.spread(|name| train.rate_of(student, name.strip_prefix("student."))));
+        }
         let accumulated = if train.accumulate > 1 { Some(flat.buffer().zeros_like()) } else { None };
         Ok(RunningStage { flat, optimizer, rates, accumulated })
     }
 
     /// What moves with the stage, by its name in the checkpoint; loading copies into these tensors.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let optimizer =
-            self.optimizer.state().into_iter().map(|(name, t)| (format!("{STAGE_STATE}optimizer.{name}"), t));
-        let accumulated = self.accumulated.iter().map(|t| (format!("{STAGE_STATE}accumulated"), t.shallow_clone()));
-        optimizer.chain(accumulated).collect()
+        let mut state = Vec::new();
+        for (name, tensor) in self.optimizer.state() {
+            state.push((format!("{STAGE_STATE}optimizer.{name}"), tensor));
+        }
+        if let Some(sum) = &self.accumulated {
+            state.push((format!("{STAGE_STATE}accumulated"), sum.shallow_clone()));
+        }
+        state
     }
 }
