@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use limbeck::cohort::{self, Classifier, CohortConfig, Data, LaneConfig, Stop, Teacher};
+use limbeck::cohort::{self, Classifier, CohortConfig, Data, LaneConfig, LoadedTeacher, Stop, Teacher};
 use limbeck::device::DeviceReport;
 use limbeck::experiment::{Division, MethodConfig, TrainConfig};
 use limbeck::metric::cross_entropy;
@@ -383,7 +383,7 @@ fn beside_a_cohort(
     student: Arc<dyn ModelConfig>,
     precision: Precision,
     method: &str,
-    teachers: &[(Teacher, TeacherRecord)],
+    teachers: &[LoadedTeacher],
     between: Between,
 ) -> Result<Pairs> {
     const WARM: usize = 2;
@@ -434,7 +434,7 @@ fn lane(student: Arc<dyn ModelConfig>, precision: Precision, method: &str) -> Re
 }
 
 /// One epoch of a cohort, in a folder that is removed.
-fn train(data: &Data, batch: usize, lanes: &[LaneConfig], teachers: &[(Teacher, TeacherRecord)]) -> Result<()> {
+fn train(data: &Data, batch: usize, lanes: &[LaneConfig], teachers: &[LoadedTeacher]) -> Result<()> {
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
     train_in(folder.path(), 1, data, batch, lanes, teachers)
 }
@@ -446,7 +446,7 @@ fn train_in(
     data: &Data,
     batch: usize,
     lanes: &[LaneConfig],
-    teachers: &[(Teacher, TeacherRecord)],
+    teachers: &[LoadedTeacher],
 ) -> Result<()> {
     let lanes: Vec<LaneConfig> =
         lanes.iter().map(|lane| LaneConfig { folder: folder.join(&lane.name), ..lane.clone() }).collect();
@@ -490,12 +490,7 @@ fn train_in(
 }
 
 /// A teacher with the weights of a file, for images of `classes` classes.
-fn teacher(
-    config: &dyn ModelConfig,
-    classes: i64,
-    precision: Precision,
-    file: Option<&Path>,
-) -> Result<(Teacher, TeacherRecord)> {
+fn teacher(config: &dyn ModelConfig, classes: i64, precision: Precision, file: Option<&Path>) -> Result<LoadedTeacher> {
     let spec = ModelSpec { classes, ..SPEC };
     let mut teacher = Teacher::new("big", IMAGE, config, &spec, precision, false, CPU)?;
     let folder = tempfile::tempdir().map_err(Error::io("create", env::temp_dir()))?;
@@ -522,7 +517,7 @@ fn teacher(
         test: Metrics::new(&Classification, &[0.0, 0.0, 0.0]).ok(),
         members: Vec::new(),
     };
-    Ok((teacher, record))
+    Ok(LoadedTeacher { teacher, record })
 }
 
 fn cohort_of_one(rounds: usize) -> Result<Section> {
@@ -580,7 +575,7 @@ fn precision(rounds: usize) -> Result<Section> {
     let plain = Network::new(&ResNet32x4::default())?;
     weights::save(&path, &weights::variables(&plain.store), None)?;
     let teach =
-        |precision| teacher(&ResNet32x4::default(), CLASSES, precision, Some(&path)).map(|(teacher, _)| teacher);
+        |precision| teacher(&ResNet32x4::default(), CLASSES, precision, Some(&path)).map(|loaded| loaded.teacher);
     let (float32, bfloat16) = (teach(Precision::Float32)?, teach(Precision::Bfloat16)?);
     let (images, _) = random_batch(SMALL_BATCH);
     let contiguous = images.contiguous();
@@ -643,8 +638,8 @@ fn accuracy_in_bfloat16() -> Result<String> {
     train_in(folder.path(), EPOCHS, &data, 64, std::slice::from_ref(&student), &[])?;
     let file = folder.path().join(&student.name).join(cohort::STUDENT);
     let classes = data.dataset.info().class_names.len() as i64;
-    let (exact, _) = teacher(&ResNet20::default(), classes, Precision::Float32, Some(&file))?;
-    let (rounded, _) = teacher(&ResNet20::default(), classes, Precision::Bfloat16, Some(&file))?;
+    let exact = teacher(&ResNet20::default(), classes, Precision::Float32, Some(&file))?.teacher;
+    let rounded = teacher(&ResNet20::default(), classes, Precision::Bfloat16, Some(&file))?.teacher;
     let networks: [Classifier<'_>; 2] =
         [&|batch| Ok(exact.forward(batch.view(IMAGE)?, &Taps::none())?.logits), &|batch| {
             Ok(rounded.forward(batch.view(IMAGE)?, &Taps::none())?.logits)

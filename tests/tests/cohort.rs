@@ -109,7 +109,7 @@ fn a_lane_alone_and_in_a_cohort_of_four_gives_the_same_bytes() {
         if method != "vanilla" {
             assert!(findings(&plan)[0] == *found, "{method}: it was found to be different");
         }
-        assert_eq!(summary.samples, [280, 60, 100]);
+        assert_eq!(summary.samples, [280, 60, 100].into());
     }
     for pair in students_together.windows(2) {
         assert!(pair[0].weights != pair[1].weights, "{} and {} learned the same", pair[0].method, pair[1].method);

@@ -165,7 +165,7 @@ fn sets_of_classes_are_never_called_top_1() {
 
     for student in students(&plan) {
         let (name, summary) = (&student.method, &student.summary);
-        assert_eq!(summary.samples, [20, 4, 6], "{name}");
+        assert_eq!(summary.samples, [20, 4, 6].into(), "{name}");
         let last = summary.accuracy.as_ref().unwrap().last;
         assert_eq!((last.task().name(), last.beside().count()), ("presence", 0));
         assert!(last.score() > 0.0 && last.score() <= 100.0, "{name}: {last:?}");
@@ -327,7 +327,7 @@ fn probes_follow_the_students_and_are_done_once() {
         expected.into_iter().flat_map(|network| [(network.clone(), 0), (network, 1)]).collect::<Vec<_>>()
     );
     for record in &found {
-        assert_eq!((record.samples, record.classes, record.features), ([100, 60], 20, 64));
+        assert_eq!((record.samples, record.classes, record.features), ([100, 60].into(), 20, 64));
         assert_eq!((record.view.as_str(), record.tap.to_string().as_str()), ("image", "pooled"));
         assert!(record.train_loss < 20.0_f64.ln(), "worse than nothing: {record:?}");
     }

@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::path::Path;
 
+use limbeck::cohort::Stop;
+use limbeck::config;
 use limbeck::prelude::*;
-use limbeck::record::{Similarity, Summary};
+use limbeck::record::Similarity;
 use limbeck::registry::{self, Role};
 use limbeck::task::{Better, ClassScore, Example, MetricInfo, Metrics, Unit};
 use limbeck_cli::plan::Plan;
-use limbeck_cli::{report, store};
-use limbeck_tests::runs::{execute, plan, students};
+use limbeck_cli::{run, store};
+use limbeck_tests as _;
 use tch::Reduction;
 use tempfile::TempDir;
 
@@ -296,6 +299,11 @@ methods = ["vanilla", "at"]
 seeds = [0, 1]
 "#;
 
+fn plan(overrides: &[&str], out: &Path) -> Result<Plan> {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    Plan::new(config::parse(EXPERIMENT, Path::new("file.toml"), &overrides)?, Path::new("file.toml"), out)
+}
+
 #[test]
 fn it_is_found_by_its_name_and_conforms() {
     registry::check().unwrap();
@@ -322,80 +330,67 @@ fn its_numbers_are_known_by_the_key_of_the_score() {
 }
 
 #[test]
-fn it_trains_is_recorded_and_reported() {
+fn it_trains_and_is_recorded() {
     let out = TempDir::new().unwrap();
-    let planned = plan(out.path(), EXPERIMENT, &[]).unwrap();
+    let planned = plan(&[], out.path()).unwrap();
     let text = planned.to_string();
     let said = "targets are maps of classes: trained by cross-entropy of pixels, measured by pixel error, not by top-1";
     assert!(text.contains(said), "{text}");
-    assert_eq!(serde_json::to_value(planned.outline()).unwrap()["measure"], "pixel_error");
-    execute(&planned, &mut ());
-    for (student, cell) in students(&planned).into_iter().zip(&planned.cells) {
-        is_recorded(&student.summary);
-        let similarity: Similarity = store::read_json(&cell.folder.join("similarity.json")).unwrap();
+    let outline = serde_json::to_value(planned.outline()).unwrap();
+    assert_eq!(outline["measure"], "pixel_error");
+    let finished = run::execute(&planned, &Stop::default(), &mut ()).unwrap();
+    assert_eq!(finished.failed, Vec::<String>::new());
+    let written: store::PlanFile = store::read_json(&finished.folder.join(store::PLAN)).unwrap();
+    for cell in &written.cells {
+        let folder = finished.folder.join(&cell.folder);
+        let summary = store::summary(&folder).unwrap().unwrap();
+        let accuracy = summary.accuracy.as_ref().unwrap();
+        let tested: Vec<f64> = summary.history.iter().map(|epoch| epoch.test.unwrap().score()).collect();
+        let lowest = tested.iter().copied().fold(f64::INFINITY, f64::min);
+        assert_eq!(accuracy.best_on_test.test.score(), lowest, "{tested:?}");
+        assert!(tested[3] < tested[0], "{tested:?}");
+        let validated: Vec<f64> = summary.history.iter().map(|epoch| epoch.validation.unwrap().score()).collect();
+        let chosen = accuracy.best_on_validation.unwrap().epoch as usize - 1;
+        assert!(validated.iter().all(|other| validated[chosen] <= *other), "{validated:?}");
+        let last = summary.history.last().unwrap();
+        assert_eq!((last.train_top1, last.train.contains_key("pixel_cross_entropy")), (None, true));
+        let similarity: Similarity = store::read_json(&folder.join("similarity.json")).unwrap();
         assert_eq!(similarity.calibration_error, None);
         assert_eq!((similarity.teachers[0].agreement, similarity.teachers[0].divergence), (None, None));
         assert!(similarity.teachers[0].correlation_difference.is_finite());
         let names: Vec<&str> = similarity.classes.iter().map(|class| class.name.as_str()).collect();
         assert_eq!(names, ["sky", "sea", "sand"]);
-        let text = fs::read_to_string(cell.folder.join("similarity.json")).unwrap();
+        let text = fs::read_to_string(folder.join("similarity.json")).unwrap();
         assert_eq!(text.matches("\"iou\": ").count(), 3, "{text}");
     }
-    is_reported(&planned);
+    is_reported(&finished.folder);
 }
 
-/// The best epochs are those with the lowest error.
-fn is_recorded(summary: &Summary) {
-    let accuracy = summary.accuracy.as_ref().unwrap();
-    let tested: Vec<f64> = summary.history.iter().map(|epoch| epoch.test.unwrap().score()).collect();
-    let lowest = tested.iter().copied().fold(f64::INFINITY, f64::min);
-    assert_eq!(accuracy.best_on_test.test.score(), lowest, "{tested:?}");
-    assert!(tested[3] < tested[0], "{tested:?}");
-    let validated: Vec<f64> = summary.history.iter().map(|epoch| epoch.validation.unwrap().score()).collect();
-    let chosen = accuracy.best_on_validation.unwrap().epoch as usize - 1;
-    assert!(validated.iter().all(|other| validated[chosen] <= *other), "{validated:?}");
-    let last = summary.history.last().unwrap();
-    assert_eq!((last.train_top1, last.train.contains_key("pixel_cross_entropy")), (None, true));
-}
-
-/// Titles, columns and the direction are the task's, and no word is another's.
-fn is_reported(planned: &Plan) {
-    let report = report::write(std::slice::from_ref(&planned.folder), &report::Options::default()).unwrap();
-    let read = |name: &str| fs::read_to_string(report.folder.join(name)).unwrap();
-    let markdown = read("report.md");
-    for said in [
-        "targets: maps of classes, trained by cross-entropy of pixels, measured by pixel error",
-        "Bold: the lowest mean;",
-        "teacher `wide`: pixelwise (view image)",
+/// A report calls it by its names, and the lower number is the better one.
+fn is_reported(folder: &Path) {
+    let report = limbeck_cli::report::write(&[folder.to_owned()], &Default::default()).unwrap();
+    let text = fs::read_to_string(report.folder.join("report.md")).unwrap().replace('\n', " ");
+    for words in [
+        "- targets: maps of classes, trained by cross-entropy of pixels, measured by pixel error: the share of pixels that are \
+         given another class",
+        "Shown: pixel error (error, not top-1: targets are maps of classes) on the test split after the last epoch, in percent.",
+        "- Bold: the lowest mean;",
+        "left out where targets are maps of classes.",
+        "- classes.csv: intersection over union by class, mean over seeds",
     ] {
-        assert!(markdown.replace('\n', " ").contains(said), "{said}: {markdown}");
+        assert!(text.contains(words), "{words}\n{text}");
     }
-    let row = |start: &str| -> Vec<String> {
-        let found =
-            markdown.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {markdown}"));
-        found.split('|').map(|cell| cell.trim().to_owned()).collect()
-    };
-    let header = row("| method  |");
-    assert_eq!(header[2..5], ["seeds", "error", "mIoU"], "{header:?}");
-    let mean = |method: &str| {
-        let all = students(planned).into_iter().filter(|student| student.method == method);
-        let scores: Vec<f64> = all.map(|student| student.summary.accuracy.unwrap().last.score()).collect();
-        scores.iter().sum::<f64>() / scores.len() as f64
-    };
-    let better = if mean("vanilla") <= mean("at") { "vanilla" } else { "at" };
-    for method in ["vanilla", "at"] {
-        let cells = row(&format!("| {method} "));
-        assert_eq!(cells[3].starts_with("**"), method == better, "{cells:?}, {better} has the lower error");
-    }
-    let runs = read("runs.csv");
-    assert!(
-        runs.lines().next().unwrap().contains(",last_pixel_error,last_mean_iou,last_pixel_cross_entropy,"),
-        "{runs}"
-    );
-    let classes = read("classes.csv");
-    assert!(classes.starts_with("experiment,method,class,iou\n") && classes.lines().count() == 7, "{classes}");
-    for name in ["report.md", "report.html", "comparison.csv", "curves.csv", "runs.csv"] {
-        let text = read(name).replace("not top-1", "").replace("not\ntop-1", "");
+    let comparison = fs::read_to_string(report.folder.join("comparison.csv")).unwrap();
+    let (header, rows) = comparison.split_once('\n').unwrap();
+    let columns = "seeds_planned,pixel_error_mean,pixel_error_deviation,mean_iou_mean,mean_iou_deviation,baseline,";
+    assert!(header.contains(columns), "{header}");
+    let mut means: Vec<f64> = rows.lines().map(|row| row.split(',').nth(5).unwrap().parse().unwrap()).collect();
+    means.sort_by(f64::total_cmp);
+    assert!(means.len() > 1 && text.contains(&format!("**{:.2}", means[0])), "{means:?}\n{text}");
+    let classes = fs::read_to_string(report.folder.join("classes.csv")).unwrap();
+    assert!(classes.starts_with("experiment,method,class,iou\n"), "{classes}");
+    for name in ["report.md", "comparison.csv", "curves.csv", "runs.csv"] {
+        let text = fs::read_to_string(report.folder.join(name)).unwrap().replace('\n', " ").replace("not top-1", "");
         for word in ["top-1", "top1", "top-5", "top5", "mAP", "average precision"] {
             assert!(!text.contains(word), "{name} speaks of {word}");
         }
@@ -405,13 +400,12 @@ fn is_reported(planned: &Plan) {
 #[test]
 fn methods_and_probes_that_suppose_another_task_are_refused() {
     let out = TempDir::new().unwrap();
-    let refused = |value: &str| plan(out.path(), EXPERIMENT, &[value]).unwrap_err().to_string();
-    let error = refused("compare.methods=[\"vanilla\", \"kd\"]");
+    let error = plan(&["compare.methods=[\"vanilla\", \"kd\"]"], out.path()).unwrap_err().to_string();
     let why = "kd compares one distribution over all classes, and the targets of these data are maps of classes: take a method \
                that compares features, or data with one class a sample";
     assert!(error.ends_with(why), "{error}");
-    let error = refused("probe.itself={ tap = \"stage1\" }");
-    let why = "a linear probe tells whole samples apart, and the targets of its data are maps of classes: give it another \
-               `dataset`";
-    assert!(error.contains("probe.itself") && error.ends_with(why), "{error}");
+    let error = plan(&["probe.itself={ tap = \"stage1\" }"], out.path()).unwrap_err().to_string();
+    let why = "probe.itself: a linear probe tells whole samples apart, and the targets of its data are maps of classes: give it \
+               another `dataset`";
+    assert_eq!(error, why);
 }

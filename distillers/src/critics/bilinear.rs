@@ -16,7 +16,8 @@
 
 use limbeck::prelude::*;
 
-use super::{Loss, LossKind, products};
+use super::scores::products;
+use super::{Loss, LossKind};
 
 limbeck::plugin! {
     critic "bilinear": Bilinear,

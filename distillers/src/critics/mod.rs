@@ -8,8 +8,8 @@ pub mod bilinear;
 pub mod info_nce;
 pub mod mlp;
 pub mod nce;
+mod scores;
 
-use limbeck::critic::MUTUAL_INFORMATION;
 use limbeck::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -51,26 +51,4 @@ impl Loss {
             Loss::InfoNce => softmax(scores),
         }
     }
-}
-
-/// Dot products: `[B, D]` × `[N, D]` → `[B, N]`, or × `[B, K, D]` → `[B, K]`.
-fn products(anchors: &Tensor, candidates: &Tensor) -> Tensor {
-    match candidates.dim() {
-        2 => anchors.matmul(&candidates.tr()),
-        _ => candidates.bmm(&anchors.unsqueeze(-1)).squeeze_dim(-1),
-    }
-}
-
-/// How many negatives each anchor has, `[B, 1]`, in the kind of the scores.
-fn negatives_per_anchor(scores: &Scores) -> Tensor {
-    let (anchors, columns) = (scores.negative.size()[0], scores.negative.size()[1]);
-    match &scores.mask {
-        Some(mask) => mask.sum_dim_intlist(1, true, scores.negative.kind()),
-        None => Tensor::full([anchors, 1], columns as f64, (scores.negative.kind(), scores.negative.device())),
-    }
-}
-
-/// Adds the bound on the mutual information, which holds if the negatives are a fair sample.
-fn with_bound(terms: Terms, scores: &Scores, bound: impl FnOnce() -> Tensor) -> Terms {
-    if scores.fair { terms.metric(MUTUAL_INFORMATION, bound()) } else { terms }
 }

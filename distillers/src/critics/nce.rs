@@ -26,7 +26,7 @@
 
 use limbeck::prelude::*;
 
-use super::{negatives_per_anchor, products, with_bound};
+use super::scores::{negatives_per_anchor, products, with_bound};
 
 limbeck::plugin! {
     critic "nce": Nce,

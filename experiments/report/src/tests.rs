@@ -73,7 +73,7 @@ fn summary(method: &str, seed: u64, last: f64) -> Summary {
         method: method.to_owned(),
         seed,
         dataset: "Shapes".to_owned(),
-        samples: [3800, 200, 2000],
+        samples: [3800, 200, 2000].into(),
         student: "resnet8".to_owned(),
         precision: Precision::Float32,
         averaged: false,

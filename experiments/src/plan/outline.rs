@@ -6,7 +6,7 @@ use limbeck::combination::Combination;
 use limbeck::distiller::TapPair;
 use limbeck::experiment::TermSchedule;
 use limbeck::model::{Signature, TapShape};
-use limbeck::record::ProbedNetwork;
+use limbeck::record::{ProbeSampleCounts, ProbedNetwork, SampleCounts};
 use serde::Serialize;
 
 use super::Plan;
@@ -26,8 +26,7 @@ pub struct Outline {
     folder: PathBuf,
     device: String,
     threads: usize,
-    /// Samples to train on, held out, and to test on.
-    samples: [usize; 3],
+    samples: SampleCounts,
     /// Samples of the training part, whether they are trained on, held out or neither.
     available: usize,
     steps_per_epoch: u64,
@@ -122,8 +121,7 @@ struct ProbeOutline {
     dataset: String,
     measure: &'static str,
     tap: String,
-    /// Samples to train on and to test on.
-    samples: [usize; 2],
+    samples: ProbeSampleCounts,
     classes: i64,
     networks: Vec<SubjectOutline>,
     notes: Vec<String>,
@@ -149,7 +147,7 @@ impl Plan {
             folder: self.folder.clone(),
             device: device_name(self.device),
             threads: self.threads,
-            samples: [self.data.train_rows.len(), self.data.validation_rows.len(), info.test_labels.len()],
+            samples: self.data.sample_counts(),
             available: info.train_labels.len(),
             steps_per_epoch: self.data.steps_per_epoch(self.experiment.train.batch),
             measure: if info.task.is_usual() { None } else { Some(info.task.score().key) },

@@ -14,7 +14,7 @@ use limbeck::dataset::Split;
 use limbeck::error::{Error, Result};
 use limbeck::experiment::{Experiment, ProbeConfig, ProbeTrainConfig};
 use limbeck::model::Signature;
-use limbeck::record::{PROBE_FORMAT, ProbedNetwork};
+use limbeck::record::{PROBE_FORMAT, ProbeSampleCounts, ProbedNetwork};
 use limbeck_report::store::{self, ProbeEntry};
 use limbeck_report::words::thousands;
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub struct PlannedProbe {
     /// Its data.
     pub data: Rc<Data>,
     /// The samples with a label: to train on and to test on.
-    pub samples: [usize; 2],
+    pub samples: ProbeSampleCounts,
     /// The networks that it reads.
     pub subjects: Vec<ProbedSubject>,
     /// What it leaves out, and why.
@@ -184,10 +184,10 @@ impl PlannedProbe {
             )));
         }
         let (candidates, notes) = probed.candidates(config)?;
-        let mut samples = [0; 2];
-        for (count, split) in samples.iter_mut().zip([Split::Train, Split::Test]) {
-            *count = data.labelled(split).map_err(|e| e.at("dataset"))?.len();
-        }
+        let samples = ProbeSampleCounts {
+            train: data.labelled(Split::Train).map_err(|e| e.at("dataset"))?.len(),
+            test: data.labelled(Split::Test).map_err(|e| e.at("dataset"))?.len(),
+        };
         let (name, config) = (name.to_owned(), config.clone());
         let mut probe = PlannedProbe { name, config, data, samples, subjects: Vec::new(), notes };
         for candidate in candidates {
@@ -211,7 +211,7 @@ impl PlannedProbe {
         let identity = store::digest(&ProbeIdentity {
             format: PROBE_FORMAT,
             dataset: &info.identity,
-            rows: self.samples[0],
+            rows: self.samples.train,
             part: self.data.part.as_deref(),
             view: &view.name,
             tap: self.config.tap.to_string(),
@@ -259,7 +259,8 @@ fn features(signature: &Signature, config: &ProbeConfig) -> Result<i64> {
 /// What `limbeck plan` says of a probe.
 impl fmt::Display for PlannedProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (info, config, [train, test]) = (self.data.dataset.info(), &self.config, self.samples);
+        let (info, config) = (self.data.dataset.info(), &self.config);
+        let ProbeSampleCounts { train, test } = self.samples;
         let mut networks: IndexMap<String, (usize, i64, &str)> = IndexMap::new();
         for subject in &self.subjects {
             networks.entry(subject.network.to_string()).or_insert((0, subject.features, &subject.view)).0 += 1;

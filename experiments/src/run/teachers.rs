@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use limbeck::cohort::{self, Classifier, CombinedTeacher, Stop, Teacher};
+use limbeck::cohort::{self, Classifier, CombinedTeacher, LoadedTeacher, Stop, Teacher};
 use limbeck::combination::Combination;
 use limbeck::dataset::{Batch, Split, Views};
 use limbeck::error::{Error, Result};
@@ -20,7 +20,7 @@ use crate::plan::identity::file_digest;
 use crate::plan::teacher::{PlannedTeacher, arithmetic};
 
 /// Loads a teacher and measures it on the test split, once for each file, network, view, precision and data set.
-pub(super) fn load_teacher(plan: &Plan, planned: &PlannedTeacher, stop: &Stop) -> Result<(Teacher, TeacherRecord)> {
+pub(super) fn load_teacher(plan: &Plan, planned: &PlannedTeacher, stop: &Stop) -> Result<LoadedTeacher> {
     let PlannedTeacher { name, config, network, weights, .. } = planned;
     let spec = plan.data.spec(Some(&network.view))?;
     let mut teacher = Teacher::new(
@@ -55,20 +55,19 @@ pub(super) fn load_teacher(plan: &Plan, planned: &PlannedTeacher, stop: &Stop) -
         test,
         members: Vec::new(),
     };
-    Ok((teacher, record))
+    Ok(LoadedTeacher { teacher, record })
 }
 
 /// A teacher that combines some of those that are loaded, measured on the test split where all of them can be.
 pub(super) fn combine(
     plan: &Plan,
     planned: &PlannedCombination,
-    teachers: &[(Teacher, TeacherRecord)],
+    teachers: &[LoadedTeacher],
     stop: &Stop,
-) -> Result<(CombinedTeacher, TeacherRecord)> {
+) -> Result<LoadedTeacher<CombinedTeacher>> {
     let combination = &planned.combination;
     let members = members(combination, teachers)?;
-    let records = || members.iter().map(|(_, record)| record);
-    let mut views: Vec<&str> = records().map(|record| record.view.as_str()).collect();
+    let mut views: Vec<&str> = members.iter().map(|member| member.record.view.as_str()).collect();
     views.sort_unstable();
     views.dedup();
     let record = TeacherRecord {
@@ -77,49 +76,50 @@ pub(super) fn combine(
         view: views.join(", "),
         weights: PathBuf::new(),
         digest: together(plan, combination, &members)?,
-        parameters: records().map(|record| record.parameters).sum(),
+        parameters: members.iter().map(|member| member.record.parameters).sum(),
         precision: Precision::Float32,
         folded: false,
         test: measure_together(plan, &planned.name, combination, &members, stop)?,
         members: combination.teachers.clone(),
     };
-    Ok((CombinedTeacher { name: planned.name.clone(), combination: combination.clone() }, record))
+    let teacher = CombinedTeacher { name: planned.name.clone(), combination: combination.clone() };
+    Ok(LoadedTeacher { teacher, record })
 }
 
 /// What several networks are worth together, though nobody asked for their combination. Where samples have not one
 /// class there is no distribution over all classes whose mean could be taken.
-pub(super) fn ensemble(plan: &Plan, teachers: &[(Teacher, TeacherRecord)], stop: &Stop) -> Result<Option<Ensemble>> {
+pub(super) fn ensemble(plan: &Plan, teachers: &[LoadedTeacher], stop: &Stop) -> Result<Option<Ensemble>> {
     if teachers.len() < 2 || !plan.data.dataset.info().task.one_class() {
         return Ok(None);
     }
-    let names: Vec<String> = teachers.iter().map(|(teacher, _)| teacher.name.clone()).collect();
-    let all: Vec<&(Teacher, TeacherRecord)> = teachers.iter().collect();
+    let names: Vec<String> = teachers.iter().map(|loaded| loaded.teacher.name.clone()).collect();
+    let all: Vec<&LoadedTeacher> = teachers.iter().collect();
     let mean = Combination::mean_probabilities(names.clone());
-    let digests = teachers.iter().map(|(_, record)| record.digest.clone()).collect();
+    let digests = teachers.iter().map(|loaded| loaded.record.digest.clone()).collect();
     let test = measure_together(plan, &names.join(", "), &mean, &all, stop)?;
     Ok(test.map(|test| Ensemble { teachers: names, digests, test }))
 }
 
-fn members<'a>(
-    combination: &Combination,
-    teachers: &'a [(Teacher, TeacherRecord)],
-) -> Result<Vec<&'a (Teacher, TeacherRecord)>> {
-    let member = |name: &String| {
-        let found = teachers.iter().find(|(teacher, _)| teacher.name == *name);
-        found.ok_or_else(|| Error::run(format!("teacher {name} is not there to be combined")))
-    };
-    combination.teachers.iter().map(member).collect()
+fn members<'a>(combination: &Combination, teachers: &'a [LoadedTeacher]) -> Result<Vec<&'a LoadedTeacher>> {
+    let mut members = Vec::new();
+    for name in &combination.teachers {
+        let Some(member) = teachers.iter().find(|loaded| loaded.teacher.name == *name) else {
+            return Err(Error::run(format!("teacher {name} is not there to be combined")));
+        };
+        members.push(member);
+    }
+    Ok(members)
 }
 
 /// A digest of the members and of how they are combined, whatever they are called.
-fn together(plan: &Plan, combination: &Combination, members: &[&(Teacher, TeacherRecord)]) -> Result<String> {
-    let member = |(_, record): &&(Teacher, TeacherRecord)| {
-        let TeacherRecord { name, view, digest, precision, folded, .. } = record;
+fn together(plan: &Plan, combination: &Combination, members: &[&LoadedTeacher]) -> Result<String> {
+    let mut digests = Vec::new();
+    for member in members {
+        let TeacherRecord { name, view, digest, precision, folded, .. } = &member.record;
         let model = plan.teachers.iter().find(|planned| planned.name == *name).map(|planned| &planned.config.model);
-        store::digest(&(model, view, digest, precision, folded))
-    };
-    let members = members.iter().map(member).collect::<Result<Vec<_>>>()?;
-    store::digest(&(combination.kind, combination.shares(), members, &plan.data.dataset.info().identity))
+        digests.push(store::digest(&(model, view, digest, precision, folded))?);
+    }
+    store::digest(&(combination.kind, combination.shares(), digests, &plan.data.dataset.info().identity))
 }
 
 /// The accuracy of networks together; nothing if one of them is known by its outputs on the training samples alone.
@@ -127,16 +127,18 @@ fn measure_together(
     plan: &Plan,
     name: &str,
     combination: &Combination,
-    members: &[&(Teacher, TeacherRecord)],
+    members: &[&LoadedTeacher],
     stop: &Stop,
 ) -> Result<Option<Metrics>> {
-    if members.iter().any(|(teacher, _)| teacher.model().outputs().is_some()) {
+    if members.iter().any(|member| member.teacher.model().outputs().is_some()) {
         return Ok(None);
     }
-    let networks: Vec<&Teacher> = members.iter().map(|(teacher, _)| teacher).collect();
+    let networks: Vec<&Teacher> = members.iter().map(|member| &member.teacher).collect();
     let classify = |batch: &Batch| {
-        let logits = |teacher: &&Teacher| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
-        let logits = networks.iter().map(logits).collect::<Result<Vec<_>>>()?;
+        let mut logits = Vec::new();
+        for teacher in &networks {
+            logits.push(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
+        }
         Ok(combination.logits(&logits.iter().collect::<Vec<_>>()))
     };
     let cache = format!("{}-{}", combination.kind.name(), store::short(&together(plan, combination, members)?));

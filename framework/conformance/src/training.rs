@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use limbeck::checkpoint;
-use limbeck::cohort::{self, CohortConfig, Data, LaneConfig, Limit, Stop, Teacher};
+use limbeck::cohort::{self, CohortConfig, Data, LaneConfig, Limit, LoadedTeacher, Stop, Teacher};
 use limbeck::experiment::{Division, MethodConfig, Precision, TrainConfig};
 use limbeck::prelude::*;
 use limbeck::record::{Environment, Outcome, TeacherRecord};
@@ -79,7 +79,7 @@ impl Training {
         }
     }
 
-    fn teacher(&self) -> Result<(Teacher, TeacherRecord)> {
+    fn teacher(&self) -> Result<LoadedTeacher> {
         let config = SmallNetwork { width: self.teacher_width };
         let teacher = Teacher::new(TEACHER, VIEW, &config, &SPEC, Precision::Float32, false, Device::Cpu)?;
         let record = TeacherRecord {
@@ -94,7 +94,7 @@ impl Training {
             test: Metrics::new(&Classification, &[0.0, 0.0, 0.0]).ok(),
             members: Vec::new(),
         };
-        Ok((teacher, record))
+        Ok(LoadedTeacher { teacher, record })
     }
 }
 

@@ -169,11 +169,11 @@ struct Choice {
     label: String,
     /// What stands for it in the label of a point.
     says: String,
-    sets: Vec<Setting>,
+    sets: Vec<Assignment>,
 }
 
 /// A value for a key of the experiment.
-struct Setting {
+struct Assignment {
     key: String,
     value: Value,
     /// Where it stands in the file.
@@ -316,7 +316,7 @@ fn last_name(key: &str) -> Option<String> {
 fn plain(name: &str, key: &str, value: &Value, place: String) -> Choice {
     let label = label(value);
     let says = format!("{name}={label}");
-    Choice { label, says, sets: vec![Setting { key: key.to_owned(), value: value.clone(), place }] }
+    Choice { label, says, sets: vec![Assignment { key: key.to_owned(), value: value.clone(), place }] }
 }
 
 /// A value that has a name and sets several keys.
@@ -333,7 +333,7 @@ fn named(draft: &Draft<'_>, item: &Value, place: &str) -> Result<Choice> {
     let mut sets = Vec::new();
     for (key, value) in found {
         let path = segments(&key).map_err(|message| draft.fault(place, message))?;
-        sets.push(Setting { key, value, place: format!("{place}.set.{}", normal(&path)) });
+        sets.push(Assignment { key, value, place: format!("{place}.set.{}", normal(&path)) });
     }
     Ok(Choice { label: name.clone(), says: name.clone(), sets })
 }
@@ -405,8 +405,8 @@ fn read_point(
     rules: &[Rule],
 ) -> Result<Option<Point>> {
     let mut here = draft.clone();
-    for setting in choices.iter().flat_map(|choice| &choice.sets) {
-        put(&mut here, setting)?;
+    for assignment in choices.iter().flat_map(|choice| &choice.sets) {
+        put(&mut here, assignment)?;
     }
     let experiment = here.experiment().map_err(|error| at_point(error, &label))?;
     let before = experiment.compare.clone();
@@ -432,12 +432,15 @@ fn read_point(
 }
 
 /// Puts a value of the grid into the file, unless something else has put one there.
-fn put(draft: &mut Draft<'_>, setting: &Setting) -> Result<()> {
-    let origin = draft.source.locate(&setting.place, &draft.origins);
-    let key =
-        segments(&setting.key).map(|path| normal(&path)).map_err(|message| draft.fault(&setting.place, message))?;
+fn put(draft: &mut Draft<'_>, assignment: &Assignment) -> Result<()> {
+    let origin = draft.source.locate(&assignment.place, &draft.origins);
+    let key = segments(&assignment.key)
+        .map(|path| normal(&path))
+        .map_err(|message| draft.fault(&assignment.place, message))?;
     if OF_THE_FILE.contains(&key.as_str()) {
-        return Err(draft.fault(&setting.place, format!("`{key}` is of the whole file: results do not depend on it")));
+        return Err(
+            draft.fault(&assignment.place, format!("`{key}` is of the whole file: results do not depend on it"))
+        );
     }
     if let Some(other) =
         draft.origins.keys().find(|other| **other == key || is_within(other, &key) || is_within(&key, other))
@@ -446,9 +449,11 @@ fn put(draft: &mut Draft<'_>, setting: &Setting) -> Result<()> {
             "`{other}` has a value already, from --set or from another axis: choose values of the grid with --only, or \
              replace the axis with --set"
         );
-        return Err(draft.fault(&setting.place, message));
+        return Err(draft.fault(&assignment.place, message));
     }
-    draft.set(&setting.key, setting.value.clone(), origin).map_err(|message| draft.fault(&setting.place, message))
+    draft
+        .set(&assignment.key, assignment.value.clone(), origin)
+        .map_err(|message| draft.fault(&assignment.place, message))
 }
 
 /// Says at which point of the grid an error is.

@@ -107,11 +107,10 @@ impl<'a> Source<'a> {
 /// The role of which serde lists the kinds: it knows every plugin of it, and test doubles beside them. A kind that is no
 /// plugin's, such as a step of a view, may have the name of a plugin, but not of all.
 fn role_of(known: &[&str]) -> Option<Role> {
-    let has_all = |role: &Role| {
+    Role::ALL.into_iter().filter(|role| *role != Role::Method).find(|role| {
         let plugins = registry::plugins_of(*role);
         !plugins.is_empty() && plugins.iter().all(|plugin| known.contains(&plugin.name))
-    };
-    Role::ALL.into_iter().filter(|role| *role != Role::Method).find(has_all)
+    })
 }
 
 /// serde's words for a value of another type, or a list of another length, in those of TOML.

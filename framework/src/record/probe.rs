@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::run::Environment;
+use super::samples::ProbeSampleCounts;
 use crate::contracts::task::Metrics;
 use crate::model::TapRef;
 
@@ -68,7 +69,7 @@ pub struct ProbeRecord {
     /// The classes of that.
     pub classes: i64,
     /// Samples that the classifier was trained on and tested on.
-    pub samples: [usize; 2],
+    pub samples: ProbeSampleCounts,
     /// Whether each feature had mean 0 and deviation 1 over the training part.
     pub standardized: bool,
     /// Passes over the training part.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::samples::SampleCounts;
 use super::teacher::{Ensemble, TeacherRecord};
 use crate::contracts::task::Metrics;
 use crate::precision::Precision;
@@ -130,7 +131,7 @@ pub struct Summary {
     /// The data set's name.
     pub dataset: String,
     /// Samples trained on, held out, and tested on.
-    pub samples: [usize; 3],
+    pub samples: SampleCounts,
     /// The kind of the student's network.
     pub student: String,
     /// The arithmetic of the student's passes.

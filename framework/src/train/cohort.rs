@@ -16,7 +16,7 @@ use tch::{Device, Tensor};
 
 pub use super::catch::catch;
 pub use super::combined::CombinedTeacher;
-pub use super::config::{CohortConfig, LaneConfig};
+pub use super::config::{CohortConfig, LaneConfig, LoadedTeacher};
 pub use super::data::Data;
 pub use super::evaluate::{Classifier, Evaluation, accuracy, evaluate};
 pub use super::file_names::{CORRELATIONS, SIMILARITY, STUDENT, SUMMARY};
@@ -79,11 +79,12 @@ struct Cohort<'a> {
 impl<'a> Cohort<'a> {
     fn new(config: &'a CohortConfig<'a>, lanes: &[LaneConfig], observers: &mut Observers<'_>) -> Result<Self> {
         let steps_per_epoch = config.data.steps_per_epoch(config.train.batch);
-        let networks = config.teachers.iter().map(|(t, _)| (t.name.clone(), t.signature().clone()));
+        let networks =
+            config.teachers.iter().map(|loaded| (loaded.teacher.name.clone(), loaded.teacher.signature().clone()));
         let of_all = CombinedTeacher::signature(&config.data.spec(None)?);
-        let together = config.combined.iter().map(|(combined, _)| (combined.name.clone(), of_all.clone()));
+        let together = config.combined.iter().map(|loaded| (loaded.teacher.name.clone(), of_all.clone()));
         let teachers: IndexMap<String, Signature> = networks.chain(together).collect();
-        let combined = config.combined.iter().map(|(combined, _)| combined);
+        let combined = config.combined.iter().map(|loaded| &loaded.teacher);
         let combined = combined.map(|teacher| (teacher.name.clone(), teacher.combination.teachers.clone())).collect();
         let site = TermSite {
             teachers: &teachers,
@@ -202,7 +203,7 @@ impl<'a> Cohort<'a> {
         let teachers: Vec<&Teacher> = config
             .teachers
             .iter()
-            .map(|(teacher, _)| teacher)
+            .map(|loaded| &loaded.teacher)
             .filter(|teacher| wanted.contains_key(&teacher.name))
             .collect();
         let views: Views = lanes
@@ -230,7 +231,8 @@ impl<'a> Cohort<'a> {
             features.insert(teacher.name.clone(), output);
             clock.teachers.insert(teacher.name.clone(), clock.since(started));
         }
-        for (teacher, _) in combined.iter().filter(|(teacher, _)| wanted.contains_key(&teacher.name)) {
+        for LoadedTeacher { teacher, .. } in combined.iter().filter(|loaded| wanted.contains_key(&loaded.teacher.name))
+        {
             let started = Instant::now();
             features.insert(teacher.name.clone(), teacher.features(&features)?);
             clock.teachers.insert(teacher.name.clone(), clock.since(started));
@@ -279,7 +281,7 @@ impl<'a> Cohort<'a> {
                 taps.for_each(|tap: &TapRef| entry.insert(tap.clone()));
             }
         }
-        for (teacher, _) in self.config.combined {
+        for LoadedTeacher { teacher, .. } in self.config.combined {
             if wanted.contains_key(&teacher.name) {
                 teacher.combination.teachers.iter().for_each(|member| {
                     wanted.entry(member.clone()).or_default();
@@ -454,7 +456,7 @@ impl<'a> Cohort<'a> {
             method: slot.method_name.clone(),
             seed: config.seed,
             dataset: info.name.clone(),
-            samples: [data.train_rows.len(), data.validation_rows.len(), info.test_labels.len()],
+            samples: data.sample_counts(),
             student: lane.model_kind.clone(),
             precision: lane.precision,
             averaged: config.train.average.is_some(),
@@ -486,10 +488,10 @@ impl<'a> Cohort<'a> {
 /// The teachers that a lane asks, and the members of those that combine others.
 fn teachers_of(config: &CohortConfig<'_>, lane: &Lane) -> Vec<TeacherRecord> {
     let mut used = lane.teachers();
-    let combined = config.combined.iter().filter(|(teacher, _)| used.contains(&teacher.name));
-    let members: Vec<String> = combined.flat_map(|(teacher, _)| &teacher.combination.teachers).cloned().collect();
+    let combined = config.combined.iter().filter(|loaded| used.contains(&loaded.teacher.name));
+    let members: Vec<String> = combined.flat_map(|loaded| &loaded.teacher.combination.teachers).cloned().collect();
     used.extend(members);
-    let networks = config.teachers.iter().map(|(_, record)| record);
-    let all = networks.chain(config.combined.iter().map(|(_, record)| record));
+    let networks = config.teachers.iter().map(|loaded| &loaded.record);
+    let all = networks.chain(config.combined.iter().map(|loaded| &loaded.record));
     all.filter(|record| used.contains(&record.name)).cloned().collect()
 }

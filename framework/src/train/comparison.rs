@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::catch::catch;
 use super::combined::CombinedTeacher;
-use super::config::CohortConfig;
+use super::config::{CohortConfig, LoadedTeacher};
 use super::evaluate::batches;
 use super::file_names::{CORRELATIONS, SIMILARITY};
 use super::lane::Lane;
@@ -38,17 +38,17 @@ impl Findings {
 }
 
 /// The teachers that can be asked about the test split: not those that are known by their outputs alone.
-fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (Teacher, TeacherRecord)> {
-    config.teachers.iter().filter(|(teacher, _)| teacher.model().outputs().is_none())
+fn asked<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a LoadedTeacher> {
+    config.teachers.iter().filter(|loaded| loaded.teacher.model().outputs().is_none())
 }
 
 /// The combined teachers whose members can all be asked.
-fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a (CombinedTeacher, TeacherRecord)> {
-    let networks: Vec<&str> = asked(config).map(|(teacher, _)| teacher.name.as_str()).collect();
+fn together<'a>(config: &CohortConfig<'a>) -> impl Iterator<Item = &'a LoadedTeacher<CombinedTeacher>> {
+    let networks: Vec<&str> = asked(config).map(|loaded| loaded.teacher.name.as_str()).collect();
     config
         .combined
         .iter()
-        .filter(move |(teacher, _)| teacher.combination.teachers.iter().all(|name| networks.contains(&name.as_str())))
+        .filter(move |loaded| loaded.teacher.combination.teachers.iter().all(|name| networks.contains(&name.as_str())))
 }
 
 /// A teacher's logits of the whole test split.
@@ -67,7 +67,7 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     let views: Views = students
         .iter()
         .map(|lane| lane.view.clone())
-        .chain(asked(config).map(|(teacher, _)| teacher.view.clone()))
+        .chain(asked(config).map(|loaded| loaded.teacher.view.clone()))
         .collect();
     let rows: Vec<i64> = (0..info.test_labels.len() as i64).collect();
     let mut targets = Logits::default();
@@ -77,7 +77,7 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
         let batch = batch?;
         batch.targets.iter().for_each(|found| targets.add(found));
         let mut kernels = Vec::new();
-        for ((teacher, _), logits) in asked(config).zip(&mut taught) {
+        for (LoadedTeacher { teacher, .. }, logits) in asked(config).zip(&mut taught) {
             let (theirs, of_taps) =
                 catch(|| look(teacher, &batch)).map_err(|e| e.within(&format!("teacher {}", teacher.name)))?;
             logits.add(&theirs);
@@ -93,8 +93,8 @@ pub(super) fn measure(config: &CohortConfig<'_>, students: &[&Lane]) -> Result<V
     }
     let networks = asked(config).zip(taught);
     let mut taught: Vec<Taught<'_>> =
-        networks.map(|((_, record), logits)| Taught { record, logits: logits.all() }).collect();
-    for (teacher, record) in together(config) {
+        networks.map(|(loaded, logits)| Taught { record: &loaded.record, logits: logits.all() }).collect();
+    for LoadedTeacher { teacher, record } in together(config) {
         let logits = teacher.logits(|name| {
             let member = taught.iter().find(|taught| taught.record.name == name)?;
             Some(&member.logits)
@@ -184,7 +184,7 @@ impl Seen {
         let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
         let mut teachers = Vec::new();
         let taps = asked(config).zip(&self.alignments);
-        let taps = taps.map(|((teacher, _), alignment)| taps_of(student.signature(), teacher.signature(), alignment));
+        let taps = taps.map(|(loaded, alignment)| taps_of(student.signature(), loaded.teacher.signature(), alignment));
         // Combined teachers come last, and have none.
         let mut taps = taps.collect::<Result<Vec<_>>>()?.into_iter();
         for Taught { record, logits: theirs } in taught {

@@ -20,9 +20,9 @@ pub struct CohortConfig<'a> {
     /// The data.
     pub data: &'a Data,
     /// The teachers with what is known of them, in the order of the experiment.
-    pub teachers: &'a [(Teacher, TeacherRecord)],
+    pub teachers: &'a [LoadedTeacher],
     /// The teachers that combine others of them.
-    pub combined: &'a [(CombinedTeacher, TeacherRecord)],
+    pub combined: &'a [LoadedTeacher<CombinedTeacher>],
     /// What all the networks among the teachers are worth together, where there are several.
     pub ensemble: Option<&'a Ensemble>,
     /// How the students are trained.
@@ -35,6 +35,15 @@ pub struct CohortConfig<'a> {
     pub environment: &'a Environment,
     /// Ends training before its time.
     pub stop: &'a Stop,
+}
+
+/// A teacher that is there, with what is known of it.
+#[derive(Debug)]
+pub struct LoadedTeacher<T = Teacher> {
+    /// The teacher: a network, or a [`CombinedTeacher`].
+    pub teacher: T,
+    /// What is known of it.
+    pub record: TeacherRecord,
 }
 
 /// One lane.

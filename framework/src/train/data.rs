@@ -6,6 +6,7 @@ use crate::dataset::{Dataset, Split, UNLABELLED};
 use crate::division::{Division, divide};
 use crate::error::{Error, Result};
 use crate::model::ModelSpec;
+use crate::record::SampleCounts;
 
 /// A data set with its division into training and validation.
 #[derive(Debug)]
@@ -23,6 +24,15 @@ pub struct Data {
 }
 
 impl Data {
+    /// How many samples are trained on, held out and tested on.
+    pub fn sample_counts(&self) -> SampleCounts {
+        SampleCounts {
+            train: self.train_rows.len(),
+            validation: self.validation_rows.len(),
+            test: self.dataset.info().test_labels.len(),
+        }
+    }
+
     /// Divides the training part, the same share of every class for each part, the same for every seed of an experiment;
     /// samples without label are never held out.
     ///

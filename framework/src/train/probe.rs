@@ -224,7 +224,7 @@ impl Probe<'_> {
             features: sheet.features[0].size()[1],
             dataset: info.name.clone(),
             classes: info.classes(),
-            samples: [sheet.features[0].size()[0] as usize, sheet.features[1].size()[0] as usize],
+            samples: sheet.features.each_ref().map(|features| features.size()[0] as usize).into(),
             standardized: self.config.standardize,
             epochs: self.config.train.epochs,
             train_loss: loss,

@@ -148,7 +148,7 @@ fn failures(study: &Study, runs: &[&ProbeRun]) -> Vec<String> {
 
 /// What was done, in words.
 fn about(record: &ProbeRecord) -> String {
-    let [train, test] = record.samples.map(|samples| thousands(samples as i64));
+    let [train, test] = <[usize; 2]>::from(record.samples).map(|samples| thousands(samples as i64));
     format!(
         "Linear classifiers on the features of frozen networks (evaluation mode, BatchNorm included) at `{}`, {}, trained for \
          {} on {}: {train} training and {test} test samples without augmentation, {} classes. Shown: {} on the test part after \
@@ -247,8 +247,8 @@ fn row<'a>(study: &'a Study, run: &'a ProbeRun) -> ProbeRow<'a> {
         features: record.map(|record| record.features),
         dataset: record.map(|record| record.dataset.as_str()),
         classes: record.map(|record| record.classes),
-        train_samples: record.map(|record| record.samples[0]),
-        test_samples: record.map(|record| record.samples[1]),
+        train_samples: record.map(|record| record.samples.train),
+        test_samples: record.map(|record| record.samples.test),
         epochs: record.map(|record| record.epochs),
         measure: test.map(|test| test.task().score().key),
         score: test.map(|test| test.score()),

@@ -107,8 +107,8 @@ fn sees_the_same(study: &Study, teacher: &str) -> bool {
 }
 
 fn data_set(experiment: &Experiment, summary: &Summary) -> String {
-    let [train, validation, test] = summary.samples.map(|samples| thousands(samples as i64));
-    let held_out = if summary.samples[1] == 0 { "none".to_owned() } else { validation };
+    let [train, validation, test] = <[usize; 3]>::from(summary.samples).map(|samples| thousands(samples as i64));
+    let held_out = if summary.samples.validation == 0 { "none".to_owned() } else { validation };
     let part = experiment.train_samples.map_or("", |_| " (a part of them, each class by its share)");
     format!(
         "{}, {train} training samples{part}, {held_out} held out for validation, {test} test samples",
