@@ -48,7 +48,7 @@ pub enum Event {
         step: u64,
         /// Means since the epoch began: `loss`, the loss by the targets, terms and metrics.
         train: IndexMap<String, f64>,
-        /// Top-1 on the training batches of this epoch so far, in percent; absent where targets are sets of classes.
+        /// Top-1 on the training batches of this epoch so far, in percent; absent where samples have not one class.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         train_top1: Option<f64>,
         /// The learning rate.

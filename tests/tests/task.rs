@@ -289,7 +289,7 @@ kind = "stripes"
 model = { kind = "pixelwise", width = 16 }
 train = { epochs = 6, batch = 8 }
 [student]
-model = { kind = "pixelwise" }
+model = { kind = "pixelwise", width = 8 }
 [train]
 epochs = 4
 batch = 8
@@ -389,6 +389,12 @@ fn is_reported(folder: &Path) {
     assert!(means.len() > 1 && text.contains(&format!("**{:.2}", means[0])), "{means:?}\n{text}");
     let classes = fs::read_to_string(report.folder.join("classes.csv")).unwrap();
     assert!(classes.starts_with("experiment,method,class,iou\n"), "{classes}");
+    for name in ["report.md", "comparison.csv", "curves.csv", "runs.csv"] {
+        let text = fs::read_to_string(report.folder.join(name)).unwrap().replace('\n', " ").replace("not top-1", "");
+        for word in ["top-1", "top1", "top-5", "top5", "mAP", "average precision"] {
+            assert!(!text.contains(word), "{name} speaks of {word}");
+        }
+    }
 }
 
 #[test]

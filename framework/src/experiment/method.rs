@@ -14,7 +14,7 @@ use crate::settings::{WIDTH, inline};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MethodConfig {
-    /// The weight of the cross-entropy with the labels; of the binary cross-entropy where targets are sets of classes.
+    /// The weight of the loss by the targets: of the cross-entropy with the labels, or whatever the task's loss is.
     #[serde(default = "one")]
     pub cross_entropy: f64,
     /// The distillation terms.

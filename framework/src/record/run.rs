@@ -48,11 +48,11 @@ pub struct EpochRecord {
     pub step: u64,
     /// The learning rate of the epoch's last step.
     pub learning_rate: f64,
-    /// Means over the epoch's samples: `loss` (the total), the loss by the targets ([`Task::loss_key`](crate::task::Task::loss_key)), each term's
-    /// unweighted losses and metrics.
+    /// Means over the epoch's samples: `loss` (the total), the loss by the targets under the key of the task
+    /// ([`Task::loss_key`](crate::task::Task::loss_key)), each term's unweighted losses and metrics.
     pub train: IndexMap<String, f64>,
-    /// Top-1 on the training batches, in percent, as they came: augmented, while the weights moved. Absent where targets are
-    /// sets of classes: average precision is no mean over batches.
+    /// Top-1 on the training batches, in percent, as they came: augmented, while the weights moved. Absent where
+    /// samples have not one class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_top1: Option<f64>,
     /// On the samples held out, if there are any and this epoch was evaluated.
@@ -144,8 +144,8 @@ pub struct Summary {
     pub view: String,
     /// The teachers.
     pub teachers: Vec<TeacherRecord>,
-    /// All the networks among the teachers that students of its cohort ask, together; absent where there is one, or one that cannot be measured,
-    /// or where targets are sets of classes.
+    /// All the networks among the teachers that students of its cohort ask, together; absent where there is one,
+    /// or one that cannot be measured, or where samples have not one class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ensemble: Option<Ensemble>,
     /// How it ended.

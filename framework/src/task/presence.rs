@@ -153,15 +153,20 @@ pub fn average_precisions(scores: &Tensor, targets: &Tensor) -> Result<Vec<Optio
     if scores.isnan().any().int64_value(&[]) != 0 {
         return Err(Error::run("the average precision is not defined: a logit is not a number"));
     }
-    let by_class = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Double).tr().contiguous();
-    let (scores, targets) = (by_class(scores), by_class(&targets.gt(0.5)));
-    let class = |class: i64| {
+    let (scores, targets) = (class_by_class(scores), class_by_class(&targets.gt(0.5)));
+    let mut precisions = Vec::new();
+    for class in 0..scores.size()[0] {
         let scores: Vec<f64> = Vec::try_from(scores.get(class))?;
         let present: Vec<f64> = Vec::try_from(targets.get(class))?;
         let present: Vec<bool> = present.into_iter().map(|value| value > 0.5).collect();
-        Ok(average_precision(&scores, &present))
-    };
-    (0..scores.size()[0]).map(class).collect()
+        precisions.push(average_precision(&scores, &present));
+    }
+    Ok(precisions)
+}
+
+/// `[N, C]` as `[C, N]`, float64, on the host.
+fn class_by_class(tensor: &Tensor) -> Tensor {
+    tensor.to_device(Device::Cpu).to_kind(Kind::Double).tr().contiguous()
 }
 
 /// The mean of the [average precision](average_precision) over the classes that occur, in percent: the macro mean, in which

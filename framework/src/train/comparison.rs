@@ -179,7 +179,6 @@ impl Seen {
     ) -> Result<Findings> {
         let logits = self.logits.all();
         let info = config.data.dataset.info();
-        let calibration = |logits: &Tensor| calibration_error(logits, truth.labels);
         let one_class = info.task.one_class();
         let correlation = class_correlation(&logits);
         let mut correlations = vec![("student".to_owned(), correlation.to_kind(Kind::Float))];
@@ -193,7 +192,7 @@ impl Seen {
             teachers.push(TeacherSimilarity {
                 name: record.name.clone(),
                 digest: record.digest.clone(),
-                calibration_error: one_class.then(|| calibration(theirs)).transpose()?,
+                calibration_error: one_class.then(|| calibration_error(theirs, truth.labels)).transpose()?,
                 agreement: one_class.then(|| agreement(&logits, theirs)).transpose()?,
                 divergence: one_class.then(|| divergence(&logits, theirs)).transpose()?,
                 correlation_difference: correlation_difference(&correlation, &their_correlation)?,
@@ -203,7 +202,7 @@ impl Seen {
         }
         let similarity = Similarity {
             format: SIMILARITY_FORMAT,
-            calibration_error: one_class.then(|| calibration(&logits)).transpose()?,
+            calibration_error: one_class.then(|| calibration_error(&logits, truth.labels)).transpose()?,
             classes: info.task.by_class(&info.class_names, &logits, truth)?,
             teachers,
         };
@@ -212,13 +211,12 @@ impl Seen {
 }
 
 fn taps_of(student: &Signature, teacher: &Signature, alignment: &Alignment) -> Result<Vec<TapSimilarity>> {
-    let rows = student.taps.iter().zip(alignment.read()?);
-    let pairs = rows.flat_map(|(student, row)| {
-        teacher.taps.iter().zip(row).map(|(teacher, alignment)| TapSimilarity {
-            student: student.name.clone(),
-            teacher: teacher.name.clone(),
-            alignment,
-        })
-    });
-    Ok(pairs.collect())
+    let mut pairs = Vec::new();
+    for (student, row) in student.taps.iter().zip(alignment.read()?) {
+        for (teacher, alignment) in teacher.taps.iter().zip(row) {
+            let (student, teacher) = (student.name.clone(), teacher.name.clone());
+            pairs.push(TapSimilarity { student, teacher, alignment });
+        }
+    }
+    Ok(pairs)
 }
