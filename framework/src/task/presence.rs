@@ -285,11 +285,11 @@ mod tests {
         assert_eq!(
             written,
             [
-                r#"{"name":"chair","samples":2,"average_precision":58.333333333333336}"#,
+                r#"{"name":"chair","samples":2,"average_precision":58.33333333333333}"#,
                 r#"{"name":"lamp","samples":0}"#
             ]
         );
         assert_eq!(serde_json::from_str::<ClassScore>(&written[0]).unwrap(), found[0]);
-        assert_eq!((found[0].score(), found[1].score()), (Some(58.333333333333336), None));
+        assert_eq!((found[0].score(), found[1].score()), (Some(58.33333333333333), None));
     }
 }
