@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod circles;
+mod closures;
 mod package;
 mod plugins;
 
@@ -36,18 +37,19 @@ fn no_files_import_in_a_circle() {
     let mut faults = String::new();
     for package in packages() {
         let arrows = package.arrows();
-        let name = |file: usize| package.files[file].path.display();
         for (members, shortest) in circles::circles(package.files.len(), &arrows.keys().copied().collect()) {
             faults += &format!("{}: {} files use each other in a circle, for example\n", package.name, members.len());
             let pairs = shortest.iter().zip(shortest.iter().cycle().skip(1));
             for (from, to) in pairs {
                 let used = &arrows[&(*from, *to)];
-                faults += &format!("  {}:{} uses {} of {}\n", name(*from), used.line, used.path, name(*to));
+                faults +=
+                    &format!("  {}:{} uses {} of {}\n", package.shown(*from), used.line, used.path, package.shown(*to));
             }
             faults += "and all their arrows:\n";
             for ((from, to), used) in &arrows {
                 if members.contains(from) && members.contains(to) {
-                    faults += &format!("  {}:{} → {} ({})\n", name(*from), used.line, name(*to), used.path);
+                    faults +=
+                        &format!("  {}:{} → {} ({})\n", package.shown(*from), used.line, package.shown(*to), used.path);
                 }
             }
         }
