@@ -30,11 +30,14 @@ pub fn check(trial: &mut Trial, plugin: &Plugin) {
     if !trial.check("it knows its targets", || subject.targets()) {
         return;
     }
+    // Before the loss is looked at: of logits that it changes, two losses differ.
+    if !trial.check("logits and targets are left as they are", || subject.changes_nothing()) {
+        return;
+    }
     let losses = "its loss is a finite scalar of the logits' kind, and learns from every sample";
     if !trial.check(losses, || subject.loss()) {
         return;
     }
-    trial.check("logits and targets are left as they are", || subject.changes_nothing());
     trial.check("samples without a label have no part in the loss", || subject.unlabelled());
     if !trial.check("its meter gives every metric", || subject.meter()) {
         return;
