@@ -145,13 +145,17 @@ fn read_archive(path: &Path, release: &Release) -> Result<Vec<Member>> {
     }
 }
 
+/// The fault of an archive that cannot be read to its end.
+fn damaged(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |e| Error::data(path, format!("truncated or damaged, or not a tar archive: {e}"))
+}
+
 fn unpack(path: &Path, stream: impl Read, release: &Release) -> Result<Vec<Member>> {
     let mut members: Vec<Option<Member>> = release.members.iter().map(|_| None).collect();
     let mut archive = tar::Archive::new(stream);
-    let damaged = |e: io::Error| Error::data(path, format!("truncated or damaged, or not a tar archive: {e}"));
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = entry.path().map_err(damaged)?.file_name().and_then(|name| name.to_str().map(str::to_owned));
+    for entry in archive.entries().map_err(damaged(path))? {
+        let mut entry = entry.map_err(damaged(path))?;
+        let name = entry.path().map_err(damaged(path))?.file_name().and_then(|name| name.to_str().map(str::to_owned));
         let Some(place) = release.members.iter().position(|(member, _)| Some(*member) == name.as_deref()) else {
             continue;
         };
@@ -174,7 +178,7 @@ fn unpack(path: &Path, stream: impl Read, release: &Release) -> Result<Vec<Membe
         members[place] = Some(member);
     }
     // To the end of the stream, where gzip has its checksum.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged(path))?;
     let absent = members.iter().position(Option::is_none).map(|place| release.members[place].0);
     match absent {
         Some(name) => Err(Error::data(path, format!("no {name} in this archive; {} is wanted", release.archive))),

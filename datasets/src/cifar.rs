@@ -83,8 +83,11 @@ impl Cifar {
         let names = members.split_off(self.train_files + 1);
         let class_names = self.class_names(&names, settings.label, python)?;
         let test = members.split_off(self.train_files);
-        let part = |members, count| self.part(members, count, python, settings.label, settings.augmentation, device);
-        let parts = [part(members, counts[0])?, part(test, counts[1])?];
+        let (label, augmentation) = (settings.label, settings.augmentation);
+        let parts = [
+            self.part(members, counts[0], python, label, augmentation, device)?,
+            self.part(test, counts[1], python, label, augmentation, device)?,
+        ];
         ImageSet::new(settings.name, class_names, &[settings.image], settings.views, parts, device)
     }
 

@@ -176,13 +176,21 @@ mod tests {
         bytes
     }
 
+    fn names(kind: &str, count: usize) -> Vec<String> {
+        (0..count).map(|i| format!("{kind}_{i}")).collect()
+    }
+
+    /// A file with a name a line.
+    fn names_file(kind: &str, count: usize) -> Vec<u8> {
+        names(kind, count).into_iter().map(|name| name + "\n").collect::<String>().into_bytes()
+    }
+
     fn files() -> Vec<(&'static str, Vec<u8>)> {
-        let names = |kind: &str, count: usize| (0..count).map(|i| format!("{kind}_{i}\n")).collect::<String>().into();
         vec![
             ("train.bin", records(SMALL[0])),
             ("test.bin", records(SMALL[1])),
-            ("fine_label_names.txt", names("fine", 100)),
-            ("coarse_label_names.txt", names("coarse", 20)),
+            ("fine_label_names.txt", names_file("fine", 100)),
+            ("coarse_label_names.txt", names_file("coarse", 20)),
         ]
     }
 
@@ -313,17 +321,25 @@ mod tests {
         assert_eq!(absent, "cannot read /cifar-100-binary/train.bin");
     }
 
+    /// [`records`] as Python has them.
+    fn pickled_records(count: usize) -> Vec<u8> {
+        let (mut coarse, mut fine, mut data): (Vec<u8>, Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new(), Vec::new());
+        for record in records(count).chunks_exact(RECORD) {
+            coarse.push(record[0]);
+            fine.push(record[1]);
+            data.extend_from_slice(&record[2..]);
+        }
+        test_pickle::batch(&[("coarse_labels", &coarse), ("fine_labels", &fine)], &data)
+    }
+
     /// The same images as [`files`] as Python has them.
     fn pickles() -> Vec<(&'static str, Vec<u8>)> {
-        let file = |count: usize| {
-            let records = records(count);
-            let byte = |place: usize| records.chunks_exact(RECORD).map(|record| record[place]).collect::<Vec<u8>>();
-            let data: Vec<u8> = records.chunks_exact(RECORD).flat_map(|record| record[2..].to_vec()).collect();
-            test_pickle::batch(&[("coarse_labels", &byte(0)), ("fine_labels", &byte(1))], &data)
-        };
-        let names = |kind: &str, count: usize| (0..count).map(|i| format!("{kind}_{i}")).collect::<Vec<String>>();
         let meta = [("fine_label_names", names("fine", 100)), ("coarse_label_names", names("coarse", 20))];
-        vec![("train", file(SMALL[0])), ("test", file(SMALL[1])), ("meta", test_pickle::names(&meta))]
+        vec![
+            ("train", pickled_records(SMALL[0])),
+            ("test", pickled_records(SMALL[1])),
+            ("meta", test_pickle::names(&meta)),
+        ]
     }
 
     #[test]
@@ -349,7 +365,7 @@ mod tests {
 
     #[test]
     fn broken_pickles_are_named() {
-        let error = |change: &dyn Fn(&mut Vec<u8>)| {
+        fn error(change: &dyn Fn(&mut Vec<u8>)) -> String {
             let dir = tempfile::tempdir().unwrap();
             let folder = dir.path().join("cifar-100-python");
             fs::create_dir(&folder).unwrap();
@@ -360,7 +376,8 @@ mod tests {
                 fs::write(folder.join(name), bytes).unwrap();
             }
             load(dir.path()).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "")
-        };
+        }
+
         let train = "/cifar-100-python/train";
         let size = pickles()[0].1.len();
         let cut = error(&|bytes| bytes.truncate(1000));

@@ -99,14 +99,14 @@ impl ImageFolder {
     fn samples(&self, part: &str, classes: &[String]) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
         for (label, class) in classes.iter().enumerate() {
-            let images = list_images(&self.path.join(part).join(class))?;
-            let sample = |file| Sample {
-                files: vec![format!("{part}/{class}/{file}")],
-                label: label as i64,
-                classes: Vec::new(),
-                map: None,
-            };
-            samples.extend(images.into_iter().map(sample));
+            for file in list_images(&self.path.join(part).join(class))? {
+                samples.push(Sample {
+                    files: vec![format!("{part}/{class}/{file}")],
+                    label: label as i64,
+                    classes: Vec::new(),
+                    map: None,
+                });
+            }
         }
         Ok(samples)
     }
@@ -114,13 +114,14 @@ impl ImageFolder {
 
 /// The class folders of a part, which holds nothing else.
 fn classes(part: &Path) -> Result<Vec<String>> {
-    let class = |(name, is_folder): (String, bool)| {
-        if is_folder {
-            return Ok(name);
+    let mut classes = Vec::new();
+    for (name, is_folder) in list(part)? {
+        if !is_folder {
+            let message = "not a folder: a part holds a folder for each class, and nothing else";
+            return Err(Error::data(part.join(name), message));
         }
-        Err(Error::data(part.join(name), "not a folder: a part holds a folder for each class, and nothing else"))
-    };
-    let classes: Vec<String> = list(part)?.into_iter().map(class).collect::<Result<_>>()?;
+        classes.push(name);
+    }
     if classes.is_empty() {
         return Err(Error::data(part, "holds no class folder"));
     }
@@ -212,8 +213,11 @@ mod tests {
 
     #[test]
     fn the_identity_is_the_content_and_not_the_place() {
+        fn identity(path: &Path) -> String {
+            config(path).load(Device::Cpu, Trust::Known).unwrap().info().identity.clone()
+        }
+
         let (a, b) = (folder(), folder());
-        let identity = |path: &Path| config(path).load(Device::Cpu, Trust::Known).unwrap().info().identity.clone();
         assert_eq!(identity(a.path()), identity(b.path()));
         // From the index that the first start wrote.
         assert!(a.path().join(".limbeck-index").exists());
@@ -230,11 +234,12 @@ mod tests {
 
     #[test]
     fn a_broken_image_is_an_error_or_skipped_with_a_count() {
-        let truncate = |dir: &Path| {
+        fn truncate(dir: &Path) {
             let path = dir.join("train/n01/n01_1.JPEG");
             let bytes = fs::read(&path).unwrap();
             fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
-        };
+        }
+
         assert_eq!(
             error(truncate),
             "/train/n01/n01_1.JPEG: not a sound JPEG file: truncated; `broken = \"skip\"` leaves such samples out"
@@ -270,7 +275,10 @@ mod tests {
 
     #[test]
     fn folders_that_are_not_as_they_should_be_are_named() {
-        let remove = |path: &'static str| move |dir: &Path| fs::remove_dir_all(dir.join(path)).unwrap();
+        fn remove(path: &'static str) -> impl FnOnce(&Path) {
+            move |dir: &Path| fs::remove_dir_all(dir.join(path)).unwrap()
+        }
+
         assert_eq!(error(remove("val")), ": holds no folder `val`; it must have a folder for each class");
         assert_eq!(error(remove("val/n02")), ": val has no folder `n02`, which train has");
         assert_eq!(error(remove("train/n02")), ": train has no folder `n02`, which val has");

@@ -80,22 +80,9 @@ pub(crate) fn index(root: &Path, files: &[(String, Kind)], trust: Trust) -> Resu
     let path = root.join(FILE);
     let known: Index = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     let known = if known.format == FORMAT { known.entries } else { HashMap::new() };
-    let entry = |(name, kind): &(String, Kind)| {
-        let path = root.join(name);
-        let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
-        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified = modified.unwrap_or_default().as_nanos();
-        if let Some((as_kind, entry)) = known.get(name)
-            && trust == Trust::Known
-            && as_kind.is_like(*kind)
-            && (entry.bytes, entry.modified) == (metadata.len(), modified)
-        {
-            return Ok((false, entry.clone()));
-        }
-        Ok((true, read(&path, *kind, modified)?))
-    };
     // The first error by name, whichever thread is first.
-    let found: Vec<Result<(bool, Entry)>> = files.par_iter().map(entry).collect();
+    let found: Vec<Result<(bool, Entry)>> =
+        files.par_iter().map(|(name, kind)| entry(root, name, *kind, &known, trust)).collect();
     let found: Vec<(bool, Entry)> = found.into_iter().collect::<Result<_>>()?;
     if found.iter().any(|(new, _)| *new) {
         let mut entries = known;
@@ -105,6 +92,28 @@ pub(crate) fn index(root: &Path, files: &[(String, Kind)], trust: Trust) -> Resu
         let _ = write(root, &path, &Index { format: FORMAT, entries });
     }
     Ok(found.into_iter().map(|(_, entry)| entry).collect())
+}
+
+/// The entry of a file, and whether the file was read for it: `known` has it otherwise.
+fn entry(
+    root: &Path,
+    name: &str,
+    kind: Kind,
+    known: &HashMap<String, (Kind, Entry)>,
+    trust: Trust,
+) -> Result<(bool, Entry)> {
+    let path = root.join(name);
+    let metadata = fs::metadata(&path).map_err(Error::io("read", &path))?;
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let modified = modified.unwrap_or_default().as_nanos();
+    if let Some((as_kind, entry)) = known.get(name)
+        && trust == Trust::Known
+        && as_kind.is_like(kind)
+        && (entry.bytes, entry.modified) == (metadata.len(), modified)
+    {
+        return Ok((false, entry.clone()));
+    }
+    Ok((true, read(&path, kind, modified)?))
 }
 
 fn read(path: &Path, kind: Kind, modified: u128) -> Result<Entry> {

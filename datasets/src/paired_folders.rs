@@ -206,18 +206,14 @@ impl PairedFolders {
 
     /// What there is to say of the sets of classes in the training part and the test part.
     fn presence(&self, parts: [&[Sample]; 2]) -> Result<Vec<String>> {
-        let shown = |samples: &[Sample]| samples.iter().flat_map(|sample| &sample.classes).filter(|has| **has).count();
-        let occurs = |samples: &[Sample], class| samples.iter().any(|sample| sample.classes.get(class) == Some(&true));
-        // A broken map has no classes.
-        let count = |samples: &[Sample]| samples.iter().filter(|sample| !sample.classes.is_empty()).count();
-        let occurring = parts.map(|part| (0..self.classes.into()).filter(|class| occurs(part, *class)).count());
+        let occurring = parts.map(|part| occurring(part, self.classes));
         if occurring.contains(&0) {
             return Err(Error::plan(format!(
                 "paired_folders: no class has a share of {} of the pixels of any label map of a part: choose a smaller `present`",
                 self.present
             )));
         }
-        let [train, test] = parts.map(|part| shown(part) as f64 / count(part).max(1) as f64);
+        let [train, test] = parts.map(mean_shown);
         let least =
             if self.present > 0.0 { format!("at least {} % of", 100.0 * self.present) } else { "any of".to_owned() };
         Ok(vec![format!(
@@ -228,11 +224,11 @@ impl PairedFolders {
     }
 
     fn check(&self) -> Result<Vec<Modality>> {
-        let wrong = |what: &str| Err(Error::plan(format!("paired_folders: {what}")));
         if self.modalities.is_empty() {
-            return wrong("`modalities` names none");
+            return Err(Error::plan("paired_folders: `modalities` names none"));
         }
-        let modality = |(name, folder): (&String, &Folder)| {
+        let mut modalities = Vec::new();
+        for (name, folder) in &self.modalities {
             if ![1, 3].contains(&folder.mean.len()) {
                 let found = folder.mean.len();
                 return Err(Error::plan(format!("paired_folders: {name}: mean must have 1 or 3 values, not {found}")));
@@ -249,9 +245,10 @@ impl PairedFolders {
                 _ => {}
             }
             let shape = [folder.mean.len() as i64, self.size[0], self.size[1]];
-            Ok(Modality { name: name.clone(), shape, mean: folder.mean.clone(), std: folder.std.clone() })
-        };
-        self.modalities.iter().map(modality).collect()
+            let (mean, std) = (folder.mean.clone(), folder.std.clone());
+            modalities.push(Modality { name: name.clone(), shape, mean, std });
+        }
+        Ok(modalities)
     }
 
     /// The samples in the order of their names, with the class of each.
@@ -263,26 +260,27 @@ impl PairedFolders {
             self.same_names((&self.labels, &labels), (folder, files))?;
         }
         let stems: Vec<(&String, &String)> = labels.iter().collect();
-        let sample = |(stem, map): &(&String, &String)| {
-            let file = |files: &BTreeMap<String, String>| files.get(*stem).cloned().unwrap_or_default();
-            let files = folders.iter().map(file).collect();
-            let path = self.path.join(map);
-            let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-            match Picture::decode_numbers(&bytes) {
-                Ok(picture) => {
-                    let size = [picture.height as u32, picture.width as u32];
-                    let counts = self.count(&picture).map_err(|what| Error::data(path, what))?;
-                    let classes = if self.target == Target::Presence { self.shown(&counts) } else { Vec::new() };
-                    Ok(Sample { files, label: dominant(&counts), classes, map: Some(((*map).clone(), Ok(size))) })
-                }
-                // Whether that is an error is decided with the images.
-                Err(what) => {
-                    Ok(Sample { files, label: 0, classes: Vec::new(), map: Some(((*map).clone(), Err(what))) })
-                }
-            }
-        };
+        let samples: Vec<Result<Sample>> =
+            stems.par_iter().map(|(stem, map)| self.sample(stem, map, &folders)).collect();
         // The first error by name, whichever thread is first.
-        stems.par_iter().map(sample).collect::<Vec<_>>().into_iter().collect()
+        samples.into_iter().collect()
+    }
+
+    /// The sample of a label map; `folders` has the files of each modality by their names without extension.
+    fn sample(&self, stem: &str, map: &str, folders: &[BTreeMap<String, String>]) -> Result<Sample> {
+        let files = folders.iter().map(|files| files.get(stem).cloned().unwrap_or_default()).collect();
+        let path = self.path.join(map);
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        match Picture::decode_numbers(&bytes) {
+            Ok(picture) => {
+                let size = [picture.height as u32, picture.width as u32];
+                let counts = self.count(&picture).map_err(|what| Error::data(path, what))?;
+                let classes = if self.target == Target::Presence { self.shown(&counts) } else { Vec::new() };
+                Ok(Sample { files, label: dominant(&counts), classes, map: Some((map.to_owned(), Ok(size))) })
+            }
+            // Whether that is an error is decided with the images.
+            Err(what) => Ok(Sample { files, label: 0, classes: Vec::new(), map: Some((map.to_owned(), Err(what))) }),
+        }
     }
 
     /// The files of a folder by their names without extension.
@@ -327,10 +325,10 @@ impl PairedFolders {
             };
             *count += 1;
         }
-        match counts.iter().any(|count| *count > 0) {
-            true => Ok(counts),
-            false => Err("every pixel is one of `ignore`: the sample has no class".to_owned()),
+        if counts.iter().all(|count| *count == 0) {
+            return Err("every pixel is one of `ignore`: the sample has no class".to_owned());
         }
+        Ok(counts)
     }
 
     /// Whether each class has its share of the pixels.
@@ -338,6 +336,20 @@ impl PairedFolders {
         let all = counts.iter().sum::<u64>() as f64;
         counts.iter().map(|count| *count > 0 && *count as f64 >= self.present * all).collect()
     }
+}
+
+/// How many of the classes any sample shows.
+fn occurring(samples: &[Sample], classes: u8) -> usize {
+    let classes = 0..usize::from(classes);
+    classes.filter(|class| samples.iter().any(|sample| sample.classes.get(*class) == Some(&true))).count()
+}
+
+/// How many classes a sample shows in the mean.
+fn mean_shown(samples: &[Sample]) -> f64 {
+    let shown = samples.iter().flat_map(|sample| &sample.classes).filter(|has| **has).count();
+    // A broken map has no classes.
+    let count = samples.iter().filter(|sample| !sample.classes.is_empty()).count();
+    shown as f64 / count.max(1) as f64
 }
 
 /// The class with the most pixels; the lowest of several.
@@ -393,17 +405,22 @@ mod tests {
 
     #[test]
     fn targets_are_the_classes_that_a_map_shows() {
-        let dir = folder();
-        let of = |present: f64, ignore: &[u8]| {
-            let config = config(dir.path());
-            PairedFolders { target: Target::Presence, present, ignore: ignore.to_vec(), ..config }
-        };
-        let targets = |config: &PairedFolders, split: Split| -> Vec<Vec<f64>> {
+        fn targets(config: &PairedFolders, split: Split) -> Vec<Vec<f64>> {
             let set = config.load(Device::Cpu, Trust::Known).unwrap();
             assert_eq!(set.info().task.name(), "presence");
             let views: Views = ["depth"].into_iter().collect();
             let batch = set.batch(split, &Rows::new(vec![2, 1], Device::Cpu), &views, None).unwrap();
             Vec::try_from(batch.targets.unwrap()).unwrap()
+        }
+
+        fn identity(config: PairedFolders) -> String {
+            config.load(Device::Cpu, Trust::Known).unwrap().info().identity.clone()
+        }
+
+        let dir = folder();
+        let of = |present: f64, ignore: &[u8]| {
+            let config = config(dir.path());
+            PairedFolders { target: Target::Presence, present, ignore: ignore.to_vec(), ..config }
         };
         // The border is a twelfth of every map: 8.3 % of its pixels.
         let (frame2, frame1) = (vec![0.0, 0.0, 1.0, 1.0], vec![0.0, 1.0, 0.0, 1.0]);
@@ -422,7 +439,6 @@ mod tests {
         let note = "targets are the classes with any of the pixels: 2.0 of a training sample, 2.0 of a test sample in the \
                     mean; 4 and 3 of 4 classes occur";
         assert_eq!(set.info().notes, [note]);
-        let identity = |config: PairedFolders| config.load(Device::Cpu, Trust::Known).unwrap().info().identity.clone();
         let plain = identity(config(dir.path()));
         assert_ne!(identity(of(0.0, &[])), plain);
         assert_ne!(identity(of(0.0, &[])), identity(of(0.09, &[])), "other targets are other data");
@@ -463,15 +479,24 @@ mod tests {
         approx::assert_abs_diff_eq!(depth.views["depth"].double_value(&[0, 0, 3, 2]), exact, epsilon = 1e-5);
     }
 
+    /// Writes the depth with 16 bits instead of 8: 40 times the values.
+    fn sixteen(dir: &Path) {
+        for i in 0..12 {
+            let values = smooth(SIZE, 1, i).into_iter().flat_map(|value| (40 * u16::from(value)).to_be_bytes());
+            let file = png_of_16_bits(SIZE, png::ColorType::Grayscale, &values.collect::<Vec<_>>());
+            write(dir.join(format!("depth/{i:04}.png")), file);
+        }
+    }
+
+    /// The depth of the eight training samples.
+    fn depth(set: &ImageSet) -> Tensor {
+        let views: Views = ["depth"].into_iter().collect();
+        let rows = Rows::new((0..8).collect(), Device::Cpu);
+        set.batch(Split::Train, &rows, &views, None).unwrap().views["depth"].copy()
+    }
+
     #[test]
     fn depth_of_16_bits_has_a_full_scale() {
-        let sixteen = |dir: &Path| {
-            for i in 0..12 {
-                let values = smooth(SIZE, 1, i).into_iter().flat_map(|value| (40 * u16::from(value)).to_be_bytes());
-                let file = png_of_16_bits(SIZE, png::ColorType::Grayscale, &values.collect::<Vec<_>>());
-                write(dir.join(format!("depth/{i:04}.png")), file);
-            }
-        };
         let message = error(|dir, _| sixteen(dir));
         assert_eq!(
             message,
@@ -485,13 +510,10 @@ mod tests {
             // 40 of the 16 bits' values are one of the 8: the same bytes, hence the same data where bytes are kept.
             let mut config = PairedFolders { storage: storage.clone(), ..config(dir.path()) };
             config.modalities["depth"].full_scale = Some(40 * 255);
-            let views: Views = ["depth"].into_iter().collect();
-            let rows = Rows::new((0..8).collect(), Device::Cpu);
-            let batch = |set: &ImageSet| set.batch(Split::Train, &rows, &views, None).unwrap().views["depth"].copy();
             let set = config.load(Device::Cpu, Trust::Known).unwrap();
             let plain = PairedFolders { path: eight.path().into(), ..config.clone() };
             let plain = PairedFolders { modalities: PairedFolders::default().modalities, ..plain };
-            assert_eq!(batch(&set), batch(&plain.load(Device::Cpu, Trust::Known).unwrap()));
+            assert_eq!(depth(&set), depth(&plain.load(Device::Cpu, Trust::Known).unwrap()));
             let identity = set.info().identity.clone();
             config.modalities["depth"].full_scale = Some(10_000);
             assert_ne!(config.load(Device::Cpu, Trust::Known).unwrap().info().identity, identity);
@@ -540,11 +562,12 @@ mod tests {
 
     #[test]
     fn a_broken_label_map_is_a_broken_sample() {
+        fn spoil(dir: &Path) {
+            write(dir.join("labels/0001.png"), "no image");
+            write(dir.join("labels/0003.png"), png([10, 16], png::ColorType::Grayscale, &[1; 160]));
+        }
+
         for target in [Target::Dominant, Target::Presence] {
-            let spoil = |dir: &Path| {
-                write(dir.join("labels/0001.png"), "no image");
-                write(dir.join("labels/0003.png"), png([10, 16], png::ColorType::Grayscale, &[1; 160]));
-            };
             let message = error(|dir, config| {
                 spoil(dir);
                 config.target = target;

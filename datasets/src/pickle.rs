@@ -149,15 +149,17 @@ mod tests {
 
     #[test]
     fn an_array_has_the_bytes_that_its_shape_says() {
-        let array = |state: &[u8]| {
+        fn array(state: &[u8]) -> Vec<u8> {
             let made = b"}U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85U\x01btR";
             [&made[..], state, b"bs."].concat()
-        };
-        let plain = |rows: u8, bytes: &[u8]| {
+        }
+
+        fn plain(rows: u8, bytes: &[u8]) -> Vec<u8> {
             let begin = [b'(', b'K', 1, b'K', rows, b'K', 2, 0x86];
             let bytes = [&[b'U', bytes.len() as u8], bytes].concat();
             [&begin[..], b"cnumpy\ndtype\nU\x02u1\x85R\x89", &bytes, b"t"].concat()
-        };
+        }
+
         // Bytes that are a text, and bytes that are none.
         for bytes in [b"abcdef", b"\xff\xfe\0\0\0\0"] {
             let file = array(&plain(3, bytes));

@@ -82,15 +82,10 @@ impl DatasetConfig for Shapes {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
         let augmentation = Augmentation { crop_pad: self.crop_pad, flip: self.flip };
         augmentation.check("shapes", SIDE as u32)?;
-        let part = |split, count| {
-            let mut images = Images::black(count, [3, SIDE as i64, SIDE as i64], self.crop_pad, device);
-            for first in (0..count).step_by(1000) {
-                images.write(first, &self.draw_rows(split, first..count.min(first + 1000)));
-            }
-            let labels = (0..count).map(|row| class(row) as i64).collect();
-            Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels }
-        };
-        let parts = [part(Split::Train, self.train), part(Split::Test, self.test)];
+        let parts = [
+            self.part(Split::Train, self.train, augmentation, device),
+            self.part(Split::Test, self.test, augmentation, device),
+        ];
         let names = CLASSES.iter().map(|(name, _)| (*name).to_owned()).collect();
         let shape = [3, SIDE as i64, SIDE as i64];
         let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
@@ -103,6 +98,16 @@ fn class(row: usize) -> usize {
 }
 
 impl Shapes {
+    /// The first `count` images of a split, with their labels.
+    fn part(&self, split: Split, count: usize, augmentation: Augmentation, device: Device) -> Part {
+        let mut images = Images::black(count, [3, SIDE as i64, SIDE as i64], self.crop_pad, device);
+        for first in (0..count).step_by(1000) {
+            images.write(first, &self.draw_rows(split, first..count.min(first + 1000)));
+        }
+        let labels = (0..count).map(|row| class(row) as i64).collect();
+        Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels }
+    }
+
     /// Images of a split, as planes: `[rows, 3, 32, 32]`.
     fn draw_rows(&self, split: Split, rows: Range<usize>) -> Vec<u8> {
         let stream = match split {
@@ -122,20 +127,22 @@ impl Shapes {
     fn draw(&self, class: usize, mut rng: Rng, planes: &mut [u8]) {
         let background = Paint::random(&mut rng, [0.05, 0.6]);
         let mut canvas = Canvas::new(&background);
-        let clutter = |canvas: &mut Canvas, rng: &mut Rng| {
-            for _ in 0..rng.below(u64::from(self.clutter / 2) + 1) {
-                let paint = Paint::random(rng, [0.05, 0.95]);
-                let kind = CLUTTER[rng.below(CLUTTER.len() as u64) as usize];
-                canvas.fill(&Pose::random(rng, [1.5, 3.0], 15.0, PI), kind, 0.5, &paint);
-            }
-        };
-        clutter(&mut canvas, &mut rng);
+        self.draw_clutter(&mut canvas, &mut rng);
         let paint = Paint::unlike(&background, &mut rng);
         let size = if class / 4 == 4 { [8.0, 11.5] } else { [6.5, 11.0] };
         let pose = Pose::random(&mut rng, size, 3.0, 0.6);
         canvas.fill(&pose, CLASSES[class].1, rng.unit() as f32, &paint);
-        clutter(&mut canvas, &mut rng);
+        self.draw_clutter(&mut canvas, &mut rng);
         canvas.finish(self.noise as f32, &mut rng, planes);
+    }
+
+    /// At most half of the small distractors.
+    fn draw_clutter(&self, canvas: &mut Canvas, rng: &mut Rng) {
+        for _ in 0..rng.below(u64::from(self.clutter / 2) + 1) {
+            let paint = Paint::random(rng, [0.05, 0.95]);
+            let kind = CLUTTER[rng.below(CLUTTER.len() as u64) as usize];
+            canvas.fill(&Pose::random(rng, [1.5, 3.0], 15.0, PI), kind, 0.5, &paint);
+        }
     }
 }
 
@@ -256,8 +263,8 @@ impl Pose {
     /// At most `reach` pixels from the middle in either direction, turned by at most `turn` radians.
     fn random(rng: &mut Rng, size: [f64; 2], reach: f64, turn: f32) -> Self {
         let middle = SIDE as f64 / 2.0;
-        let mut at = || rng.range(middle - reach, middle + reach) as f32;
-        let centre = [at(), at()];
+        let (low, high) = (middle - reach, middle + reach);
+        let centre = [rng.range(low, high) as f32, rng.range(low, high) as f32];
         let size = rng.range(size[0], size[1]) as f32;
         Pose { centre, size, turn: (turn * rng.range(-1.0, 1.0) as f32).sin_cos() }
     }
@@ -302,20 +309,19 @@ struct Canvas {
 
 impl Canvas {
     fn new(background: &Paint) -> Self {
-        let at = |i: usize| background.at((i % SIDE) as f32 + 0.5, (i / SIDE) as f32 + 0.5);
-        Canvas { pixels: (0..SIDE * SIDE).map(at).collect() }
+        let mut pixels = Vec::with_capacity(SIDE * SIDE);
+        for i in 0..SIDE * SIDE {
+            pixels.push(background.at((i % SIDE) as f32 + 0.5, (i / SIDE) as f32 + 0.5));
+        }
+        Canvas { pixels }
     }
 
     /// Draws a shape with edges one pixel wide. All shapes end within 1.5 times their size.
     fn fill(&mut self, pose: &Pose, shape: Shape, variant: f32, paint: &Paint) {
         let reach = 1.5 * pose.size + 1.0;
-        let range = |centre: f32| {
-            let clamp = |v: f32| v.clamp(0.0, SIDE as f32) as usize;
-            clamp((centre - reach).floor())..clamp((centre + reach).ceil())
-        };
         let (sin, cos) = pose.turn;
-        for row in range(pose.centre[1]) {
-            for column in range(pose.centre[0]) {
+        for row in within(pose.centre[1], reach) {
+            for column in within(pose.centre[0], reach) {
                 let (x, y) = (column as f32 + 0.5, row as f32 + 0.5);
                 let (dx, dy) = ((x - pose.centre[0]) / pose.size, (y - pose.centre[1]) / pose.size);
                 let distance = pose.size * shape([cos * dx + sin * dy, cos * dy - sin * dx], variant);
@@ -340,6 +346,12 @@ impl Canvas {
             }
         }
     }
+}
+
+/// The rows or columns of the image that are at most `reach` from a centre.
+fn within(centre: f32, reach: f32) -> Range<usize> {
+    let (first, end) = ((centre - reach).floor(), (centre + reach).ceil());
+    first.clamp(0.0, SIDE as f32) as usize..end.clamp(0.0, SIDE as f32) as usize
 }
 
 /// A nearly normal number of variance 1: the sum of four uniform ones.
@@ -396,16 +408,18 @@ mod tests {
         assert_abs_diff_eq!(std.as_slice(), STD.as_slice(), epsilon = 0.002);
     }
 
-    #[test]
-    fn every_class_draws_a_shape_of_middling_size() {
+    /// How much of each pixel a shape covers, of radius 10 in the middle.
+    fn drawn(shape: Shape, variant: f32) -> Vec<f32> {
         let pose = Pose { centre: [16.0, 16.0], size: 10.0, turn: (0.0, 1.0) };
         let black = Paint { colour: [0.0; 3], slope: [[0.0; 2]; 3] };
         let white = Paint { colour: [1.0; 3], slope: [[0.0; 2]; 3] };
-        let drawn = |shape: Shape, variant: f32| {
-            let mut canvas = Canvas::new(&black);
-            canvas.fill(&pose, shape, variant, &white);
-            canvas.pixels.iter().map(|p| p[0]).collect::<Vec<f32>>()
-        };
+        let mut canvas = Canvas::new(&black);
+        canvas.fill(&pose, shape, variant, &white);
+        canvas.pixels.iter().map(|p| p[0]).collect()
+    }
+
+    #[test]
+    fn every_class_draws_a_shape_of_middling_size() {
         for variant in [0.0, 1.0] {
             let all: Vec<Vec<f32>> = CLASSES.iter().map(|(_, shape)| drawn(*shape, variant)).collect();
             for (i, (name, _)) in CLASSES.iter().enumerate() {
@@ -420,15 +434,19 @@ mod tests {
             }
         }
         // Areas that are known: a disc, a square, a ring.
-        let area = |i: usize| drawn(CLASSES[i].1, 0.0).iter().sum::<f32>();
-        assert_relative_eq!(area(0), PI * 81.0, max_relative = 0.01);
-        assert_relative_eq!(area(5), 2.0 * 110.25, max_relative = 0.01);
-        assert_relative_eq!(area(3), PI * (9.0_f32.powi(2) - 6.6_f32.powi(2)), max_relative = 0.01);
+        let ring = PI * (9.0_f32.powi(2) - 6.6_f32.powi(2));
+        for (class, expected) in [(0_usize, PI * 81.0), (5, 2.0 * 110.25), (3, ring)] {
+            let area: f32 = drawn(CLASSES[class].1, 0.0).iter().sum();
+            assert_relative_eq!(area, expected, max_relative = 0.01);
+        }
     }
 
     #[test]
     fn impossible_settings_are_refused() {
-        let error = |config: Shapes| config.check_ranges().unwrap_err().to_string();
+        fn error(config: Shapes) -> String {
+            config.check_ranges().unwrap_err().to_string()
+        }
+
         assert_eq!(error(Shapes { noise: 1.5, ..Shapes::default() }), "noise must be in 0..=1, not 1.5");
         assert_eq!(error(Shapes { train: 0, ..Shapes::default() }), "train must be in 1..=1000000, not 0");
     }

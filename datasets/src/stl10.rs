@@ -116,15 +116,14 @@ impl DatasetConfig for Stl10 {
 
 impl Stl10 {
     fn load(&self, counts: [usize; 3], device: Device) -> Result<ImageSet> {
-        let augmentation = self.augmentation();
-        augmentation.check("stl10", SIDE as u32)?;
+        self.augmentation().check("stl10", SIDE as u32)?;
         let image = self.image(SIDE);
         image.check("stl10")?;
         let release = if self.train == Train::Labelled { &LABELLED } else { &ALL };
         let (_, place) = archive::locate("stl10", PAGE, &self.path, &[*release])?;
         let mut members = archive::read(&place, release)?.into_iter();
-        let mut next = || members.next().unwrap_or_default();
-        let [train, train_labels, test, test_labels, names, unlabelled] = std::array::from_fn(|_| next());
+        let [train, train_labels, test, test_labels, names, unlabelled] =
+            std::array::from_fn(|_| members.next().unwrap_or_default());
 
         let class_names = names.names(10)?;
         let train = (train, labels(&train_labels, counts[0])?);
@@ -135,18 +134,20 @@ impl Stl10 {
             Train::Both => vec![train, unlabelled],
         };
         let test = vec![(test, labels(&test_labels, counts[1])?)];
-        let part = |files: Vec<(Member, Vec<i64>)>| -> Result<Part> {
-            let count = files.iter().map(|(_, labels)| labels.len()).sum();
-            let mut images = Images::black(count, image.shape, self.crop_pad, device);
-            let mut all = Vec::with_capacity(count);
-            for (member, labels) in files {
-                write(&member, &mut images, all.len(), labels.len())?;
-                all.extend(labels);
-            }
-            Ok(Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels: all })
-        };
-        let parts = [part(train)?, part(test)?];
+        let parts = [self.part(train, image.shape, device)?, self.part(test, image.shape, device)?];
         ImageSet::new("STL-10", class_names, &[image], &self.views, parts, device)
+    }
+
+    /// The images of several files one after another, each file with its labels.
+    fn part(&self, files: Vec<(Member, Vec<i64>)>, shape: [i64; 3], device: Device) -> Result<Part> {
+        let count = files.iter().map(|(_, labels)| labels.len()).sum();
+        let mut images = Images::black(count, shape, self.crop_pad, device);
+        let mut all = Vec::with_capacity(count);
+        for (member, labels) in files {
+            write(&member, &mut images, all.len(), labels.len())?;
+            all.extend(labels);
+        }
+        Ok(Part { pixels: Box::new(Resident::new(vec![images], self.augmentation())), labels: all })
     }
 }
 
@@ -200,14 +201,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join(FOLDER);
         fs::create_dir(&folder).unwrap();
-        let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).unwrap();
-        write("train_X.bin", &bytes(4, 1));
-        write("train_y.bin", &[1, 10, 3, 1]);
-        write("test_X.bin", &bytes(3, 2));
-        write("test_y.bin", &[2, 2, 9]);
-        write("unlabeled_X.bin", &bytes(5, 3));
-        write("class_names.txt", NAMES.as_bytes());
-        write("fold_indices.txt", b"0 1\n");
+        let files: [(&str, Vec<u8>); 7] = [
+            ("train_X.bin", bytes(4, 1)),
+            ("train_y.bin", vec![1, 10, 3, 1]),
+            ("test_X.bin", bytes(3, 2)),
+            ("test_y.bin", vec![2, 2, 9]),
+            ("unlabeled_X.bin", bytes(5, 3)),
+            ("class_names.txt", NAMES.as_bytes().to_vec()),
+            ("fold_indices.txt", b"0 1\n".to_vec()),
+        ];
+        for (name, bytes) in files {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
         dir
     }
 
@@ -239,28 +244,27 @@ mod tests {
         let unlabelled = load(dir.path(), Train::Unlabelled).unwrap();
         assert_eq!(unlabelled.info().train_labels[..], [UNLABELLED; 5]);
         let views: Views = [IMAGE].into_iter().collect();
-        let batch = |set: &ImageSet, row| {
-            set.batch(Split::Train, &Rows::new(vec![row], Device::Cpu), &views, None).unwrap().views.swap_remove(IMAGE)
-        };
-        assert_eq!(batch(&both, 4 + 3), batch(&unlabelled, 3));
+        let in_both = both.batch(Split::Train, &Rows::new(vec![4 + 3], Device::Cpu), &views, None).unwrap();
+        let alone = unlabelled.batch(Split::Train, &Rows::new(vec![3], Device::Cpu), &views, None).unwrap();
+        assert_eq!(in_both.views[IMAGE], alone.views[IMAGE]);
     }
 
     #[test]
     fn a_probe_is_of_those_with_a_label() {
         let dir = folder();
-        let data = |train| Data::new(Box::new(load(dir.path(), train).unwrap()), Division::default()).unwrap();
-        let both = data(Train::Both);
+        let [both, unlabelled] = [Train::Both, Train::Unlabelled]
+            .map(|train| Data::new(Box::new(load(dir.path(), train).unwrap()), Division::default()).unwrap());
         assert_eq!(both.train_rows.len(), 9);
         assert_eq!(both.labelled(Split::Train).unwrap(), [0, 1, 2, 3]);
         assert_eq!(both.labelled(Split::Test).unwrap(), [0, 1, 2]);
-        let error = data(Train::Unlabelled).labelled(Split::Train).unwrap_err();
+        let error = unlabelled.labelled(Split::Train).unwrap_err();
         assert!(error.is_usage());
         assert_eq!(error.to_string(), "the training part has no sample with a label: a probe needs them");
     }
 
     #[test]
     fn broken_files_are_named() {
-        let error = |file: &str, bytes: Option<&[u8]>| {
+        fn error(file: &str, bytes: Option<&[u8]>) -> String {
             let dir = folder();
             let path = dir.path().join(FOLDER).join(file);
             match bytes {
@@ -268,7 +272,8 @@ mod tests {
                 None => fs::remove_file(&path).unwrap(),
             }
             load(dir.path(), Train::Both).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "")
-        };
+        }
+
         assert_eq!(
             error("train_y.bin", Some(&[1, 0, 3, 1])),
             "/stl10_binary/train_y.bin: byte 1: label 0, expected 1 to 10"

@@ -335,7 +335,10 @@ mod tests {
 
     #[test]
     fn impossible_crops_are_refused() {
-        let message = |cropping: Cropping| cropping.check("image_folder").unwrap_err().to_string();
+        fn message(cropping: Cropping) -> String {
+            cropping.check("image_folder").unwrap_err().to_string()
+        }
+
         assert_eq!(
             message(Cropping { scale: [0.0, 1.0], ..USUAL }),
             "image_folder: scale must be two ascending shares above 0, not [0.0, 1.0]"

@@ -139,24 +139,22 @@ fn names(root: &Path, ids: &[String]) -> Result<Vec<String>> {
     let file = root.join("words.txt");
     let lines = lines(&file)?;
     let words: HashMap<&str, &str> = lines.iter().filter_map(|line| line.split_once('\t')).collect();
-    let name = |id: &String| {
+    let mut names = Vec::new();
+    for id in ids {
         let words = words.get(id.as_str()).ok_or_else(|| Error::data(&file, format!("has no words for {id}")))?;
-        Ok(words.split(',').next().unwrap_or(words).trim().to_owned())
-    };
-    ids.iter().map(name).collect()
+        names.push(words.split(',').next().unwrap_or(words).trim().to_owned());
+    }
+    Ok(names)
 }
 
 fn training(root: &Path, ids: &[String]) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for (label, id) in ids.iter().enumerate() {
         let folder = format!("train/{id}/images");
-        let sample = |file| Sample {
-            files: vec![format!("{folder}/{file}")],
-            label: label as i64,
-            classes: Vec::new(),
-            map: None,
-        };
-        samples.extend(list_images(&root.join(&folder))?.into_iter().map(sample));
+        for file in list_images(&root.join(&folder))? {
+            let files = vec![format!("{folder}/{file}")];
+            samples.push(Sample { files, label: label as i64, classes: Vec::new(), map: None });
+        }
     }
     Ok(samples)
 }
@@ -233,14 +231,17 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_named() {
-        let error = |change: &dyn Fn(&Path)| {
+        fn error(change: &dyn Fn(&Path)) -> String {
             let dir = folder();
             let root = dir.path().join(FOLDER);
             change(&root);
             load(dir.path()).unwrap_err().to_string().replace(root.to_str().unwrap(), "")
-        };
-        let annotations =
-            |text: &'static str| move |root: &Path| fs::write(root.join("val/val_annotations.txt"), text).unwrap();
+        }
+
+        fn annotations(text: &'static str) -> impl Fn(&Path) {
+            move |root: &Path| fs::write(root.join("val/val_annotations.txt"), text).unwrap()
+        }
+
         let file = "/val/val_annotations.txt";
         assert_eq!(
             error(&annotations("val_0.JPEG\tn03\n")),

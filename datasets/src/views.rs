@@ -163,6 +163,11 @@ enum Step {
     Jitter(Jitter),
 }
 
+/// A value for each channel: `[1, C, 1, 1]`.
+fn by_channel(values: &[f64], device: Device) -> Tensor {
+    Tensor::from_slice(values).to_kind(Kind::Float).to_device(device).view([1, -1, 1, 1])
+}
+
 impl Pipeline {
     fn new(name: &str, config: &ViewConfig, modalities: &[Modality], device: Device) -> Result<Self> {
         let wrong = |what: String| Error::plan(format!("view `{name}`: {what}"));
@@ -202,9 +207,7 @@ impl Pipeline {
             steps.push(match operation {
                 Operation::Normalise { mean, std } => {
                     check_constants(&format!("view `{name}`"), mean, std, shape[0])?;
-                    let constant =
-                        |v: &[f64]| Tensor::from_slice(v).to_kind(Kind::Float).to_device(device).view([1, -1, 1, 1]);
-                    Step::Normalise(constant(mean), constant(std))
+                    Step::Normalise(by_channel(mean, device), by_channel(std, device))
                 }
                 Operation::Resize { size } => {
                     if size.iter().any(|side| !(1..=8192).contains(side)) {
@@ -351,27 +354,29 @@ impl Jitter {
     /// `[B, 3, H, W]`, 0 to 1, to the same. What is drawn depends on the seed and on each row alone.
     fn apply(&self, rgb: &Tensor, rows: &Tensor, seed: Seed) -> Tensor {
         let seed = seed.stream("jitter");
-        let around = |name: &str, centre: f64, width: f64| {
-            let unit = seed.stream(name).draw_rows(rows).to_kind(Kind::Double) / (1_u64 << 62) as f64;
-            (unit * (2.0 * width) + (centre - width)).to_kind(Kind::Float).view([-1, 1, 1, 1])
-        };
         let [brightness, contrast, saturation] = self.factors;
         let mut rgb = rgb.shallow_clone();
         if brightness > 0.0 {
-            rgb = (rgb * around("brightness", 1.0, brightness)).clamp(0.0, 1.0);
+            rgb = (rgb * around(seed.stream("brightness"), rows, 1.0, brightness)).clamp(0.0, 1.0);
         }
         if contrast > 0.0 {
             let mean = grey(&rgb).mean_dim([1_i64, 2, 3].as_slice(), true, Kind::Float);
-            rgb = blend(&rgb, &mean, &around("contrast", 1.0, contrast));
+            rgb = blend(&rgb, &mean, &around(seed.stream("contrast"), rows, 1.0, contrast));
         }
         if saturation > 0.0 {
-            rgb = blend(&rgb, &grey(&rgb), &around("saturation", 1.0, saturation));
+            rgb = blend(&rgb, &grey(&rgb), &around(seed.stream("saturation"), rows, 1.0, saturation));
         }
         if self.hue > 0.0 {
-            rgb = turn_hue(&rgb, &around("hue", 0.0, self.hue));
+            rgb = turn_hue(&rgb, &around(seed.stream("hue"), rows, 0.0, self.hue));
         }
         rgb
     }
+}
+
+/// A number for each row, `[B, 1, 1, 1]`, uniform between `centre` − `width` and `centre` + `width`.
+fn around(seed: Seed, rows: &Tensor, centre: f64, width: f64) -> Tensor {
+    let unit = seed.draw_rows(rows).to_kind(Kind::Double) / (1_u64 << 62) as f64;
+    (unit * (2.0 * width) + (centre - width)).to_kind(Kind::Float).view([-1, 1, 1, 1])
 }
 
 fn grey(rgb: &Tensor) -> Tensor {
@@ -536,20 +541,26 @@ mod tests {
 
     #[test]
     fn a_third_of_the_circle_turns_red_to_green() {
+        fn turned(rgb: &Tensor, share: f32) -> Tensor {
+            turn_hue(rgb, &Tensor::from_slice(&[share]).view([1, 1, 1, 1]))
+        }
+
         let colours = pixels(&[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90], [200, 100, 50]]);
         let rgb = view("[]", [1, 5]).unwrap().apply(&colours, &Tensor::from_slice(&[0_i64]), None);
-        let turned = |share: f32| turn_hue(&rgb, &Tensor::from_slice(&[share]).view([1, 1, 1, 1]));
-        let third = turned(1.0 / 3.0);
+        let third = turned(&rgb, 1.0 / 3.0);
         let expected = rgb.index_select(1, &Tensor::from_slice(&[2_i64, 0, 1]));
         assert!((third - expected).abs().max().double_value(&[]) < 1e-5);
         for share in [0.0, 1.0, -1.0] {
-            assert!((turned(share) - &rgb).abs().max().double_value(&[]) < 1e-5);
+            assert!((turned(&rgb, share) - &rgb).abs().max().double_value(&[]) < 1e-5);
         }
     }
 
     #[test]
     fn steps_that_do_not_fit_are_refused() {
-        let error = |steps: &str| view(steps, [4, 4]).unwrap_err().to_string();
+        fn error(steps: &str) -> String {
+            view(steps, [4, 4]).unwrap_err().to_string()
+        }
+
         assert_eq!(
             error("[{ kind = 'normalise', mean = [0, 0, 0], std = [1, 1, 1] }, { kind = 'lab' }]"),
             "view `mine`: `lab` must come before `normalise` and other colours"

@@ -59,15 +59,15 @@ impl DistillerConfig for Ab {
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let (path, taps) = (params / "connectors", self.taps(site)?);
-        let connector = |(i, pair): (usize, &TapPair)| match pair.student_shape == pair.teacher_shape {
-            true => Ok(None),
-            false => ConvReg::new("ab", &(&path / i), pair.student_shape, pair.teacher_shape).map(Some),
-        };
-        Ok(Box::new(LiveAb {
-            config: self.clone(),
-            groups: site.student.feature_groups(),
-            connectors: taps.pairs.iter().enumerate().map(connector).collect::<Result<_>>()?,
-        }))
+        let mut connectors = Vec::with_capacity(taps.pairs.len());
+        for (i, pair) in taps.pairs.iter().enumerate() {
+            connectors.push(if pair.student_shape == pair.teacher_shape {
+                None
+            } else {
+                Some(ConvReg::new("ab", &(&path / i), pair.student_shape, pair.teacher_shape)?)
+            });
+        }
+        Ok(Box::new(LiveAb { config: self.clone(), groups: site.student.feature_groups(), connectors }))
     }
 }
 

@@ -87,6 +87,10 @@ fn widened(rows: &Tensor) -> Tensor {
 mod tests {
     use super::*;
 
+    fn row(bank: &Tensor, i: i64) -> Vec<f64> {
+        Vec::<f64>::try_from(bank.get(i)).unwrap()
+    }
+
     #[test]
     fn rows_move_by_the_momentum_and_stay_on_the_sphere() {
         let store = nn::VarStore::new(Device::Cpu);
@@ -96,7 +100,6 @@ mod tests {
         let before = bank.all().copy();
         let samples = Tensor::from_slice(&[7_i64, 2]);
         bank.update(&samples, &Tensor::from_slice(&[0.0_f32, 0.0, 1.0, 1.0, 0.0, 0.0]).view([2, 3]));
-        let row = |bank: &Tensor, i| Vec::<f64>::try_from(bank.get(i)).unwrap();
         let old = row(&before, 7);
         let moved = [0.25 * old[0], 0.25 * old[1], 0.25 * old[2] + 0.75];
         let norm = moved.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -39,13 +39,10 @@ impl DistillerConfig for Cc {
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let embed = |name: &str, shape: TapShape| {
-            let path = params / name;
-            nn::linear(path / "linear", shape.elements(), self.embedding_width)
-        };
+        let width = self.embedding_width;
         Ok(Box::new(LiveCc {
-            embed_student: embed("embed_s", pair.student_shape),
-            embed_teacher: embed("embed_t", pair.teacher_shape),
+            embed_student: nn::linear(params / "embed_s" / "linear", pair.student_shape.elements(), width),
+            embed_teacher: nn::linear(params / "embed_t" / "linear", pair.teacher_shape.elements(), width),
         }))
     }
 }

@@ -100,8 +100,8 @@ impl DistillerConfig for Crd {
         let (samples, width) = (site.samples(), self.embedding_width);
         let taps = self.taps(site)?;
         let pair = taps.single()?;
-        let head = |name: &str, shape: TapShape| Head::new(self.head, params / name, shape.elements(), width);
-        let heads = [head("embed_s", pair.student_shape), head("embed_t", pair.teacher_shape)];
+        let heads = [("embed_s", pair.student_shape), ("embed_t", pair.teacher_shape)]
+            .map(|(name, shape)| Head::new(self.head, params / name, shape.elements(), width));
         let critic_site = CriticSite { embedding_width: width, samples };
         let critic = self.critic.build(&critic_site, params).map_err(|e| e.within("crd.critic"))?;
         let sampler = self.negatives.build(site);
@@ -114,11 +114,14 @@ impl DistillerConfig for Crd {
         }
         let sampler = sampler.map_err(|e| e.within("crd.negatives"))?;
         self.check_combination(critic.as_ref(), sampler.as_ref())?;
-        let bank = |name| Bank::new(params, name, samples, width, self.bank_momentum, self.bank_precision);
+        let banks = sampler.wants_bank().then(|| {
+            ["memory_v1", "memory_v2"]
+                .map(|name| Bank::new(params, name, samples, width, self.bank_momentum, self.bank_precision))
+        });
         Ok(Box::new(LiveCrd {
             heads,
             critic,
-            banks: sampler.wants_bank().then(|| [bank("memory_v1"), bank("memory_v2")]),
+            banks,
             sampler,
             classes: match self.positives {
                 Positives::Exact => None,
@@ -133,30 +136,29 @@ impl Crd {
     /// Refuses what makes no sense together.
     fn check_combination(&self, critic: &dyn Critic, sampler: &dyn NegativeSampler) -> Result<()> {
         let (of, by) = (self.negatives.typetag_name(), self.critic.typetag_name());
-        let refuse = |message: String| Err(Error::plan(message));
         if sampler.wants_scores() && !critic.factors() {
-            return refuse(format!(
+            return Err(Error::plan(format!(
                 "crd: negatives `{of}` choose by the scores of the whole bank, which critic `{by}` cannot compute at \
                  once; take a critic whose score is a dot product, such as `info_nce`, or other negatives"
-            ));
+            )));
         }
         if sampler.wants_scores() && critic.needs_fair_negatives() {
-            return refuse(format!(
+            return Err(Error::plan(format!(
                 "crd: the loss of critic `{by}` is about negatives drawn uniformly, and `{of}` are chosen by their \
                  scores; take `info_nce`, or other negatives"
-            ));
+            )));
         }
         if self.positives == Positives::Relaxed && !sampler.wants_bank() {
-            return refuse(format!(
+            return Err(Error::plan(format!(
                 "crd: relaxed positives are rows of the bank, and negatives `{of}` keep none; take `other_class`, or \
                  positives = \"exact\""
-            ));
+            )));
         }
         if self.positives == Positives::Relaxed && !sampler.spares_class() {
-            return refuse(format!(
+            return Err(Error::plan(format!(
                 "crd: a relaxed positive, a sample of the anchor's class, could be among negatives `{of}` too; take \
                  `other_class`, or positives = \"exact\""
-            ));
+            )));
         }
         let default = Crd::default();
         let of_bank = [
@@ -165,7 +167,7 @@ impl Crd {
         ];
         match of_bank.iter().find(|(_, set)| *set && !sampler.wants_bank()) {
             Some((name, _)) => {
-                refuse(format!("crd: negatives `{of}` keep no bank, so that {name} has no effect: remove it"))
+                Err(Error::plan(format!("crd: negatives `{of}` keep no bank, so that {name} has no effect: remove it")))
             }
             None => Ok(()),
         }
@@ -247,12 +249,12 @@ impl LiveCrd {
     fn positives(&self, step: &Step<'_>) -> Tensor {
         let Some(classes) = &self.classes else { return step.rows.device().shallow_clone() };
         let seed = step.seed.stream("positives");
-        let of_class = |row: &i64| {
+        let mut rows = Vec::with_capacity(step.rows.host().len());
+        for row in step.rows.host() {
             let own = classes.of(*row as usize);
             let place = own.start + seed.at(*row as u64).rng().below(own.len() as u64) as usize;
-            i64::from(classes.rows()[place])
-        };
-        let rows: Vec<i64> = step.rows.host().iter().map(of_class).collect();
+            rows.push(i64::from(classes.rows()[place]));
+        }
         Tensor::from_slice(&rows).to_device(step.rows.device().device())
     }
 
@@ -266,8 +268,6 @@ impl LiveCrd {
         chosen: &Chosen<'_>,
         against_bank: Option<Tensor>,
     ) -> Result<Scores> {
-        let score = |candidates: &Tensor| self.critic.score(side, anchors, candidates);
-        let whole_bank = |known: Option<Tensor>| known.map_or_else(|| score(&self.bank(side)?.all()), Ok);
         let matched = match &chosen.negatives {
             Negatives::Batch(_) => partners.shallow_clone(),
             _ => self.bank(side)?.at(&chosen.positives),
@@ -276,16 +276,24 @@ impl LiveCrd {
             Negatives::Rows(rows) => {
                 (row_scores(self.critic.as_ref(), side, anchors, self.bank(side)?, rows, against_bank)?, None)
             }
-            Negatives::Mask(mask) => (whole_bank(against_bank)?, Some(mask.shallow_clone())),
+            Negatives::Mask(mask) => (self.bank_scores(side, anchors, against_bank)?, Some(mask.shallow_clone())),
             Negatives::Others => {
-                let scores = whole_bank(against_bank)?;
+                let scores = self.bank_scores(side, anchors, against_bank)?;
                 let others = scores.ones_like().to_kind(Kind::Bool).scatter_value(1, &chosen.rows.unsqueeze(1), 0);
                 (scores, Some(others))
             }
-            Negatives::Batch(mask) => (score(partners)?, Some(mask.shallow_clone())),
+            Negatives::Batch(mask) => (self.critic.score(side, anchors, partners)?, Some(mask.shallow_clone())),
         };
-        let positive = score(&matched.unsqueeze(1))?.squeeze_dim(1);
+        let positive = self.critic.score(side, anchors, &matched.unsqueeze(1))?.squeeze_dim(1);
         Ok(Scores { positive, negative, mask, fair: !self.sampler.wants_scores() })
+    }
+
+    /// The scores `[B, n]` of the anchors of `side` with the whole bank: `known`, if they are.
+    fn bank_scores(&self, side: Side, anchors: &Tensor, known: Option<Tensor>) -> Result<Tensor> {
+        match known {
+            Some(scores) => Ok(scores),
+            None => self.critic.score(side, anchors, &self.bank(side)?.all()),
+        }
     }
 }
 
@@ -475,8 +483,11 @@ mod tests {
 
     #[test]
     fn a_mask_and_its_rows_are_the_same_negatives() {
-        let next = |mask| config(Nce::default(), Next { mask });
-        assert_same(&next(false), &next(true));
+        assert_same(&config(Nce::default(), Next { mask: false }), &config(Nce::default(), Next { mask: true }));
+    }
+
+    fn exp_score(anchor: &Tensor, candidate: &Tensor) -> f64 {
+        (anchor.dot(candidate).double_value(&[]) / 0.07).exp()
     }
 
     /// InfoNCE of both sides, from embeddings: `positive` and `negative` of (side, anchor) are vectors.
@@ -484,10 +495,10 @@ mod tests {
         let mut sum = 0.0;
         for (side, anchors) in anchors.iter().enumerate() {
             for i in 0..BATCH {
-                let score = |candidate: &Tensor| (anchors.get(i).dot(candidate).double_value(&[]) / 0.07).exp();
-                let (positive, negatives) = candidates(side, i);
-                let against: f64 = negatives.iter().map(score).sum();
-                sum -= (score(&positive) / (score(&positive) + against)).ln() / BATCH as f64;
+                let (anchor, (positive, negatives)) = (anchors.get(i), candidates(side, i));
+                let against: f64 = negatives.iter().map(|negative| exp_score(&anchor, negative)).sum();
+                let matched = exp_score(&anchor, &positive);
+                sum -= (matched / (matched + against)).ln() / BATCH as f64;
             }
         }
         sum
@@ -495,12 +506,12 @@ mod tests {
 
     fn embeddings(lane: &Lane, step: i64) -> [Tensor; 2] {
         let (student, teacher) = Lane::features(step);
-        let embed = |x: Tensor, side: &str| {
-            let linear = |part| lane.variable(&format!("embed_{side}.linear.{part}"));
-            let y = x.detach().matmul(&linear("weight").tr()) + linear("bias");
+        [("s", student), ("t", teacher)].map(|(side, x)| {
+            let weight = lane.variable(&format!("embed_{side}.linear.weight"));
+            let bias = lane.variable(&format!("embed_{side}.linear.bias"));
+            let y = x.detach().matmul(&weight.tr()) + bias;
             &y / y.square().sum_dim_intlist(1, true, None).sqrt()
-        };
-        [embed(student, "s"), embed(teacher, "t")]
+        })
     }
 
     #[test]
@@ -516,6 +527,12 @@ mod tests {
         assert!((loss - expected).abs() < 1e-10 * expected, "{loss} {expected}");
     }
 
+    /// The relaxed positive of a row in the first step. Classes are the remainders by 4, of 10 samples each.
+    fn relaxed_positive(row: i64) -> i64 {
+        let place = Seed::new(0).at(0).stream("positives").at(row as u64).rng().below(10) as i64;
+        row % 4 + 4 * place
+    }
+
     #[test]
     fn a_relaxed_positive_is_of_the_class_and_the_sample_itself_moves() {
         let relaxed = Crd { positives: Positives::Relaxed, ..config(InfoNce::default(), OtherClass { count: 30 }) };
@@ -523,15 +540,11 @@ mod tests {
         let v = embeddings(&lane, 0);
         let banks = [lane.variable("memory_v1").copy(), lane.variable("memory_v2").copy()];
         let rows = Lane::rows(0);
-        // Classes are the remainders by 4, so that all 30 samples of the others are negatives.
-        let positive = |row: i64| {
-            let place = Seed::new(0).at(0).stream("positives").at(row as u64).rng().below(10) as i64;
-            row % 4 + 4 * place
-        };
-        assert!(rows.iter().any(|row| positive(*row) != *row));
+        assert!(rows.iter().any(|row| relaxed_positive(*row) != *row));
+        // All 30 samples of the other classes are negatives.
         let expected = info_nce_by_hand([&v[0], &v[1]], |side, i| {
             let (bank, row) = (&banks[1 - side], rows[i as usize]);
-            (bank.get(positive(row)), (0..SAMPLES).filter(|r| r % 4 != row % 4).map(|r| bank.get(r)).collect())
+            (bank.get(relaxed_positive(row)), (0..SAMPLES).filter(|r| r % 4 != row % 4).map(|r| bank.get(r)).collect())
         });
         let (loss, _, terms) = lane.step(0);
         assert!((loss - expected).abs() < 1e-10 * expected, "{loss} {expected}");
@@ -576,8 +589,7 @@ mod tests {
 
     #[test]
     fn trained_scores_use_the_whole_bank_where_they_factor_and_rows_where_they_do_not() {
-        let of = |critic: &dyn Fn() -> Crd| Lane::new(&critic()).step(0);
-        let cosine = of(&|| config(InfoNce::default(), OtherClass { count: 25 }));
+        let cosine = Lane::new(&config(InfoNce::default(), OtherClass { count: 25 })).step(0);
         // Its form begins as the identity; the lane overwrites it, so put that back.
         let mut lane = Lane::new(&config(Bilinear::default(), OtherClass { count: 25 }));
         limbeck::tch::no_grad(|| lane.variable("critic.weight").copy_(&Tensor::eye(5, (Kind::Double, Device::Cpu))));
@@ -587,7 +599,8 @@ mod tests {
         assert_eq!(gradients.len(), 6);
         assert!(gradients.iter().all(|gradient| gradient.norm().double_value(&[]) > 1e-3));
         for loss in [LossKind::Nce, LossKind::InfoNce] {
-            let (value, gradients, terms) = of(&|| config(Mlp { loss, hidden: 9 }, OtherClass { count: 25 }));
+            let mlp = config(Mlp { loss, hidden: 9 }, OtherClass { count: 25 });
+            let (value, gradients, terms) = Lane::new(&mlp).step(0);
             assert!(value > 0.0 && gradients.len() == 9 && terms.metrics().len() == 2);
             assert!(gradients.iter().all(|gradient| gradient.norm().double_value(&[]) > 1e-6));
             assert!(terms.metrics().iter().all(|(_, bound)| bound.double_value(&[]) < 26.0_f64.ln()));
@@ -627,37 +640,38 @@ mod tests {
         assert_eq!(names, expected.map(|(name, trains)| (name.to_owned(), trains)));
     }
 
+    /// What building for four samples answers.
+    fn refusal(config: &Crd) -> String {
+        let fixture = Fixture::new(&[0, 1, 0, 1], 7, 9);
+        config.build(&fixture.site(), &nn::VarStore::new(Device::Cpu).root()).unwrap_err().to_string()
+    }
+
     #[test]
     fn settings_that_cannot_work_are_refused() {
-        let build = |config: Crd| {
-            let fixture = Fixture::new(&[0, 1, 0, 1], 7, 9);
-            config.build(&fixture.site(), &nn::VarStore::new(Device::Cpu).root()).unwrap_err().to_string()
-        };
         // Four samples have not that many others, which is not the point.
-        let hardest = || Hardest { count: 1024, other_class: true };
-        let relaxed = |negatives: Crd| build(Crd { positives: Positives::Relaxed, ..negatives });
+        let hardest = Hardest { count: 1024, other_class: true };
         assert_eq!(
-            build(config(Mlp::default(), hardest())),
+            refusal(&config(Mlp::default(), hardest.clone())),
             "crd: negatives `hardest` choose by the scores of the whole bank, which critic `mlp` cannot compute at once; \
              take a critic whose score is a dot product, such as `info_nce`, or other negatives"
         );
         assert_eq!(
-            build(config(Bilinear { loss: LossKind::Nce, ..Bilinear::default() }, hardest())),
+            refusal(&config(Bilinear { loss: LossKind::Nce, ..Bilinear::default() }, hardest)),
             "crd: the loss of critic `bilinear` is about negatives drawn uniformly, and `hardest` are chosen by their \
              scores; take `info_nce`, or other negatives"
         );
         assert_eq!(
-            relaxed(config(InfoNce::default(), InBatch::default())),
+            refusal(&Crd { positives: Positives::Relaxed, ..config(InfoNce::default(), InBatch::default()) }),
             "crd: relaxed positives are rows of the bank, and negatives `in_batch` keep none; take `other_class`, or \
              positives = \"exact\""
         );
         assert_eq!(
-            relaxed(config(InfoNce::default(), WholeBank {})),
+            refusal(&Crd { positives: Positives::Relaxed, ..config(InfoNce::default(), WholeBank {}) }),
             "crd: a relaxed positive, a sample of the anchor's class, could be among negatives `whole_bank` too; take \
              `other_class`, or positives = \"exact\""
         );
         assert_eq!(
-            build(Crd { bank_momentum: 0.9, ..config(InfoNce::default(), InBatch::default()) }),
+            refusal(&Crd { bank_momentum: 0.9, ..config(InfoNce::default(), InBatch::default()) }),
             "crd: negatives `in_batch` keep no bank, so that bank_momentum has no effect: remove it"
         );
     }

@@ -57,12 +57,20 @@ struct LiveDist {
     config: Dist,
 }
 
+/// The rows less their means.
+fn centred(x: &Tensor) -> Tensor {
+    x - x.mean_dim([1_i64].as_slice(), true, None::<Kind>)
+}
+
+/// The L2 norm of each row.
+fn row_norms(x: &Tensor) -> Tensor {
+    x.norm_scalaropt_dim(2.0, [1_i64], false)
+}
+
 /// 1 − the mean over the rows of `[N, M]` of Pearson's correlation, with 10⁻⁸ added to its denominator.
 fn distance(x: &Tensor, y: &Tensor) -> Tensor {
-    let centred = |x: &Tensor| x - x.mean_dim([1_i64].as_slice(), true, None::<Kind>);
     let (x, y) = (centred(x), centred(y));
-    let norm = |x: &Tensor| x.norm_scalaropt_dim(2.0, [1_i64], false);
-    let correlation = (&x * &y).sum_dim_intlist(1, false, None::<Kind>) / (norm(&x) * norm(&y) + 1e-8);
+    let correlation = (&x * &y).sum_dim_intlist(1, false, None::<Kind>) / (row_norms(&x) * row_norms(&y) + 1e-8);
     correlation.mean(None::<Kind>).neg() + 1.0
 }
 

@@ -79,10 +79,12 @@ impl Distiller for LiveDkd {
         let mask = step.student.logits.detach().zeros_like().scatter_value(1, &labels, 1.0);
         let [student, teacher] = [step.student, step.teacher].map(|side| &side.logits / t);
 
-        let binary = |z: &Tensor| ln_target_and_rest(&z.log_softmax(1, None), &labels, &mask);
-        let tckd = kl_divergence(&binary(&teacher), &binary(&student));
-        let others = |z: &Tensor| (z - &mask * OUT_OF_THE_WAY).log_softmax(1, None);
-        let nckd = kl_divergence(&others(&teacher), &others(&student));
+        let [b_teacher, b_student] =
+            [&teacher, &student].map(|z| ln_target_and_rest(&z.log_softmax(1, None), &labels, &mask));
+        let tckd = kl_divergence(&b_teacher, &b_student);
+        let [others_teacher, others_student] =
+            [&teacher, &student].map(|z| (z - &mask * OUT_OF_THE_WAY).log_softmax(1, None));
+        let nckd = kl_divergence(&others_teacher, &others_student);
 
         let scale = t * t / step.batch() as f64;
         Ok(Terms::new().loss("target", tckd * (alpha * scale)).loss("others", nckd * (beta * scale)))

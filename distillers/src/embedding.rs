@@ -62,9 +62,10 @@ mod tests {
         assert_eq!(shapes, [vec![6, 6], vec![6], vec![4, 6], vec![4]]);
 
         let x = (Tensor::arange(12, (Kind::Float, Device::Cpu)) * 1.3).sin().view([2, 3, 2]);
-        let named = |name: &str| store.variables()[&format!("embed.{name}")].shallow_clone();
-        let hidden = (x.view([2, 6]).matmul(&named("hidden.weight").tr()) + named("hidden.bias")).clamp_min(0.0);
-        let y = hidden.matmul(&named("linear.weight").tr()) + named("linear.bias");
+        let variables = store.variables();
+        let hidden = x.view([2, 6]).matmul(&variables["embed.hidden.weight"].tr()) + &variables["embed.hidden.bias"];
+        let hidden = hidden.clamp_min(0.0);
+        let y = hidden.matmul(&variables["embed.linear.weight"].tr()) + &variables["embed.linear.bias"];
         let expected = &y / y.norm_scalaropt_dim(2.0, [1_i64], true);
         assert!((head.embed(&x) - expected).abs().max().double_value(&[]) < 1e-6);
     }

@@ -41,8 +41,8 @@ impl FitNet {
         let (maps, first) = (signature.layers(), usize::from(signature.stem().is_none()));
         let chosen = self.hint_layer.checked_sub(first).and_then(|index| maps.get(index..=index));
         chosen.ok_or_else(|| {
-            let named = |(i, tap): (usize, &TapInfo)| format!("{} ({})", i + first, tap.name);
-            let layers: Vec<String> = maps.iter().enumerate().map(named).collect();
+            let layers: Vec<String> =
+                maps.iter().enumerate().map(|(i, tap)| format!("{} ({})", i + first, tap.name)).collect();
             Error::plan(format!(
                 "fitnet: hint_layer {} does not exist, the {side} has {}",
                 self.hint_layer,

@@ -70,16 +70,15 @@ impl DistillerConfig for Ft {
         let padded = nn::ConvConfig { padding: 1, ..Default::default() };
         let transposed = nn::ConvTransposeConfig { padding: 1, ..Default::default() };
         let (encoder, decoder) = (&paraphraser / "encoder", &paraphraser / "decoder");
-        let encode = |i: usize, from, to| nn::conv(&encoder / i, from, to, 3, padded);
-        let decode = |i: usize, from, to| nn::conv_transpose(&decoder / i, from, to, 3, transposed);
-        let translate = |i: usize, from, to| {
-            (nn::conv(&translator / i, from, to, 3, padded), nn::batch_norm(&translator / (i + 1), to))
-        };
         Ok(Box::new(LiveFt {
             config: self.clone(),
-            encoder: [encode(0, teacher, teacher), encode(3, teacher, factors), encode(6, factors, factors)],
-            decoder: [decode(0, factors, factors), decode(3, factors, teacher), decode(6, teacher, teacher)],
-            translator: [translate(0, from, from), translate(3, from, factors), translate(6, factors, factors)],
+            encoder: [(0_usize, teacher, teacher), (3, teacher, factors), (6, factors, factors)]
+                .map(|(i, from, to)| nn::conv(&encoder / i, from, to, 3, padded)),
+            decoder: [(0_usize, factors, factors), (3, factors, teacher), (6, teacher, teacher)]
+                .map(|(i, from, to)| nn::conv_transpose(&decoder / i, from, to, 3, transposed)),
+            translator: [(0_usize, from, from), (3, from, factors), (6, factors, factors)].map(|(i, from, to)| {
+                (nn::conv(&translator / i, from, to, 3, padded), nn::batch_norm(&translator / (i + 1), to))
+            }),
         }))
     }
 }
@@ -107,9 +106,11 @@ impl LiveFt {
     }
 
     fn translate(&self, student: &Tensor) -> Tensor {
-        let layer =
-            |x: Tensor, (conv, bn): &(nn::Conv2D, nn::BatchNorm)| leaky_relu(&bn.forward_t(&conv.forward(&x), true));
-        self.translator.iter().fold(student.shallow_clone(), layer)
+        let mut x = student.shallow_clone();
+        for (conv, bn) in &self.translator {
+            x = leaky_relu(&bn.forward_t(&conv.forward(&x), true));
+        }
+        x
     }
 }
 

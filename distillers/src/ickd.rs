@@ -40,10 +40,11 @@ impl DistillerConfig for Ickd {
 
     fn build(&self, site: &Site<'_>, params: &nn::Path<'_>) -> Result<Box<dyn Distiller>> {
         let taps = self.taps(site)?;
-        let embed = |(i, pair): (usize, &TapPair)| {
-            Embed::new(&(params / i), pair.student_shape.channels(), pair.teacher_shape.channels())
-        };
-        Ok(Box::new(LiveIckd { embeds: taps.pairs.iter().enumerate().map(embed).collect() }))
+        let mut embeds = Vec::with_capacity(taps.pairs.len());
+        for (i, pair) in taps.pairs.iter().enumerate() {
+            embeds.push(Embed::new(&(params / i), pair.student_shape.channels(), pair.teacher_shape.channels()));
+        }
+        Ok(Box::new(LiveIckd { embeds }))
     }
 }
 

@@ -65,25 +65,31 @@ mod tests {
     use super::*;
     use crate::fixture::Fixture;
 
+    /// Two samples' logits.
+    fn features(rows: &[[f64; 2]; 2]) -> Features {
+        Features::new(Tensor::from_slice(&rows.concat()).view([2, 2]), Default::default())
+    }
+
+    /// The softmax of z / 4.
+    fn q(z: &[f64; 2]) -> [f64; 2] {
+        let e = z.map(|z| (z / 4.0).exp());
+        e.map(|x| x / (e[0] + e[1]))
+    }
+
     #[test]
     fn agreement_costs_nothing_and_the_loss_is_the_papers_sum() {
         let fixture = Fixture::new(&[0, 1, 0, 1], 8, 8);
         let mut kd = Kd::default().build(&fixture.site(), &nn::VarStore::new(Device::Cpu).root()).unwrap();
         let student = [[1.0_f64, -2.0], [0.5, 3.0]];
         let teacher = [[-1.0_f64, 2.5], [0.0, 1.0]];
-        let logits = |rows: &[[f64; 2]; 2]| Tensor::from_slice(&rows.concat()).view([2, 2]);
-        let features = |rows| Features::new(logits(rows), Default::default());
-        let mut loss = |s, t| fixture.logits_loss(kd.as_mut(), &features(s), &features(t));
-        assert!(loss(&teacher, &teacher).abs() < 1e-15);
-        let q = |z: &[f64; 2]| {
-            let e = z.map(|z| (z / 4.0).exp());
-            e.map(|x| x / (e[0] + e[1]))
-        };
+        let agreement = fixture.logits_loss(kd.as_mut(), &features(&teacher), &features(&teacher));
+        assert!(agreement.abs() < 1e-15);
         let by_hand: f64 = (0..2)
             .map(|i| q(&teacher[i]).iter().zip(q(&student[i])).map(|(t, s)| t * (t / s).ln()).sum::<f64>())
             .sum::<f64>()
             * 16.0
             / 2.0;
-        assert!((loss(&student, &teacher) - by_hand).abs() < 1e-14);
+        let loss = fixture.logits_loss(kd.as_mut(), &features(&student), &features(&teacher));
+        assert!((loss - by_hand).abs() < 1e-14);
     }
 }

@@ -95,14 +95,16 @@ mod tests {
         registry::check().unwrap();
     }
 
+    /// The weight of the cross-entropy, and each term's distiller and weight.
+    fn weights(name: &str) -> (f64, Vec<(String, f64)>) {
+        let method: MethodConfig =
+            registry::find(Role::Method, name).unwrap().default_table().unwrap().try_into().unwrap();
+        let terms = method.terms.iter().map(|term| (term.distiller.typetag_name().to_owned(), term.weight));
+        (method.cross_entropy, terms.collect())
+    }
+
     #[test]
     fn built_in_methods_have_their_published_weights() {
-        let weights = |name: &str| {
-            let method: MethodConfig =
-                registry::find(Role::Method, name).unwrap().default_table().unwrap().try_into().unwrap();
-            let terms = method.terms.iter().map(|term| (term.distiller.typetag_name().to_owned(), term.weight));
-            (method.cross_entropy, terms.collect::<Vec<_>>())
-        };
         assert_eq!(weights("vanilla"), (1.0, vec![]));
         assert_eq!(weights("kd"), (0.1, vec![("kd".to_owned(), 0.9)]));
         let published = [

@@ -60,8 +60,9 @@ fn standardise(z: &Tensor) -> Tensor {
 impl Distiller for LiveLskd {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let t = self.temperature;
-        let ln_q = |z: &Tensor| (standardise(z) / t).log_softmax(1, None);
-        let kl = kl_divergence(&ln_q(&step.teacher.logits), &ln_q(&step.student.logits));
+        let [teacher, student] =
+            [step.teacher, step.student].map(|side| (standardise(&side.logits) / t).log_softmax(1, None));
+        let kl = kl_divergence(&teacher, &student);
         Ok(Terms::of("kl", kl * (t * t / step.batch() as f64)))
     }
 }

@@ -63,17 +63,25 @@ struct LiveNkd {
 /// What the target's logit is lowered by, so that its probability among the others is 0.
 const OUT_OF_THE_WAY: f64 = 1e4;
 
+/// ln q of the target, `[B, 1]`.
+fn ln_target(z: &Tensor, labels: &Tensor) -> Tensor {
+    z.log_softmax(1, None).gather(1, labels, false)
+}
+
+/// ln q among the classes that the mask leaves, `[B, C]`.
+fn ln_others(z: &Tensor, temperature: f64, mask: &Tensor) -> Tensor {
+    (z / temperature - mask).log_softmax(1, None)
+}
+
 impl Distiller for LiveNkd {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let Nkd { gamma, temperature: t } = self.config;
         let labels = step.labels.unsqueeze(1);
         let (student, teacher) = (&step.student.logits, &step.teacher.logits);
-        let of_target = |z: &Tensor| z.log_softmax(1, None).gather(1, &labels, false);
-        let target = (of_target(teacher).exp() * of_target(student)).sum(None::<Kind>);
+        let target = (ln_target(teacher, &labels).exp() * ln_target(student, &labels)).sum(None::<Kind>);
 
         let mask = student.detach().zeros_like().scatter_value(1, &labels, OUT_OF_THE_WAY);
-        let ln_others = |z: &Tensor| (z / t - &mask).log_softmax(1, None);
-        let others = (ln_others(teacher).exp() * ln_others(student)).sum(None::<Kind>);
+        let others = (ln_others(teacher, t, &mask).exp() * ln_others(student, t, &mask)).sum(None::<Kind>);
 
         let scale = -1.0 / step.batch() as f64;
         Ok(Terms::new().loss("target", target * scale).loss("others", others * (gamma * t * t * scale)))

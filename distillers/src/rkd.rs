@@ -77,13 +77,14 @@ impl Distiller for LiveRkd {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let (student, teacher) = step.pair()?;
         let (s, t) = (student.flatten(1, -1), teacher.flatten(1, -1));
-        let compare = |s: Tensor, t: Tensor| s.smooth_l1_loss(&t, Reduction::Mean, 1.0);
         let mut terms = Terms::new();
         if self.config.distance > 0.0 {
-            terms = terms.loss("distance", compare(distances(&s), distances(&t)) * self.config.distance);
+            let loss = distances(&s).smooth_l1_loss(&distances(&t), Reduction::Mean, 1.0);
+            terms = terms.loss("distance", loss * self.config.distance);
         }
         if self.config.angle > 0.0 {
-            terms = terms.loss("angle", compare(angles(&s), angles(&t)) * self.config.angle);
+            let loss = angles(&s).smooth_l1_loss(&angles(&t), Reduction::Mean, 1.0);
+            terms = terms.loss("angle", loss * self.config.angle);
         }
         Ok(terms)
     }

@@ -10,10 +10,9 @@ pub(crate) fn normalize(x: &Tensor, dim: i64) -> Tensor {
 /// Two maps `[B, C, H, W]` at one height: the higher is adaptively average-pooled to the other's.
 pub(crate) fn match_heights(student: &Tensor, teacher: &Tensor) -> (Tensor, Tensor) {
     let (s, t) = (student.size()[2], teacher.size()[2]);
-    let pooled = |x: &Tensor, height: i64| x.adaptive_avg_pool2d([height, height]);
     match s.cmp(&t) {
-        std::cmp::Ordering::Greater => (pooled(student, t), teacher.shallow_clone()),
-        std::cmp::Ordering::Less => (student.shallow_clone(), pooled(teacher, s)),
+        std::cmp::Ordering::Greater => (student.adaptive_avg_pool2d([t, t]), teacher.shallow_clone()),
+        std::cmp::Ordering::Less => (student.shallow_clone(), teacher.adaptive_avg_pool2d([s, s])),
         std::cmp::Ordering::Equal => (student.shallow_clone(), teacher.shallow_clone()),
     }
 }

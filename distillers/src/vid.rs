@@ -54,10 +54,12 @@ impl DistillerConfig for Vid {
             )));
         }
         let taps = self.taps(site)?;
-        let regressor = |(i, pair): (usize, &TapPair)| {
-            Regressor::new(&(params / i), pair.student_shape.channels(), pair.teacher_shape.channels(), self)
-        };
-        Ok(Box::new(LiveVid { regressors: taps.pairs.iter().enumerate().map(regressor).collect() }))
+        let mut regressors = Vec::with_capacity(taps.pairs.len());
+        for (i, pair) in taps.pairs.iter().enumerate() {
+            let (from, to) = (pair.student_shape.channels(), pair.teacher_shape.channels());
+            regressors.push(Regressor::new(&(params / i), from, to, self));
+        }
+        Ok(Box::new(LiveVid { regressors }))
     }
 }
 
@@ -78,13 +80,12 @@ struct Regressor {
 impl Regressor {
     fn new(path: &nn::Path<'_>, from: i64, to: i64, config: &Vid) -> Self {
         let module = path / "regressor";
-        let layer = |name: usize, from: i64| {
-            nn::conv(&module / name, from, to, 1, nn::ConvConfig { bias: false, ..Default::default() })
-        };
+        let unbiased = nn::ConvConfig { bias: false, ..Default::default() };
         let Vid { initial_variance, epsilon } = *config;
         let alpha = (initial_variance - epsilon).exp_m1().ln();
         Regressor {
-            layers: [layer(0, from), layer(2, to), layer(4, to)],
+            layers: [(0_usize, from), (2, to), (4, to)]
+                .map(|(name, from)| nn::conv(&module / name, from, to, 1, unbiased)),
             log_scale: path.var("log_scale", &[to], nn::Init::Const(alpha)),
             epsilon,
         }

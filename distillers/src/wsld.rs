@@ -53,14 +53,18 @@ struct LiveWsld {
     temperature: f64,
 }
 
+/// −ln q of the label, `[B]`, without a gradient.
+fn label_loss(z: &Tensor, labels: &Tensor) -> Tensor {
+    -z.detach().log_softmax(1, None).gather(1, labels, false).squeeze_dim(1)
+}
+
 impl Distiller for LiveWsld {
     fn loss(&mut self, step: &Step<'_>) -> Result<Terms> {
         let t = self.temperature;
         let labels = step.labels.unsqueeze(1);
         let (student, teacher) = (&step.student.logits, &step.teacher.logits);
         // `[B]`
-        let with_label = |z: &Tensor| -z.detach().log_softmax(1, None).gather(1, &labels, false).squeeze_dim(1);
-        let weight = -(-with_label(student) / (with_label(teacher) + 1e-7)).expm1();
+        let weight = -(-label_loss(student, &labels) / (label_loss(teacher, &labels) + 1e-7)).expm1();
         let soft = (teacher / t).softmax(1, None) * (student / t).log_softmax(1, None);
         let cross_entropy = -soft.sum_dim_intlist(1, false, None);
         let terms = Terms::of("soft", (&weight * cross_entropy).mean(None::<Kind>) * (t * t));

@@ -111,10 +111,9 @@ mod tests {
         assert!(diagnosis.found["data"].len() >= 2, "every data set has a line: {:?}", diagnosis.found);
     }
 
-    #[test]
-    fn data_are_looked_for_where_the_defaults_say() {
-        let folder = tempfile::tempdir().unwrap();
-        let plugin = |settings: fn() -> Vec<Setting>| Plugin {
+    /// A data set with these settings.
+    fn plugin(settings: fn() -> Vec<Setting>) -> Plugin {
+        Plugin {
             role: Role::Dataset,
             name: "images",
             summary: "",
@@ -123,7 +122,12 @@ mod tests {
             page: "",
             package: "",
             version: "",
-        };
+        }
+    }
+
+    #[test]
+    fn data_are_looked_for_where_the_defaults_say() {
+        let folder = tempfile::tempdir().unwrap();
         assert_eq!(data(&plugin(|| vec![Setting::new("seed", &0, &[])]), folder.path()), "needs no file");
         let plugin = plugin(|| vec![Setting::new("path", &"images.tar", &[])]);
         assert_eq!(data(&plugin, folder.path()), "`images.tar` is not there; give its place as `path` in [dataset]");

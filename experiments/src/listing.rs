@@ -388,6 +388,11 @@ mod tests {
         assert!(text.contains("\n    [train.optimizer]\n    kind = \"sgd\"\n    momentum = 0.9"), "{text}");
     }
 
+    /// The number of parameters of a network in its JSON.
+    fn parameters(json: &str) -> Option<i64> {
+        serde_json::from_str::<serde_json::Value>(json).unwrap()[0]["parameters"].as_i64()
+    }
+
     #[test]
     fn a_network_is_shown_for_the_inputs_and_classes_that_are_asked() {
         let asked = BuiltFor { input: Some([1, 60, 80]), classes: Some(40) };
@@ -395,8 +400,6 @@ mod tests {
         assert!(text.contains("\n  with these, for 1×60×80 inputs and 40 classes:\n"), "{text}");
         // 16 · 9 for two channels less in the stem, 65 for each of the 60 classes less.
         let usual = show_json("resnet8", None, &BuiltFor::default()).unwrap();
-        let parameters =
-            |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()[0]["parameters"].as_i64();
         let less = 16 * 9 * 2 + 65 * 60;
         let now = parameters(&show_json("resnet8", None, &asked).unwrap()).unwrap();
         assert_eq!(now, parameters(&usual).unwrap() - less);
@@ -410,13 +413,13 @@ mod tests {
 
     #[test]
     fn an_unknown_name_gets_the_nearest() {
-        let show = |name, role| show(name, role, &BuiltFor::default());
-        assert_eq!(show("sdg", None).unwrap_err().to_string(), "unknown plugin `sdg`: did you mean `sgd`?");
-        let error = show("sdg", Some(Role::Optimizer)).unwrap_err();
+        let usual = BuiltFor::default();
+        assert_eq!(show("sdg", None, &usual).unwrap_err().to_string(), "unknown plugin `sdg`: did you mean `sgd`?");
+        let error = show("sdg", Some(Role::Optimizer), &usual).unwrap_err();
         assert_eq!(error.to_string(), "unknown optimizer `sdg`: did you mean `sgd`?");
         assert!(error.is_usage());
         assert_eq!(
-            show("entirely-else", None).unwrap_err().to_string(),
+            show("entirely-else", None, &usual).unwrap_err().to_string(),
             "unknown plugin `entirely-else`: `limbeck plugins list` shows all; is its crate linked?"
         );
     }

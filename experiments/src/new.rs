@@ -55,19 +55,24 @@ impl New<'_> {
     /// A name is an identifier, of the crate too, and free in every role that the scaffold registers.
     fn check_name(&self) -> Result<()> {
         let name = self.name;
-        let refuse = |why: String| Err(Error::plan(format!("the name `{name}`: {why}")));
         let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
         if !(plain && name.starts_with(|first: char| first.is_ascii_lowercase())) {
-            return refuse("write it in lower-case letters, digits and underscores, a letter first".to_owned());
+            return Err(self.bad_name("write it in lower-case letters, digits and underscores, a letter first"));
         }
         if name.starts_with("limbeck") || RESERVED.contains(&name) {
-            return refuse("a crate cannot be called that".to_owned());
+            return Err(self.bad_name("a crate cannot be called that"));
         }
         let roles = if self.role == Role::Distiller { vec![Role::Distiller, Role::Method] } else { vec![self.role] };
         match registry::plugins().into_iter().find(|plugin| plugin.name == name && roles.contains(&plugin.role)) {
-            Some(taken) => refuse(format!("there is a {} of that name, in crate {}", taken.role, taken.package)),
+            Some(taken) => {
+                Err(self.bad_name(&format!("there is a {} of that name, in crate {}", taken.role, taken.package)))
+            }
             None => Ok(()),
         }
+    }
+
+    fn bad_name(&self, why: &str) -> Error {
+        Error::plan(format!("the name `{}`: {why}", self.name))
     }
 
     /// The files by their path in the crate.

@@ -210,14 +210,17 @@ impl StandaloneNetwork {
         // The program has the weights as constants, and a constant has no gradient.
         self.store.freeze();
         let mut failed = None;
-        let mut forward = |inputs: &[Tensor]| match self.logits(&inputs[0]) {
-            Ok(logits) => vec![logits],
-            Err(error) => {
-                failed = Some(error);
-                Vec::new()
+        let input = self.random_input(2);
+        let program = CModule::create_by_tracing("Network", "forward", &[input], &mut |inputs: &[Tensor]| {
+            let logits = self.logits(&inputs[0]);
+            match logits {
+                Ok(logits) => vec![logits],
+                Err(error) => {
+                    failed = Some(error);
+                    Vec::new()
+                }
             }
-        };
-        let program = CModule::create_by_tracing("Network", "forward", &[self.random_input(2)], &mut forward);
+        });
         if let Some(error) = failed {
             return Err(error);
         }

@@ -73,25 +73,27 @@ fn interleave(lists: Vec<Vec<i64>>) -> Vec<i64> {
     let Some(steps) = lists.len().checked_sub(1).filter(|others| *others > 0).map(|others| 2 * others as u128) else {
         return lists.into_iter().flatten().collect();
     };
-    let all: u128 = lists.iter().map(|list| list.len() as u128).sum();
-    let size = |list: usize| lists[list].len() as u128;
-    // The first k at which an item may come; and when it is due, but for the factor N / (2C − 2) that all lists share.
-    let opens = |list: usize, item: u128| ((item * steps + 1) * all).div_ceil(size(list) * steps);
-    let due = |list: usize, item: u128| Due((item + 1) * steps - 1, size(list), list);
-    let mut waiting: BinaryHeap<Reverse<(u128, usize, u128)>> =
-        (0..lists.len()).map(|list| Reverse((opens(list, 0), list, 0))).collect();
+    let sizes: Vec<u128> = lists.iter().map(|list| list.len() as u128).collect();
+    let all: u128 = sizes.iter().sum();
+    // The first k at which an item may come, the list, and the item.
+    let mut waiting: BinaryHeap<Reverse<(u128, usize, u128)>> = BinaryHeap::new();
+    for (list, size) in sizes.iter().enumerate() {
+        waiting.push(Reverse((all.div_ceil(size * steps), list, 0)));
+    }
     let (mut ready, mut order) = (BinaryHeap::new(), Vec::with_capacity(all as usize));
     for k in 1..=all {
         while let Some(&Reverse((first, list, item))) = waiting.peek()
             && (first <= k || ready.is_empty())
         {
             waiting.pop();
-            ready.push(Reverse((due(list, item), item)));
+            // When it is due, but for the factor N / (2C − 2) that all lists share.
+            ready.push(Reverse((Due((item + 1) * steps - 1, sizes[list], list), item)));
         }
         let Some(Reverse((Due(_, _, list), item))) = ready.pop() else { break };
         order.push(lists[list][item as usize]);
-        if item + 1 < size(list) {
-            waiting.push(Reverse((opens(list, item + 1), list, item + 1)));
+        let (next, size) = (item + 1, sizes[list]);
+        if next < size {
+            waiting.push(Reverse((((next * steps + 1) * all).div_ceil(size * steps), list, next)));
         }
     }
     order
@@ -121,6 +123,15 @@ mod tests {
         Division { validation, train_samples: None }
     }
 
+    /// Checks that these rows have of each class its share, to within less than one.
+    fn assert_within_one(rows: &[i64], labels: &[i64], sizes: &[usize]) {
+        for (class, size) in (0..).zip(sizes) {
+            let found = rows.iter().filter(|row| labels[**row as usize] == class).count();
+            let share = rows.len() as f64 * *size as f64 / labels.len() as f64;
+            assert!((found as f64 - share).abs() < 1.0, "{found} of class {class} among {}", rows.len());
+        }
+    }
+
     #[test]
     fn fewer_samples_are_stratified_and_nested_and_apart_from_validation() {
         // Classes of like and of very unlike sizes, and one without samples.
@@ -133,16 +144,9 @@ mod tests {
             let parts = |validation, wanted| {
                 divide(&labels, classes, Division { validation, train_samples: Some(wanted) }).unwrap()
             };
-            let within_one = |rows: &[i64]| {
-                for (class, size) in (0..).zip(&sizes) {
-                    let found = rows.iter().filter(|row| labels[**row as usize] == class).count();
-                    let share = rows.len() as f64 * *size as f64 / all as f64;
-                    assert!((found as f64 - share).abs() < 1.0, "{found} of class {class} among {}", rows.len());
-                }
-            };
             let (mut smaller, validation) = (Vec::new(), parts(held_out, 1).1);
             assert_eq!(validation.len(), held_out);
-            within_one(&validation);
+            assert_within_one(&validation, &labels, &sizes);
             for wanted in 1..=all - held_out {
                 let (train, also_held_out) = parts(held_out, wanted);
                 assert_eq!((train.len(), &also_held_out), (wanted, &validation));
@@ -151,7 +155,7 @@ mod tests {
                     smaller.iter().all(|row| train.binary_search(row).is_ok()),
                     "{wanted} samples hold not all fewer"
                 );
-                within_one(&train);
+                assert_within_one(&train, &labels, &sizes);
                 smaller = train;
             }
             assert_eq!(parts(0, all / 2).0, parts(held_out, all / 2).0, "what is held out changes nothing else");

@@ -108,19 +108,28 @@ mod tests {
 
     #[test]
     fn the_cross_entropy_is_the_mean_over_what_has_a_label() {
+        fn loss(logits: &Tensor, labels: [i64; 3]) -> f64 {
+            cross_entropy(logits, &Tensor::from_slice(&labels)).double_value(&[])
+        }
+
+        fn one(row: [f64; 3], label: usize) -> f64 {
+            row.iter().map(|v| v.exp()).sum::<f64>().ln() - row[label]
+        }
+
         let logits = Tensor::from_slice2(&[[2.0_f64, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 1.0, 1.0]]);
-        let loss = |labels: [i64; 3]| cross_entropy(&logits, &Tensor::from_slice(&labels)).double_value(&[]);
-        let one = |row: [f64; 3], label: usize| row.iter().map(|v| v.exp()).sum::<f64>().ln() - row[label];
         let rows = [one([2.0, 1.0, 0.0], 0), one([0.0, 3.0, 1.0], 2), one([1.0, 1.0, 1.0], 1)];
-        approx::assert_relative_eq!(loss([0, 2, 1]), rows.iter().sum::<f64>() / 3.0, max_relative = 1e-14);
-        approx::assert_relative_eq!(loss([0, UNLABELLED, 1]), (rows[0] + rows[2]) / 2.0, max_relative = 1e-14);
-        assert_eq!(loss([UNLABELLED; 3]), 0.0);
+        approx::assert_relative_eq!(loss(&logits, [0, 2, 1]), rows.iter().sum::<f64>() / 3.0, max_relative = 1e-14);
+        approx::assert_relative_eq!(loss(&logits, [0, UNLABELLED, 1]), (rows[0] + rows[2]) / 2.0, max_relative = 1e-14);
+        assert_eq!(loss(&logits, [UNLABELLED; 3]), 0.0);
     }
 
     #[test]
     fn calibration_compares_confidence_with_being_right_in_fifteen_bins() {
         // Logits of two classes with the given probability of class 0.
-        let of = |p: f64| [p.ln(), (1.0 - p).ln()];
+        fn of(p: f64) -> [f64; 2] {
+            [p.ln(), (1.0 - p).ln()]
+        }
+
         let mut meter = CalibrationMeter::new(Device::Cpu);
         // Two in the bin (0.8, 0.8667], one of them right; in two batches.
         meter.add(&Tensor::from_slice2(&[of(0.85), of(0.65)]), &Tensor::from_slice(&[0_i64, 0]));

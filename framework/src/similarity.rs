@@ -154,12 +154,15 @@ mod tests {
 
     #[test]
     fn correlations_of_classes() {
+        fn flat(t: &Tensor) -> Vec<f64> {
+            Vec::<f64>::try_from(t.flatten(0, -1)).unwrap()
+        }
+
         // The second class follows the first, the third runs against it; the deviations (−3, −1, 1, 3) and (−1, 1, −1, 1)
         // of another matrix have correlation 4 / √(20 · 4).
         let one = logits([[0.0, 1.0, 9.0], [2.0, 2.0, 7.0], [4.0, 3.0, 5.0], [6.0, 4.0, 3.0]]);
         let other = logits([[0.0, 0.0, 5.0], [2.0, 1.0, 5.0], [4.0, 0.0, 5.0], [6.0, 1.0, 5.0]]);
         let (one, other) = (class_correlation(&one), class_correlation(&other));
-        let flat = |t: &Tensor| Vec::<f64>::try_from(t.flatten(0, -1)).unwrap();
         assert_relative_eq!(flat(&one)[..3], [1.0, 1.0, -1.0], epsilon = 1e-14);
         let r = 4.0 / 80f64.sqrt();
         assert_relative_eq!(flat(&other)[..3], [1.0, r, 0.0], epsilon = 1e-14);
@@ -189,7 +192,10 @@ mod tests {
 
     #[test]
     fn alignment_equals_reference_numbers() {
-        let pair = |n, phase: f64| (features(n, 5, phase), features(n, 3, phase + 1.0));
+        fn pair(n: i64, phase: f64) -> (Tensor, Tensor) {
+            (features(n, 5, phase), features(n, 3, phase + 1.0))
+        }
+
         // NumPy 2, the U-statistic written out as sums over i, j, q, r, all different, in float64.
         assert_relative_eq!(alignment(&[pair(6, 0.1)]), 0.1811995218010804, epsilon = 1e-6);
         assert_relative_eq!(alignment(&[pair(6, 0.1), pair(5, 2.0)]), 0.2657380184087858, epsilon = 1e-6);

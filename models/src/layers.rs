@@ -234,7 +234,6 @@ impl ConvBn {
         else {
             return Folded::default();
         };
-        let double = |t: &Tensor| t.detach().to_kind(Kind::Double);
         let factor = double(&gamma) / (double(&running_var) + EPSILON).sqrt();
         let before = self.conv.bs.as_ref().map_or_else(|| running_mean.zeros_like(), Tensor::detach);
         let bias = double(&beta) + (double(&before) - double(&running_mean)) * &factor;
@@ -242,6 +241,11 @@ impl ConvBn {
         self.conv.bs = Some(bias.to_kind(kind));
         Folded { folded: 1, kept: 0 }
     }
+}
+
+/// In float64, without a gradient.
+fn double(t: &Tensor) -> Tensor {
+    t.detach().to_kind(Kind::Double)
 }
 
 /// ReLU, in place unless `keep` says that the argument is still needed. Legal for autograd: neither BatchNorm nor

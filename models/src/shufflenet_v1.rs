@@ -55,6 +55,10 @@ impl ThreeGroups {
     }
 }
 
+fn conv(to: i64, kernel: i64) -> Conv {
+    Conv { start: Start::Torch, ..Conv::new(to, kernel) }
+}
+
 #[derive(Debug)]
 struct GroupUnit {
     layers: [ConvBn; 3],
@@ -70,7 +74,6 @@ impl GroupUnit {
         let add = if halves { channels - from } else { channels };
         let (inner, stride) = (add / 4, if halves { 2 } else { 1 });
         let groups = if from == FIRST { 1 } else { GROUPS };
-        let conv = |to, kernel| Conv { start: Start::Torch, ..Conv::new(to, kernel) };
         let convolutions = [
             Conv { groups, ..conv(inner, 1) },
             Conv { groups: inner, stride, ..conv(inner, 3) },

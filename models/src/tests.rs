@@ -230,8 +230,9 @@ fn folded_batch_norm_changes_no_tap_of_any_network_beyond_rounding() {
 fn only_the_wanted_taps_are_recorded_and_an_unknown_one_is_named() {
     for kind in FAMILIES {
         let (_vs, model) = build(named(kind).as_ref(), [3, 32, 32], 10);
-        let forward = |want| model.forward(&batch([3, 32, 32]), &want, Mode::Eval);
-        let features = forward(Taps::from_iter([TapRef::output("stage2")])).unwrap();
+        let input = batch([3, 32, 32]);
+        let stage2 = Taps::from_iter([TapRef::output("stage2")]);
+        let features = model.forward(&input, &stage2, Mode::Eval).unwrap();
         assert!(features.tap(&TapRef::output("stage2")).is_ok());
         for tap in Taps::all(model.signature()).iter().filter(|tap| **tap != TapRef::output("stage2")) {
             let error = features.tap(tap).unwrap_err().to_string();
@@ -241,7 +242,8 @@ fn only_the_wanted_taps_are_recorded_and_an_unknown_one_is_named() {
             (TapRef::output("stage9"), "this network has no tap `stage9`"),
             (TapRef::pre_activation("pooled"), "this network has no tap `pooled:pre`"),
         ] {
-            assert_eq!(forward(Taps::from_iter([tap])).unwrap_err().to_string(), message, "{kind}");
+            let error = model.forward(&input, &Taps::from_iter([tap]), Mode::Eval).unwrap_err();
+            assert_eq!(error.to_string(), message, "{kind}");
         }
     }
 }
@@ -252,18 +254,17 @@ fn only_the_groups_that_train_move_their_statistics() {
         let (vs, model) = build(named(kind).as_ref(), [3, 32, 32], 10);
         let input = batch([3, 32, 32]);
         let start = running(&vs);
-        let forward = |mode: Mode<'_>| model.forward(&input, &Taps::none(), mode).unwrap();
-        forward(Mode::Eval);
+        model.forward(&input, &Taps::none(), Mode::Eval).unwrap();
         assert_eq!(moved(&vs, &start), HashSet::new());
         let signature = model.signature();
         for Group { name, .. } in &signature.groups {
             let before = running(&vs);
-            forward(Mode::TrainGroups(std::slice::from_ref(name)));
+            model.forward(&input, &Taps::none(), Mode::TrainGroups(std::slice::from_ref(name))).unwrap();
             let own = before.keys().filter(|statistic| signature.group_of(statistic).unwrap().name == *name);
             assert_eq!(moved(&vs, &before), own.cloned().collect(), "{kind} {name}");
         }
         let before = running(&vs);
-        forward(Mode::Train);
+        model.forward(&input, &Taps::none(), Mode::Train).unwrap();
         assert_eq!(moved(&vs, &before).len(), before.len(), "{kind}");
     }
 }
@@ -365,13 +366,13 @@ fn an_identity_shortcut_takes_every_second_pixel_and_pads_channels_on_both_sides
         let _ = vs.variables()[name].shallow_clone().zero_();
     }
     let features = model.forward(&batch([3, 9, 8]), &Taps::all(model.signature()), Mode::Eval).unwrap();
-    let tap = |name| features.tap(&TapRef::output(name)).unwrap();
-    assert_eq!(tap("stage1"), tap("stem"));
+    let [stem, stage1, stage3] = ["stem", "stage1", "stage3"].map(|name| features.tap(&TapRef::output(name)).unwrap());
+    assert_eq!(stage1, stem);
     let expected = Tensor::zeros([2, 64, 3, 2], (Kind::Float, Device::Cpu));
     // 16 channels, 8 before and behind at 32, then 16 before and behind at 64.
-    let every = tap("stem").slice(2, None, None, 4).slice(3, None, None, 4);
+    let every = stem.slice(2, None, None, 4).slice(3, None, None, 4);
     expected.narrow(1, 24, 16).copy_(&every);
-    assert_eq!(tap("stage3"), &expected);
+    assert_eq!(stage3, &expected);
     let odd = config(json!({ "kind": "resnet8x4", "shortcut": "identity_pad" }));
     assert_eq!(build(odd.as_ref(), [3, 8, 8], 10).1.signature().tap("stage1").unwrap().shape.sizes(), [64, 8, 8]);
 }

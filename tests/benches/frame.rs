@@ -188,6 +188,41 @@ fn anchors() -> Rows {
     Rows::new((0..ANCHORS).map(|i| i * 731 % SAMPLES).collect(), CPU)
 }
 
+/// The student's anchors, and the rows of the bank that they are scored against.
+struct Contrast {
+    critic: Box<dyn Critic>,
+    bank: Bank,
+    rows: Rows,
+    /// The negatives, `[B, K]`.
+    chosen: Tensor,
+    /// The positive and the negatives, `[B, K + 1]`.
+    candidates: Tensor,
+    temperature: f64,
+    /// The anchors' embeddings, `[B, D]`.
+    v: Tensor,
+}
+
+impl Contrast {
+    /// The scores as CRD computes them.
+    fn ours(&self) -> Result<Tensor> {
+        let positive = self.critic.score(Side::Student, &self.v, &self.bank.at(self.rows.device()).unsqueeze(1))?;
+        let negative = crd::row_scores(self.critic.as_ref(), Side::Student, &self.v, &self.bank, &self.chosen, None)?;
+        Ok(Tensor::cat(&[positive, negative], 1))
+    }
+
+    /// The scores from rows that are gathered first.
+    fn gathered(&self) -> Tensor {
+        let rows = self.bank.all().index_select(0, &self.candidates.view([-1])).view([ANCHORS, -1, WIDTH]);
+        rows.bmm(&self.v.unsqueeze(2)).squeeze_dim(2) / self.temperature
+    }
+
+    /// The scores and the gradient of the embeddings, with `above` as the gradient of the scores.
+    fn with_gradient(&self, scores: Tensor, above: &Tensor) -> (Tensor, Tensor) {
+        let gradient = Tensor::run_backward(&[(&scores * above).sum(Kind::Float)], &[&self.v], false, false).remove(0);
+        (scores.detach(), gradient)
+    }
+}
+
 fn crd_scores(rounds: usize) -> Result<Section> {
     let store = nn::VarStore::new(CPU);
     let site = CriticSite { embedding_width: WIDTH, samples: SAMPLES };
@@ -201,26 +236,19 @@ fn crd_scores(rounds: usize) -> Result<Section> {
     // Any gradient from above will do, but not one that libtorch could skip or broadcast.
     let above = Tensor::randn([ANCHORS, NEGATIVES as i64 + 1], FLOAT);
 
-    let ours = || -> Result<Tensor> {
-        let positive = critic.score(Side::Student, &v, &bank.at(rows.device()).unsqueeze(1))?;
-        let negative = crd::row_scores(critic.as_ref(), Side::Student, &v, &bank, &chosen, None)?;
-        Ok(Tensor::cat(&[positive, negative], 1))
-    };
     let candidates = Tensor::cat(&[rows.device().unsqueeze(1), chosen.shallow_clone()], 1);
-    let gathered = || -> Result<Tensor> {
-        let rows = bank.all().index_select(0, &candidates.view([-1])).view([ANCHORS, -1, WIDTH]);
-        Ok(rows.bmm(&v.unsqueeze(2)).squeeze_dim(2) / nce.temperature)
-    };
-    let both = |scores: Tensor| -> (Tensor, Tensor) {
-        let gradient = Tensor::run_backward(&[(&scores * &above).sum(Kind::Float)], &[&v], false, false).remove(0);
-        (scores.detach(), gradient)
-    };
-    let (first, second) = (both(ours()?), both(gathered()?));
+    let contrast = Contrast { critic, bank, rows, chosen, candidates, temperature: nce.temperature, v };
+    let first = contrast.with_gradient(contrast.ours()?, &above);
+    let second = contrast.with_gradient(contrast.gathered(), &above);
     let [scores, gradient] = [(&first.0, &second.0), (&first.1, &second.1)]
         .map(|(a, b)| ((a - b).abs().max() / b.abs().max()).double_value(&[]));
     assert!(scores <= 1e-5 && gradient <= 1e-5, "scores differ by {scores:e}, gradients by {gradient:e}");
 
-    let pairs = Pairs::time(rounds, || Ok(drop(both(ours()?))), || Ok(drop(both(gathered()?))))?;
+    let pairs = Pairs::time(
+        rounds,
+        || Ok(drop(contrast.with_gradient(contrast.ours()?, &above))),
+        || Ok(drop(contrast.with_gradient(contrast.gathered(), &above))),
+    )?;
     Ok(Section {
         title: "Scores of CRD",
         note: format!(
@@ -574,9 +602,8 @@ fn precision(rounds: usize) -> Result<Section> {
     let path = folder.path().join("resnet32x4.safetensors");
     let plain = Network::new(&ResNet32x4::default())?;
     weights::save(&path, &weights::variables(&plain.store), None)?;
-    let teach =
-        |precision| teacher(&ResNet32x4::default(), CLASSES, precision, Some(&path)).map(|loaded| loaded.teacher);
-    let (float32, bfloat16) = (teach(Precision::Float32)?, teach(Precision::Bfloat16)?);
+    let float32 = teacher(&ResNet32x4::default(), CLASSES, Precision::Float32, Some(&path))?.teacher;
+    let bfloat16 = teacher(&ResNet32x4::default(), CLASSES, Precision::Bfloat16, Some(&path))?.teacher;
     let (images, _) = random_batch(SMALL_BATCH);
     let contiguous = images.contiguous();
     let none = Taps::none();
@@ -661,19 +688,20 @@ fn lanes(rounds: usize) -> Result<Section> {
     const BATCH: usize = 64;
     let data = Data::new(Shapes { train: 4 * BATCH, test: 20, ..Shapes::default() }.build(CPU)?, Division::default())?;
     let teachers = [teacher(&ResNet8x4::default(), 20, Precision::Float32, None)?];
-    let together = |methods: &[&str]| -> Result<Row> {
+    let four: &[&str] = &["kd", "crd", "crd+kd", "vanilla"];
+    let fifteen: &[&str] = &[
+        "vanilla", "kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "nst", "dkd", "dist", "lskd", "crd", "crd+kd",
+    ];
+    let mut rows = Vec::new();
+    for methods in [four, fifteen] {
         let all = side_by_side(methods)?;
         let pairs = Pairs::time(
             rounds.min(2),
             || train(&data, BATCH, &all, &teachers),
             || all.iter().try_for_each(|lane| train(&data, BATCH, std::slice::from_ref(lane), &teachers)),
         )?;
-        Ok(pairs.row(format!("{} lanes", methods.len()), |a, b| b / a, Goal::AtLeast(1.0)))
-    };
-    let four = together(&["kd", "crd", "crd+kd", "vanilla"])?;
-    let fifteen = together(&[
-        "vanilla", "kd", "fitnet", "at", "sp", "cc", "vid", "rkd", "pkt", "nst", "dkd", "dist", "lskd", "crd", "crd+kd",
-    ])?;
+        rows.push(pairs.row(format!("{} lanes", methods.len()), |a, b| b / a, Goal::AtLeast(1.0)));
+    }
     Ok(Section {
         title: "Four lanes, and fifteen",
         note: format!(
@@ -681,7 +709,7 @@ fn lanes(rounds: usize) -> Result<Section> {
              of {BATCH} and all that is around them, {} pairs. A: in one cohort. B: one after the other. Value: B / A.",
             rounds.min(2)
         ),
-        rows: vec![four, fifteen],
+        rows,
     })
 }
 

@@ -107,6 +107,15 @@ impl Observer for Warnings {
     }
 }
 
+/// Why the newest checkpoint is passed over for the one of step 6.
+fn passed_over(cell: &Path, what: &str) -> String {
+    let (step, reason) = read(cell);
+    let reason = reason.unwrap_or_else(|| panic!("{what} was not noticed"));
+    assert_eq!(step, 6, "{what}");
+    assert!(reason.starts_with(&format!("{}: ", cell.join(NEWEST).display())), "{what}: {reason}");
+    reason
+}
+
 #[test]
 fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
     let folder = begun(7);
@@ -114,25 +123,18 @@ fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
     let (newest, previous) = (cell.join(NEWEST), cell.join(PREVIOUS));
     let whole = fs::read(&newest).unwrap();
     assert_eq!(read(&cell), (7, None));
-    let (before, name) = (fs::read(&previous).unwrap(), newest.display().to_string());
+    let before = fs::read(&previous).unwrap();
 
     // The one before would be read whole ten thousand times: meanwhile a small one of the same step takes its place.
     let small = TempDir::new().unwrap();
     let tensors = [("w".to_owned(), tch::Tensor::from_slice(&[1.0]))];
     checkpoint::write(small.path(), &serde_json::json!({ "step": 6 }), &tensors).unwrap();
     fs::copy(small.path().join(NEWEST), &previous).unwrap();
-    let passed_over = |what: &str| {
-        let (step, reason) = read(&cell);
-        let reason = reason.unwrap_or_else(|| panic!("{what} was not noticed"));
-        assert_eq!(step, 6, "{what}");
-        assert!(reason.starts_with(&format!("{name}: ")), "{what}: {reason}");
-        reason
-    };
     let mut file = fs::OpenOptions::new().write(true).open(&newest).unwrap();
     let mut cuts = 0;
     for length in (0..whole.len()).step_by(100).rev() {
         file.set_len(length as u64).unwrap();
-        let reason = passed_over(&format!("cut to {length} bytes"));
+        let reason = passed_over(&cell, &format!("cut to {length} bytes"));
         assert!(reason.contains(&format!(": cut short: {length} ")), "{reason}");
         cuts += 1;
     }
@@ -144,7 +146,7 @@ fn every_cut_and_every_flipped_byte_of_a_real_checkpoint_is_noticed() {
         let mut flipped = whole.clone();
         flipped[place] ^= 1 << (place % 8);
         fs::write(&newest, &flipped).unwrap();
-        passed_over(&format!("byte {place}, flipped"));
+        passed_over(&cell, &format!("byte {place}, flipped"));
         flips += 1;
     }
     println!("{} bytes: {cuts} cuts and {flips} flipped bytes were noticed", whole.len());
@@ -238,21 +240,23 @@ fn refusal(folder: &Path, overrides: &[&str]) -> String {
     error
 }
 
+/// The message about a teacher of this kind with the weights of this file, without the place.
+fn teacher_refusal(folder: &Path, kind: &str, file: &str) -> String {
+    let table = format!("teacher.big={{ model = {{ kind = '{kind}' }}, weights = '{file}' }}");
+    let said = refusal(folder, &[&table]);
+    let place = format!("\n  --> --set {table}\n  key: teacher.big.weights");
+    said.strip_suffix(&place).unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
 #[test]
 fn weights_that_are_missing_or_of_another_network_are_refused() {
     let folder = begun(0);
     let here = folder.path().display();
     fs::copy(cell(undisturbed()).join(STUDENT), folder.path().join("w.safetensors")).unwrap();
-    let teacher = |kind: &str, file: &str| {
-        let table = format!("teacher.big={{ model = {{ kind = '{kind}' }}, weights = '{file}' }}");
-        let said = refusal(folder.path(), &[&table]);
-        let place = format!("\n  --> --set {table}\n  key: teacher.big.weights");
-        said.strip_suffix(&place).unwrap_or_else(|| panic!("{said}")).to_owned()
-    };
     let key = "teacher.big: weights: ";
-    let error = teacher("resnet8", "none.safetensors");
+    let error = teacher_refusal(folder.path(), "resnet8", "none.safetensors");
     assert_eq!(error, format!("{key}cannot read {here}/none.safetensors: No such file or directory (os error 2)"));
-    let error = teacher("resnet14", "w.safetensors");
+    let error = teacher_refusal(folder.path(), "resnet14", "w.safetensors");
     // The first eight, in the order of the state dict.
     let missing = [
         "conv1.weight",
@@ -281,7 +285,10 @@ fn weights_that_are_missing_or_of_another_network_are_refused() {
         ([&whole[..], b"!"].concat(), format!("too long: it has {} bytes, and should have {n}", n + 1)),
     ] {
         fs::write(folder.path().join("w.safetensors"), bytes).unwrap();
-        assert_eq!(teacher("resnet8", "w.safetensors"), format!("{key}{here}/w.safetensors: {expected}"));
+        assert_eq!(
+            teacher_refusal(folder.path(), "resnet8", "w.safetensors"),
+            format!("{key}{here}/w.safetensors: {expected}")
+        );
     }
 }
 
@@ -383,12 +390,16 @@ fn of_term(method: &str, said: &str) -> String {
     message.to_owned()
 }
 
+/// The message about FSP without cross-entropy, with one more value replaced.
+fn flow_refusal(folder: &Path, set: &str) -> String {
+    refusal(folder, &["compare.methods=['flow']", "method.flow.cross_entropy=0", set])
+}
+
 #[test]
 fn a_method_without_a_loss_in_the_main_stage_is_refused() {
     let folder = begun(0);
-    let said = |set: &str| refusal(folder.path(), &["compare.methods=['flow']", "method.flow.cross_entropy=0", set]);
     assert_eq!(
-        said("lanes=1"),
+        flow_refusal(folder.path(), "lanes=1"),
         "method.flow: fsp has no loss after its initial stage: give cross_entropy or another term
   --> bad.toml:20:9
    |
@@ -399,12 +410,12 @@ fn a_method_without_a_loss_in_the_main_stage_is_refused() {
     let both =
         "{ distiller = { kind = 'fsp', initial_epochs = 1 } }, { schedule = { to = 1 }, distiller = { kind = 'kd' } }";
     assert_eq!(
-        said(&format!("method.flow.terms=[{both}]")).lines().next().unwrap(),
+        flow_refusal(folder.path(), &format!("method.flow.terms=[{both}]")).lines().next().unwrap(),
         "method.flow: fsp has no loss after its initial stage, and every other term has ended after epoch 1: give \
          cross_entropy or another term"
     );
     assert_eq!(
-        said("method.flow.terms[0].schedule={ from = 2 }").lines().next().unwrap(),
+        flow_refusal(folder.path(), "method.flow.terms[0].schedule={ from = 2 }").lines().next().unwrap(),
         "method.flow: terms[0] (fsp, teacher big): it has no loss after its initial stage, so that `schedule` has no \
          effect: remove it"
     );
@@ -429,32 +440,34 @@ fn devices_that_are_not_there_are_refused_while_planning() {
     assert!(said.starts_with("device \"cuda:0\" is asked for and CUDA is not to be had: "), "{said}");
 }
 
+/// The message about a method with these pairs of taps, without the place.
+fn taps_refusal(folder: &Path, method: &str, pairs: &str) -> String {
+    let methods = format!("compare.methods=['{method}']");
+    let taps = format!("method.{method}.terms[0].taps={pairs}");
+    of_term(method, &refusal(folder, &[&methods, &taps]))
+}
+
 #[test]
 fn taps_that_do_not_fit_a_method_are_refused() {
     let folder = begun(0);
-    let taps = |method: &str, pairs: &str| {
-        let methods = format!("compare.methods=['{method}']");
-        let set = [&*methods, &*format!("method.{method}.terms[0].taps={pairs}")];
-        of_term(method, &refusal(folder.path(), &set))
-    };
     let maps = "method.maps: terms[0] (at, teacher big): ";
     let there = "there is no tap `stage9`; the network has stem, stage1, stage2, stage3, pooled";
-    assert_eq!(taps("maps", "[['stage9', 'stage2']]"), format!("{maps}student: {there}"));
-    assert_eq!(taps("maps", "[['stage2', 'stage9']]"), format!("{maps}teacher: {there}"));
+    assert_eq!(taps_refusal(folder.path(), "maps", "[['stage9', 'stage2']]"), format!("{maps}student: {there}"));
+    assert_eq!(taps_refusal(folder.path(), "maps", "[['stage2', 'stage9']]"), format!("{maps}teacher: {there}"));
     for (pairs, side) in [("[['pooled', 'stage2']]", "student"), ("[['stage2', 'pooled']]", "teacher")] {
         let vector = format!("{maps}at compares maps, but the {side}'s tap `pooled` is a vector: choose a stage");
-        assert_eq!(taps("maps", pairs), vector);
+        assert_eq!(taps_refusal(folder.path(), "maps", pairs), vector);
     }
     let flow = "method.flow: terms[0] (fsp, teacher big): fsp needs ";
     assert_eq!(
-        taps("flow", "[['stage1', 'stage1']]"),
+        taps_refusal(folder.path(), "flow", "[['stage1', 'stage1']]"),
         format!(
             "{flow}at least two consecutive pairs of taps: name them with \
              `taps = [[STUDENT'S, TEACHER'S], [STUDENT'S, TEACHER'S]]`"
         )
     );
     assert_eq!(
-        taps("maps", "[]"),
+        taps_refusal(folder.path(), "maps", "[]"),
         format!("{maps}at needs at least one pair of taps: name it with `taps = [[STUDENT'S, TEACHER'S]]`")
     );
     let wide = ["compare.methods=['flow']", "teacher.big.model.kind='resnet8x4'"];

@@ -14,6 +14,10 @@ fn of<'r>(report: &'r check::Report, part: &str, words: &str) -> Vec<&'r Finding
     report.findings.iter().filter(|finding| finding.part == part && finding.text.contains(words)).collect()
 }
 
+fn difference(report: &check::Report, part: &str, words: &str) -> f64 {
+    of(report, part, words)[0].numbers["difference"]
+}
+
 #[test]
 fn the_cpu_passes_with_a_line_for_every_part() {
     tch::set_num_threads(1);
@@ -45,12 +49,11 @@ fn the_cpu_passes_with_a_line_for_every_part() {
         assert!(found.iter().all(|finding| finding.verdict == verdict), "{text}");
     }
     // The CPU against itself: the same bits. Numbers of another origin and of sixteen bits: near, and not the same.
-    let difference = |part, words| of(&report, part, words)[0].numbers["difference"];
-    assert_eq!(difference("networks", "float32"), 0.0);
-    assert!((1e-17..1e-9).contains(&difference("networks", "float64")));
+    assert_eq!(difference(&report, "networks", "float32"), 0.0);
+    assert!((1e-17..1e-9).contains(&difference(&report, "networks", "float64")));
     assert!(of(&report, "cohort", "").iter().all(|finding| finding.numbers["final_difference"] == 0.0));
     for words in ["teacher resnet32x4 in bfloat16", "student in bfloat16", "student in mixed"] {
-        assert!((1e-5..3e-2).contains(&difference("precision", words)), "{words}: {text}");
+        assert!((1e-5..3e-2).contains(&difference(&report, "precision", words)), "{words}: {text}");
     }
     let step = of(&report, "speed", "ms a step over")[0].numbers["step_ms"];
     let parts: f64 = of(&report, "speed", "ms by part")[0].numbers.values().sum();

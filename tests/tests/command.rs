@@ -79,16 +79,20 @@ fn undisturbed() -> &'static [u8] {
     })
 }
 
+/// What a run with these seeds says.
+fn run_with(folder: &Path, seeds: &str) -> String {
+    let arguments = ["run", "small.toml", "--set", "train.epochs=1", "--set", "dataset.train=64", "--set", seeds];
+    stderr(&succeeds(folder, &arguments))
+}
+
 #[test]
 fn students_of_another_configuration_are_not_forgotten_silently() {
     let folder = folder();
-    let sets = ["run", "small.toml", "--set", "train.epochs=1", "--set", "dataset.train=64", "--set"];
-    let run = |seed: &str| stderr(&succeeds(folder.path(), &[&sets[..], &[seed]].concat()));
     let warning = "runs/small was of another configuration: 1 finished student of it will not be in the report; their folders \
                    remain";
-    assert!(!run("compare.seeds=[0]").contains("another configuration"));
-    assert!(!run("compare.seeds=[0, 1]").contains("another configuration"));
-    let said = run("compare.seeds=[1]");
+    assert!(!run_with(folder.path(), "compare.seeds=[0]").contains("another configuration"));
+    assert!(!run_with(folder.path(), "compare.seeds=[0, 1]").contains("another configuration"));
+    let said = run_with(folder.path(), "compare.seeds=[1]");
     assert!(said.contains(warning), "{said}");
     assert_eq!(entries(&folder.path().join("runs/small/cells")).len(), 2);
 }

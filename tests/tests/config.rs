@@ -381,10 +381,6 @@ fn unknown_keys_kinds_and_wrong_types_in_every_table() {
 
 #[test]
 fn a_grid_is_told_what_is_wrong_with_its_values() {
-    let said = |grid: &str| {
-        let text = format!("{GOOD}[grid]\n{grid}\n");
-        parse_grid(&text, Path::new("x.toml"), &[], &Filter::default()).unwrap_err().to_string()
-    };
     for (grid, column, message, key) in [
         ("'train.epohs' = [1, 2]", 18, "unknown key `epohs`: did you mean `epochs`? (at epohs=1)", "train.epohs"),
         (
@@ -406,7 +402,8 @@ fn a_grid_is_told_what_is_wrong_with_its_values() {
             "grid.exclude[0].batsh",
         ),
     ] {
-        let error = said(grid);
+        let text = format!("{GOOD}[grid]\n{grid}\n");
+        let error = parse_grid(&text, Path::new("x.toml"), &[], &Filter::default()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{message}\n  --> x.toml:31:{column}\n")), "{error}");
         assert!(error.ends_with(&format!("\n  key: {key}")), "{error}");
     }
@@ -414,7 +411,6 @@ fn a_grid_is_told_what_is_wrong_with_its_values() {
 
 #[test]
 fn schedules_of_terms_fit_the_training() {
-    let scheduled = |schedule: &str| error(GOOD, &[&format!("method.mine.terms[0].schedule={schedule}")]);
     for (schedule, message) in [
         ("from = 0", "from must be between 1 and epochs (2), not 0"),
         ("from = 3", "from must be between 1 and epochs (2), not 3"),
@@ -422,11 +418,9 @@ fn schedules_of_terms_fit_the_training() {
         ("cooldown_epochs = 3", "cooldown_epochs must be at most epochs (2), not 3"),
         ("form = 1", "unknown key `form`: did you mean `from`?"),
     ] {
-        let error = scheduled(&format!("{{ {schedule} }}"));
-        assert!(
-            error.starts_with(&format!("{message}\n  --> --set method.mine.terms[0].schedule={{ {schedule} }}")),
-            "{error}"
-        );
+        let set = format!("method.mine.terms[0].schedule={{ {schedule} }}");
+        let error = error(GOOD, &[&set]);
+        assert!(error.starts_with(&format!("{message}\n  --> --set {set}")), "{error}");
     }
     assert_eq!(
         error(GOOD, &["method.mine.terms[0].schedule={ to = 1 }", "method.mine.cross_entropy=0.0"])
@@ -563,18 +557,23 @@ fn the_registry_is_sound_and_every_plugin_documents_its_settings() {
     assert_eq!(error.to_string(), "unknown distiller `fitnets`: did you mean `fitnet`?");
 }
 
+/// The message of an error that was found while planning the experiment in `file`.
+fn placed(error: Error, file: &Path, overrides: &[&str]) -> String {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    locate(error, file, &overrides).to_string().replace(&file.display().to_string(), "x.toml")
+}
+
+fn absent() -> Error {
+    Error::io("read", "w.bin")(std::io::ErrorKind::NotFound.into())
+}
+
 #[test]
 fn what_was_found_while_planning_gets_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("x.toml");
     std::fs::write(&file, GOOD).unwrap();
-    let placed = |error: Error, overrides: &[&str]| {
-        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
-        locate(error, &file, &overrides).to_string().replace(&file.display().to_string(), "x.toml")
-    };
-    let absent = || Error::io("read", "w.bin")(std::io::ErrorKind::NotFound.into());
     assert_eq!(
-        placed(absent().at("model").at(["teacher", "big"]), &[]),
+        placed(absent().at("model").at(["teacher", "big"]), &file, &[]),
         "teacher.big: model: cannot read w.bin: entity not found
   --> x.toml:8:1
   |
@@ -583,24 +582,24 @@ fn what_was_found_while_planning_gets_its_place() {
   key: teacher.big.model"
     );
     assert_eq!(
-        placed(Error::data("w.bin", "too long").at("dataset"), &[]).lines().take(2).collect::<Vec<_>>(),
+        placed(Error::data("w.bin", "too long").at("dataset"), &file, &[]).lines().take(2).collect::<Vec<_>>(),
         ["dataset: w.bin: too long", "  --> x.toml:4:2"]
     );
     // What only an override has, or lies within one.
     assert_eq!(
-        placed(Error::plan("too many (at seed=1)").at("validation"), &["validation=9"]),
+        placed(Error::plan("too many (at seed=1)").at("validation"), &file, &["validation=9"]),
         "validation: too many (at seed=1)\n  --> --set validation=9\n  key: validation"
     );
     let set = "teacher.big={ model = { kind = 'resnet8' }, weights = 'none.safetensors' }";
     assert_eq!(
-        placed(absent().at("weights").at(["teacher", "big"]), &[set]),
+        placed(absent().at("weights").at(["teacher", "big"]), &file, &[set]),
         format!(
             "teacher.big: weights: cannot read w.bin: entity not found\n  --> --set {set}\n  key: teacher.big.weights"
         )
     );
     // A key that the file does not have, and a message that only looks like one.
-    assert_eq!(placed(Error::plan("too many").at("validation"), &[]), "validation: too many");
+    assert_eq!(placed(Error::plan("too many").at("validation"), &file, &[]), "validation: too many");
     for said in ["w.bin: too long", "dataset: too long"] {
-        assert_eq!(placed(Error::plan(said), &[]), said);
+        assert_eq!(placed(Error::plan(said), &file, &[]), said);
     }
 }

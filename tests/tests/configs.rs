@@ -247,13 +247,16 @@ fn imagenet_takes_a_few_steps() {
     }
 }
 
+fn quickstart(values: &[&str]) -> limbeck::error::Result<Plan> {
+    let path = config("quickstart.toml");
+    Plan::new(limbeck::config::load(&path, &overrides(values))?, &path, Path::new("runs"))
+}
+
 #[test]
 fn a_part_of_the_training_samples_and_a_teacher_that_is_a_student_are_said() {
-    let path = config("quickstart.toml");
-    let plan = |values: &[&str]| Plan::new(limbeck::config::load(&path, &overrides(values))?, &path, Path::new("runs"));
     let itself = ["threads=1", "student.model.kind=resnet20", "train_samples=1000", "validation=400"];
-    let whole = plan(&itself[..2]).unwrap();
-    let part = plan(&itself).unwrap();
+    let whole = quickstart(&itself[..2]).unwrap();
+    let part = quickstart(&itself).unwrap();
     let text = part.to_string();
     assert!(text.contains("data       Shapes: 1000 of 4000 to train on, 400 held out, 2000 to test on"), "{text}");
     assert_eq!(part.data.labels.len(), 1000);
@@ -263,12 +266,14 @@ fn a_part_of_the_training_samples_and_a_teacher_that_is_a_student_are_said() {
     let note = "the teacher `big` and the student of `vanilla` with seed 0 are the same network with the same weights: one \
                 recipe, one seed. Another `seed` under [teacher.big] makes it a teacher apart from the students";
     let same = "train={epochs=8, batch=64, learning_rate=0.1, schedule={kind=\"cosine\"}, evaluate_epochs=2}";
-    let with_train = |more| plan(&[itself[0], itself[1], same, more]).unwrap().to_string();
-    assert!(with_train("compare.seeds=[0, 1]").contains(note));
+    let alike = [itself[0], itself[1], same];
+    let text = quickstart(&[&alike[..], &["compare.seeds=[0, 1]"]].concat()).unwrap().to_string();
+    assert!(text.contains(note), "{text}");
     for apart in ["teacher.big.seed=7", "compare.seeds=[1]", "student.model.kind=resnet8", "train.learning_rate=0.07"] {
-        assert!(!with_train(apart).contains("are the same network"), "{apart}");
+        let text = quickstart(&[&alike[..], &[apart]].concat()).unwrap().to_string();
+        assert!(!text.contains("are the same network"), "{apart}");
     }
-    let error = plan(&["train_samples=5000"]).unwrap_err().to_string();
+    let error = quickstart(&["train_samples=5000"]).unwrap_err().to_string();
     assert_eq!(
         error,
         "train_samples: it must be at least 1 and at most 4000, the training samples that are not held out, not 5000"

@@ -636,11 +636,6 @@ impl ModelConfig for BrokenModel {
         if self.fault == "trains what it does not use" {
             let _ = (path / "fc").ones("extra", &[2]);
         }
-        let group = |name: &str, parameters: &[&str], feature| Group {
-            name: name.to_owned(),
-            parameters: parameters.iter().map(|name| (*name).to_owned()).collect(),
-            feature,
-        };
         let stem: &[&str] = if self.fault == "forgets a group" { &["conv"] } else { &["conv", "bn"] };
         if self.fault == "lends another classifier" {
             let _ = (path / "fc").randn_standard("other", &[spec.classes, 4]).set_requires_grad(false);
@@ -649,7 +644,11 @@ impl ModelConfig for BrokenModel {
         let batch_norm = BatchNormInfo::new(&(path / "bn"));
         let taps =
             vec![TapInfo::map("stem", [channels, height, width]).behind(batch_norm), TapInfo::vector("pooled", 4)];
-        let groups = vec![group("stem", stem, true), group("fc", &["fc"], false)];
+        let stem = stem.iter().map(|name| (*name).to_owned()).collect();
+        let groups = vec![
+            Group { name: "stem".to_owned(), parameters: stem, feature: true },
+            Group { name: "fc".to_owned(), parameters: vec!["fc".to_owned()], feature: false },
+        ];
         let mut classifier = ClassifierInfo::new(&(path / "fc"), "pooled");
         match self.fault.as_str() {
             "lends another classifier" => classifier.weight = "fc.other".to_owned(),
@@ -804,19 +803,24 @@ struct LiveBrokenDataset {
     kept: Mutex<Vec<Tensor>>,
 }
 
+impl LiveBrokenDataset {
+    fn has(&self, fault: &str) -> bool {
+        self.fault == fault
+    }
+}
+
 impl Dataset for LiveBrokenDataset {
     fn info(&self) -> &DatasetInfo {
         &self.info
     }
 
     fn batch(&self, split: Split, rows: &Rows, views: &Views, draw: Option<Seed>) -> Result<Batch> {
-        let fault = |name: &str| self.fault == name;
         let shift = match draw {
-            Some(seed) if fault("augments by place") => {
+            Some(seed) if self.has("augments by place") => {
                 Tensor::arange(rows.len() as i64, (Kind::Float, Device::Cpu)) * seed.rng().unit()
             }
             Some(seed) => seed.draw_rows(rows.device()).remainder(5).to_kind(Kind::Float),
-            None if fault("augments in evaluation") => Tensor::full([1], chance(), (Kind::Float, Device::Cpu)),
+            None if self.has("augments in evaluation") => Tensor::full([1], chance(), (Kind::Float, Device::Cpu)),
             None => Tensor::zeros([1], (Kind::Float, Device::Cpu)),
         };
         let pixel = Tensor::arange(48, (Kind::Float, Device::Cpu)).view([1, 4, 4, 3]);
@@ -828,25 +832,26 @@ impl Dataset for LiveBrokenDataset {
             "is infinite" => images / 0.0,
             _ => images,
         };
-        if fault("remembers every batch") {
+        if self.has("remembers every batch") {
             self.kept.lock().unwrap().push(images.shallow_clone());
         }
         let beyond = rows.host().iter().any(|row| *row >= self.info.labels(split).len() as i64);
-        if beyond && !fault("takes any row") {
+        if beyond && !self.has("takes any row") {
             return Err(Error::run("there is no such row"));
         }
         let mut found = IndexMap::new();
         for name in views.iter() {
-            if !fault("takes any view") {
+            if !self.has("takes any view") {
                 self.info.view(Some(name))?;
             }
             found.insert(name.to_owned(), images.shallow_clone());
         }
         let labels: Vec<i64> = rows.host().iter().map(|row| self.info.labels(split)[*row as usize % 10]).collect();
         let labels = Tensor::from_slice(&labels);
-        let targets = fault("has halves in its sets")
+        let targets = self
+            .has("has halves in its sets")
             .then(|| Tensor::full([labels.size()[0], 2], 0.5, (Kind::Float, Device::Cpu)));
-        let labels = if fault("mixes up labels") { labels.flip([0]) } else { labels };
+        let labels = if self.has("mixes up labels") { labels.flip([0]) } else { labels };
         Ok(Batch { views: found, labels, targets })
     }
 }

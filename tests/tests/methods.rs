@@ -120,6 +120,13 @@ struct Said {
     bad: Vec<String>,
 }
 
+impl Said {
+    /// The main stage's epochs of a method's student with seed 0.
+    fn of(&self, method: &str) -> &[EpochRecord] {
+        &self.epochs[&format!("{method}, seed 0")]
+    }
+}
+
 impl Observer for Said {
     fn event(&mut self, lane: &LaneInfo, event: &Event) {
         match event {
@@ -178,14 +185,13 @@ fn every_method_trains_its_student_and_resumes_to_the_same_bytes() {
         }
     }
 
-    let epochs = |method: &str| &said.epochs[&format!("{method}, seed 0")];
     for (method, bound) in [("crd", true), ("mlp-nce", true), ("in-batch", true), ("hardest", false)] {
-        let told = epochs(method)[0].train.keys().any(|name| limbeck::critic::is_bound(name));
+        let told = said.of(method)[0].train.keys().any(|name| limbeck::critic::is_bound(name));
         assert_eq!(told, bound, "{method}");
     }
 
     // Before its first epoch a term changes nothing; after its last it is not computed.
-    let (vanilla, later, many) = (epochs("vanilla"), epochs("later"), epochs("many"));
+    let (vanilla, later, many) = (said.of("vanilla"), said.of("later"), said.of("many"));
     assert_eq!(later[0].train["cross_entropy"], vanilla[0].train["cross_entropy"]);
     assert_eq!(later[0].test, vanilla[0].test);
     assert_ne!(later[1].train["cross_entropy"], vanilla[1].train["cross_entropy"]);

@@ -148,6 +148,10 @@ impl Write for Lines {
     }
 }
 
+fn text_of(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap()
+}
+
 #[test]
 fn sets_of_classes_are_never_called_top_1() {
     let (data, folder) = (frames(), TempDir::new().unwrap());
@@ -193,11 +197,15 @@ fn sets_of_classes_are_never_called_top_1() {
     assert!(similarity.classes[3].score().is_some() && similarity.classes[4].score().is_none());
 
     let report = report::write(std::slice::from_ref(&plan.folder), &report::Options::default()).unwrap();
-    let read = |name: &str| fs::read_to_string(report.folder.join(name)).unwrap();
-    let markdown = read("report.md");
+    let markdown = text_of(&report.folder, "report.md");
     assert!(markdown.contains("| method  | seeds |") && markdown.contains(" mAP |"), "{markdown}");
     assert!(markdown.contains("method `vanilla`: 1 binary cross-entropy"), "{markdown}");
-    for said in [markdown.as_str(), &read("report.html"), &read("report.tex"), &read("summary.md")] {
+    for said in [
+        markdown.as_str(),
+        &text_of(&report.folder, "report.html"),
+        &text_of(&report.folder, "report.tex"),
+        &text_of(&report.folder, "summary.md"),
+    ] {
         let rest = said.replace("not top-1", "").replace("not\ntop-1", "");
         assert!(!rest.to_lowercase().contains("top-1") && !rest.contains("top-5"), "{said}");
     }
@@ -207,12 +215,12 @@ fn sets_of_classes_are_never_called_top_1() {
             assert!(!text.contains("top1") && !text.contains("top5"), "{}", entry.display());
         }
     }
-    let header = read("comparison.csv").lines().next().unwrap().to_owned();
+    let header = text_of(&report.folder, "comparison.csv").lines().next().unwrap().to_owned();
     assert!(header.contains(",mean_average_precision_mean,mean_average_precision_deviation,baseline,"), "{header}");
     // Two methods, and four classes that a test sample has.
-    assert_eq!(read("classes.csv").lines().skip(1).count(), 2 * 4);
+    assert_eq!(text_of(&report.folder, "classes.csv").lines().skip(1).count(), 2 * 4);
     for name in ["report.md", "summary.md"] {
-        let text = read(name);
+        let text = text_of(&report.folder, name);
         let called: Vec<&str> = text.lines().filter(|line| line.to_lowercase().contains("accurac")).collect();
         assert_eq!(called, Vec::<&str>::new(), "{name}");
     }
@@ -319,9 +327,9 @@ fn probes_follow_the_students_and_are_done_once() {
     execute(&planned, &mut ());
     let found = probes(&planned);
     let names: Vec<(ProbedNetwork, u64)> = found.iter().map(|record| (record.network.clone(), record.seed)).collect();
-    let student = |method: &str| ProbedNetwork::Student { method: method.to_owned() };
+    let [vanilla, crd] = ["vanilla", "crd"].map(|method| ProbedNetwork::Student { method: method.to_owned() });
     let teacher = ProbedNetwork::Teacher { name: "big".to_owned() };
-    let expected = [student("vanilla"), student("crd"), teacher, ProbedNetwork::Untrained];
+    let expected = [vanilla, crd, teacher, ProbedNetwork::Untrained];
     assert_eq!(
         names,
         expected.into_iter().flat_map(|network| [(network.clone(), 0), (network, 1)]).collect::<Vec<_>>()
@@ -446,28 +454,31 @@ fn a_probed_network_does_not_move() {
     assert!(began.values().all(|tensor| tensor.isfinite().all().int64_value(&[]) == 1));
 }
 
+/// The message about an experiment with a probe, with these values replaced.
+fn refusal(values: &[&str]) -> String {
+    plan(Path::new("nowhere"), TRANSFER, values).unwrap_err().to_string()
+}
+
 #[test]
 fn what_a_probe_lacks_is_said_while_planning() {
-    let folder = Path::new("nowhere");
-    let refusal = |set: &str| plan(folder, TRANSFER, &[set]).unwrap_err().to_string();
-    let error = refusal("probe.other.tap=\"polled\"");
+    let error = refusal(&["probe.other.tap=\"polled\""]);
     assert!(error.starts_with("probe.other: ") && error.contains("polled") && error.contains("pooled"), "{error}");
-    let error = refusal("probe.other.view=\"depth\"");
+    let error = refusal(&["probe.other.view=\"depth\""]);
     assert_eq!(error, "probe.other: data set Shapes has no view `depth`; it has image");
     let ab = "probe.other.dataset.views={ ab = { steps = [{ kind = \"ab\" }] } }";
-    let error = plan(folder, TRANSFER, &[ab, "probe.other.view=\"ab\""]).unwrap_err().to_string();
+    let error = refusal(&[ab, "probe.other.view=\"ab\""]);
     assert_eq!(
         error,
         "probe.other: view `ab` is 2×32×32, and resnet8 takes 3×32×32: set the size of the probe's data, or another `view`"
     );
-    let error = refusal("probe.other.train.epochs=0");
+    let error = refusal(&["probe.other.train.epochs=0"]);
     assert!(error.starts_with("epochs must be between 1 and 1000000, not 0"), "{error}");
-    let error = refusal("probe.other.seeds=[]");
+    let error = refusal(&["probe.other.seeds=[]"]);
     assert!(error.starts_with("there is no seed: leave it out to use compare.seeds"), "{error}");
-    let error = refusal("probe.other.epochs=3");
+    let error = refusal(&["probe.other.epochs=3"]);
     assert!(error.starts_with("unknown key `epochs`"), "{error}");
     // Without a view of its name, the probe's data say which they have.
-    let error = refusal("probe={ other = { dataset = { kind = \"shapes\", train = 40, test = 40 } } }");
+    let error = refusal(&["probe={ other = { dataset = { kind = \"shapes\", train = 40, test = 40 } } }"]);
     assert!(error.contains("has no view `one`") && error.contains("set `view`"), "{error}");
 }
 

@@ -53,16 +53,18 @@ fn refusal(role: Role, name: &str, folder: &Path, limbeck: Option<&str>) -> Stri
 fn what_cannot_be_made_is_refused_and_nothing_is_written() {
     let temporary = TempDir::new().unwrap();
     let folder = temporary.path().join("made");
-    let of = |role, name| refusal(role, name, &folder, None);
     let plain = "write it in lower-case letters, digits and underscores, a letter first";
-    assert_eq!(of(Role::Distiller, "My-Method"), format!("the name `My-Method`: {plain}"));
-    assert_eq!(of(Role::Distiller, "2nd"), format!("the name `2nd`: {plain}"));
-    assert_eq!(of(Role::Distiller, ""), format!("the name ``: {plain}"));
-    assert_eq!(of(Role::Model, "match"), "the name `match`: a crate cannot be called that");
-    assert_eq!(of(Role::Model, "limbeck_net"), "the name `limbeck_net`: a crate cannot be called that");
+    assert_eq!(refusal(Role::Distiller, "My-Method", &folder, None), format!("the name `My-Method`: {plain}"));
+    assert_eq!(refusal(Role::Distiller, "2nd", &folder, None), format!("the name `2nd`: {plain}"));
+    assert_eq!(refusal(Role::Distiller, "", &folder, None), format!("the name ``: {plain}"));
+    assert_eq!(refusal(Role::Model, "match", &folder, None), "the name `match`: a crate cannot be called that");
+    assert_eq!(
+        refusal(Role::Model, "limbeck_net", &folder, None),
+        "the name `limbeck_net`: a crate cannot be called that"
+    );
     let taken = "the name `kd`: there is a method of that name, in crate limbeck-distillers";
-    assert_eq!(of(Role::Distiller, "kd"), taken);
-    assert_eq!(of(Role::Schedule, "mine"), "there is no scaffold for a schedule");
+    assert_eq!(refusal(Role::Distiller, "kd", &folder, None), taken);
+    assert_eq!(refusal(Role::Schedule, "mine", &folder, None), "there is no scaffold for a schedule");
     let elsewhere = temporary.path().display().to_string();
     assert_eq!(
         refusal(Role::Distiller, "mine", &folder, Some(&elsewhere)),
@@ -71,9 +73,13 @@ fn what_cannot_be_made_is_refused_and_nothing_is_written() {
     assert!(!folder.exists());
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("thesis.tex"), "").unwrap();
-    let message = of(Role::Distiller, "mine");
+    let message = refusal(Role::Distiller, "mine", &folder, None);
     assert_eq!(message, format!("{} has files in it: choose another folder with --out", folder.display()));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+fn text_of(folder: &Path, file: &str) -> String {
+    fs::read_to_string(folder.join(file)).unwrap()
 }
 
 #[test]
@@ -82,22 +88,21 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
     let folder = temporary.path().join("tiny_net");
     let url = "https://example.org/limbeck.git";
     New { role: Role::Dataset, name: "grey_squares", folder: &folder, limbeck: Some(url) }.write().unwrap();
-    let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
-    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let manifest: toml::Table = text_of(&folder, "Cargo.toml").parse().unwrap();
     for package in ["limbeck", "limbeck-cli", "limbeck-datasets"] {
         assert_eq!(manifest["dependencies"][package]["git"].as_str(), Some(url));
     }
     assert_eq!(manifest["dev-dependencies"]["limbeck-conformance"]["git"].as_str(), Some(url));
-    let settings: toml::Table = read(".cargo/config.toml").parse().unwrap();
+    let settings: toml::Table = text_of(&folder, ".cargo/config.toml").parse().unwrap();
     assert!(settings["env"]["LIBTORCH"]["value"].as_str().is_some_and(|path| Path::new(path).is_absolute()));
     assert!(!settings.contains_key("build"), "there is no target folder to share");
-    assert!(read("src/dataset.rs").contains("pub struct GreySquares"));
-    assert!(read("src/lib.rs").contains("mod dataset;\n\npub use dataset::GreySquares;"));
-    assert!(read("tests/conformance.rs").contains("check(Role::Dataset, \"grey_squares\", \"\")"));
+    assert!(text_of(&folder, "src/dataset.rs").contains("pub struct GreySquares"));
+    assert!(text_of(&folder, "src/lib.rs").contains("mod dataset;\n\npub use dataset::GreySquares;"));
+    assert!(text_of(&folder, "tests/conformance.rs").contains("check(Role::Dataset, \"grey_squares\", \"\")"));
     // Git's short form is written out, as cargo wants it.
     let (other, url) = (temporary.path().join("other"), Some("git@example.org:limbeck/limbeck.git"));
     New { role: Role::Model, name: "other", folder: &other, limbeck: url }.write().unwrap();
-    let manifest: toml::Table = fs::read_to_string(other.join("Cargo.toml")).unwrap().parse().unwrap();
+    let manifest: toml::Table = text_of(&other, "Cargo.toml").parse().unwrap();
     let long = "ssh://git@example.org/limbeck/limbeck.git";
     assert_eq!(manifest["dependencies"]["limbeck"]["git"].as_str(), Some(long));
     for file in [
@@ -111,7 +116,7 @@ fn the_framework_may_come_from_git_and_the_name_is_everywhere() {
         "src/dataset.rs",
     ] {
         for left in ["my_", "My", "LIMBECK_DEPENDENCIES", "LIMBECK_CONFORMANCE", "_FOLDER"] {
-            assert!(!read(file).contains(left), "{file} has `{left}`");
+            assert!(!text_of(&folder, file).contains(left), "{file} has `{left}`");
         }
     }
 }

@@ -81,13 +81,10 @@ fn a_grid_is_every_combination_but_those_excluded() {
 
 #[test]
 fn only_chooses_cells_and_leaves_the_rest_unread() {
-    let names = |only: &[&str]| -> Vec<String> {
-        let out = TempDir::new().unwrap();
-        let sweep = sweep(out.path(), &[], only, None);
-        sweep.chosen().iter().map(|run| run.cell.name.clone()).collect()
-    };
+    let out = TempDir::new().unwrap();
+    let sweep = sweep(out.path(), &[], &["pair=flat", "seed=1", "method=kd", "method=at"], None);
     assert_eq!(
-        names(&["pair=flat", "seed=1", "method=kd", "method=at"]),
+        sweep.chosen().iter().map(|run| run.cell.name.clone()).collect::<Vec<_>>(),
         ["temperature=2.0, flat, kd, seed 1", "temperature=4.0, flat, kd, seed 1", "temperature=4.0, flat, at, seed 1"]
     );
     let broken = SWEEP.replace("resnet14", "resnet15");
@@ -112,14 +109,16 @@ fn only_chooses_cells_and_leaves_the_rest_unread() {
     assert_eq!(error, "--only kd: a condition is KEY=VALUE, as in method=kd");
 }
 
+/// The message about the sweep with a text in it replaced.
+fn refusal(from: &str, to: &str) -> String {
+    assert!(SWEEP.contains(from), "{from}");
+    grid(&SWEEP.replacen(from, to, 1), &[], &[]).unwrap_err().to_string()
+}
+
 #[test]
 fn errors_of_a_grid_name_line_key_and_point() {
-    let said = |from: &str, to: &str| {
-        assert!(SWEEP.contains(from), "{from}");
-        grid(&SWEEP.replacen(from, to, 1), &[], &[]).unwrap_err().to_string()
-    };
     assert_eq!(
-        said("\"resnet8\" }\n[[grid", "\"resnet9\" }\n[[grid"),
+        refusal("\"resnet8\" }\n[[grid", "\"resnet9\" }\n[[grid"),
         "unknown model `resnet9`: did you mean `resnet8`? (at temperature=2.0, flat)\n  \
          --> pairs.toml:23:9\n   |\n23 | set = { \"student.model.kind\" = \"resnet9\" }\n   |         ^^^^^^^^^^^^^^^^^^^^\n  \
          key: student.model.kind"
@@ -147,7 +146,7 @@ fn errors_of_a_grid_name_line_key_and_point() {
         ("\"method.kd.terms[0].distiller.temperature\"", "\"student.model.temperature\"", NO_KEYS, 19),
         ("\"student.model.kind\" = \"resnet8\"", "threads = 2", OF_THE_FILE, 23),
     ] {
-        let error = said(from, to);
+        let error = refusal(from, to);
         assert_eq!(error.lines().next().unwrap(), message);
         assert!(error.lines().nth(1).unwrap().trim().starts_with(&format!("--> pairs.toml:{place}:")), "{error}");
     }
@@ -164,6 +163,12 @@ const OF_THE_FILE: &str = "`threads` is of the whole file: results do not depend
 const NAMED: &str = "a named value is a table with `name`, a string, and `set`, a table of keys and values";
 const NO_KEYS: &str = "unknown key `temperature`: known here: shortcut (at temperature=2.0, flat)";
 
+/// The cohorts of what is not finished: their names, and the teachers' forward passes together and one by one.
+fn cohorts_of(sweep: &Sweep) -> Vec<(String, (u64, u64))> {
+    let cohorts = cohorts::form(&sweep.open()).unwrap();
+    cohorts.iter().map(|cohort| (cohort.name(), cohort.passes())).collect()
+}
+
 #[test]
 fn cells_of_several_points_are_one_and_cohorts_go_across_points() {
     let out = TempDir::new().unwrap();
@@ -171,15 +176,11 @@ fn cells_of_several_points_are_one_and_cohorts_go_across_points() {
     // vanilla of each pair and seed, once for both temperatures; kd for each; at of the flat pair, once more for seed 0.
     let all: usize = whole.plans().map(|plan| plan.cells.len()).sum();
     assert_eq!((all, whole.chosen().len()), (19, 14));
-    let cohorts = |lanes| {
-        let sweep = sweep(out.path(), &[], &[], lanes);
-        let cohorts = cohorts::form(&sweep.open()).unwrap();
-        cohorts.iter().map(|cohort| (cohort.name(), cohort.passes())).collect::<Vec<_>>()
-    };
     // 3 steps; 5 students with a teacher.
     let expected = [0, 1].map(|seed| (format!("seed {seed}, 7 students of 4 points"), (3, 15)));
-    assert_eq!(cohorts(None), expected);
-    let sizes: Vec<String> = cohorts(Some(4)).into_iter().map(|(name, _)| name[..18].to_owned()).collect();
+    assert_eq!(cohorts_of(&whole), expected);
+    let narrow = sweep(out.path(), &[], &[], Some(4));
+    let sizes: Vec<String> = cohorts_of(&narrow).into_iter().map(|(name, _)| name[..18].to_owned()).collect();
     assert_eq!(sizes, ["seed 0, 4 students", "seed 0, 3 students", "seed 1, 4 students", "seed 1, 3 students"]);
     let text = whole.text().unwrap();
     for part in [
@@ -194,17 +195,18 @@ fn cells_of_several_points_are_one_and_cohorts_go_across_points() {
     }
 }
 
+/// The names of the cohorts of a sweep along one axis.
+fn cohorts_along(axis: &str, out: &Path) -> Vec<String> {
+    let grid = format!("grid={{ {axis} }}");
+    let sweep = sweep(out, &[&grid, "student.model.kind=resnet8", "compare.seeds=[0]"], &[], None);
+    cohorts_of(&sweep).into_iter().map(|(name, _)| name).collect()
+}
+
 #[test]
 fn other_teachers_training_or_data_make_another_cohort() {
     let out = TempDir::new().unwrap();
-    let count = |axis: &str| {
-        let grid = format!("grid={{ {axis} }}");
-        let sweep = sweep(out.path(), &[&grid, "student.model.kind=resnet8", "compare.seeds=[0]"], &[], None);
-        let cohorts = cohorts::form(&sweep.open()).unwrap();
-        cohorts.iter().map(|cohort| cohort.name()).collect::<Vec<_>>()
-    };
     // Both teachers' points have the same vanilla student: it sits with those of the first.
-    let teachers = count("\"teacher.big.seed\" = [0, 1]");
+    let teachers = cohorts_along("\"teacher.big.seed\" = [0, 1]", out.path());
     assert_eq!(
         teachers,
         ["seed 0, 3 students of seed=0", "seed 0, 2 students of seed=1"]
@@ -213,7 +215,7 @@ fn other_teachers_training_or_data_make_another_cohort() {
     for axis in
         ["train.epochs = [1, 2]", "dataset.noise = [0.1, 0.2]", "validation = [0, 20]", "train_samples = [100, 150]"]
     {
-        let names = count(axis);
+        let names = cohorts_along(axis, out.path());
         assert_eq!(names.len(), 2, "{names:?}");
     }
 }

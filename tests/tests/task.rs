@@ -182,14 +182,13 @@ struct Stripes {}
 #[typetag::serde(name = "stripes")]
 impl DatasetConfig for Stripes {
     fn build(&self, _device: Device) -> Result<Box<dyn Dataset>> {
-        let labels = |count: i64| (0..count).map(|row| row % 3).collect();
         let info = DatasetInfo {
             name: "Stripes".to_owned(),
             identity: "stripes".to_owned(),
             class_names: ["sky", "sea", "sand"].map(str::to_owned).to_vec(),
             task: &Pixels,
-            train_labels: labels(48),
-            test_labels: labels(20),
+            train_labels: (0..48_i64).map(|row| row % 3).collect(),
+            test_labels: (0..20_i64).map(|row| row % 3).collect(),
             views: vec![ViewInfo { name: "image".to_owned(), shape: [3, 8, 8] }],
             notes: Vec::new(),
         };
@@ -239,11 +238,15 @@ struct Pixelwise {
     width: i64,
 }
 
+/// A layer as a group of its own.
+fn group(name: &str, feature: bool) -> Group {
+    Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature }
+}
+
 #[typetag::serde(name = "pixelwise")]
 impl ModelConfig for Pixelwise {
     fn build(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Box<dyn Model>> {
         let [channels, height, width] = spec.input;
-        let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
         let padded = nn::ConvConfig { padding: 1, ..Default::default() };
         Ok(Box::new(LivePixelwise {
             stage: tch::nn::conv2d(path / "stage1", channels, self.width, 3, padded),

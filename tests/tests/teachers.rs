@@ -15,6 +15,7 @@ use limbeck::prelude::*;
 use limbeck::weights;
 use limbeck_cli::plan::Plan;
 use limbeck_cli::{report, store};
+use limbeck_golden::models::NetworkCase;
 use limbeck_tests::experiment::{compare, set, small};
 use limbeck_tests::files::fixture;
 use limbeck_tests::runs::{self, plan};
@@ -78,31 +79,32 @@ fn a_torchscript_teacher_says_what_it_said_in_pytorch() {
     assert!((logits - some.logits).abs().max().double_value(&[]) < 1e-5, "in the memory order of the data");
 }
 
+/// The message about a TorchScript file with these outputs.
+fn refusal(file: &Path, outputs: &[&str]) -> String {
+    let text = torchscript(file, outputs).unwrap_err().to_string();
+    text.replace(&format!("{}", file.display()), "FILE")
+}
+
 #[test]
 fn what_is_wrong_with_a_torchscript_teacher_is_said() {
     let file = fixture("teacher/teacher.pt");
-    let refusal = |file: &Path, outputs: &[&str]| {
-        let text = torchscript(file, outputs).unwrap_err().to_string();
-        text.replace(&format!("{}", file.display()), "FILE")
-    };
     assert_eq!(refusal(&file, &["logits"]), "torchscript: FILE: it returns 5 tensors, and `outputs` names 1");
     assert_eq!(refusal(&file, &OUTPUTS[..4]), "torchscript: `outputs` must have `logits` once");
-    let with = |change: &dyn Fn(&mut [&str; 5])| {
-        let mut outputs = OUTPUTS;
-        change(&mut outputs);
-        refusal(&file, &outputs)
-    };
-    assert_eq!(with(&|o| o[0] = "pooled"), "torchscript: the output `pooled` is named twice");
-    assert_eq!(with(&|o| o[2] = "stage1:post"), "torchscript: a tap is \"name\" or \"name:pre\", not \"name:post\"");
-    assert_eq!(with(&|o| o[2] = "stage2:pre"), "torchscript: `stage2:pre` needs an output `stage2` beside it");
-    assert_eq!(
-        with(&|o| o.swap(0, 2)),
-        "torchscript: `stage1:pre` has the shape [4, 8, 8], and `stage1` has [6, 4, 4]"
-    );
-    assert_eq!(
-        with(&|o| o.swap(1, 4)),
-        "torchscript: the logits must have the shape [samples, classes], not [3, 6, 4, 4]"
-    );
+    for (outputs, message) in [
+        (["pooled", "stage1", "stage1:pre", "pooled", "logits"], "the output `pooled` is named twice"),
+        (["stem", "stage1", "stage1:post", "pooled", "logits"], "a tap is \"name\" or \"name:pre\", not \"name:post\""),
+        (["stem", "stage1", "stage2:pre", "pooled", "logits"], "`stage2:pre` needs an output `stage2` beside it"),
+        (
+            ["stage1:pre", "stage1", "stem", "pooled", "logits"],
+            "`stage1:pre` has the shape [4, 8, 8], and `stage1` has [6, 4, 4]",
+        ),
+        (
+            ["stem", "logits", "stage1:pre", "pooled", "stage1"],
+            "the logits must have the shape [samples, classes], not [3, 6, 4, 4]",
+        ),
+    ] {
+        assert_eq!(refusal(&file, &outputs), format!("torchscript: {message}"));
+    }
     let fixed = refusal(&fixture("teacher/fixed_batch.pt"), &["logits"]);
     assert_eq!(fixed, "torchscript: FILE: `logits` has the shape [2, 20] for 3 images: it must be [batch, …]");
     let folder = TempDir::new().unwrap();
@@ -276,24 +278,28 @@ fn a_student_learns_from_outputs_and_the_plan_says_what_they_are() {
     assert_ne!(execute(&flipped), losses);
 }
 
+/// What the plan says of a probe of a student and of this teacher.
+fn notes(folder: &Path, teacher: &str) -> Vec<String> {
+    let text = set(&experiment(teacher, &["kd"]), &["probe.itself={}"]);
+    plan(folder, &text, &[]).unwrap().probes[0].notes.clone()
+}
+
 #[test]
 fn a_probe_leaves_out_teachers_without_features_of_any_image() {
     let folder = TempDir::new().unwrap();
     outputs(folder.path(), 200, &labels());
-    let notes = |teacher: &str| {
-        let text = set(&experiment(teacher, &["kd"]), &["probe.itself={}"]);
-        plan(folder.path(), &text, &[]).unwrap().probes[0].notes.clone()
-    };
     assert_eq!(
-        notes(PRECOMPUTED),
+        notes(folder.path(), PRECOMPUTED),
         ["teacher big is known by its outputs on the training samples alone and is left out"]
     );
     let images = Tensor::zeros([2, 3, 32, 32], (Kind::Float, Device::Cpu));
-    let mut forward = |inputs: &[Tensor]| vec![inputs[0].flatten(1, -1).narrow(1, 0, 20)];
-    let program = CModule::create_by_tracing("Network", "forward", &[images], &mut forward).unwrap();
+    let program = CModule::create_by_tracing("Network", "forward", &[images], &mut |inputs: &[Tensor]| {
+        vec![inputs[0].flatten(1, -1).narrow(1, 0, 20)]
+    })
+    .unwrap();
     program.save(folder.path().join("logits.pt")).unwrap();
     let logits = r#"model = { kind = "torchscript", path = "logits.pt", outputs = ["logits"] }"#;
-    assert_eq!(notes(logits), ["teacher big shows no tap and is left out"]);
+    assert_eq!(notes(folder.path(), logits), ["teacher big shows no tap and is left out"]);
 }
 
 #[test]
@@ -321,6 +327,17 @@ fn a_teacher_that_says_the_labels_teaches_what_they_teach() {
 const FAMILIES: [&str; 8] =
     ["resnet8x4", "ResNet50", "resnet18", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"];
 
+/// Every tap and the logits of a teacher with these weights, by name.
+fn outputs_of(case: &NetworkCase, weights: &Path, precision: Precision, fold: bool) -> Vec<(String, Tensor)> {
+    let config = case.config().unwrap();
+    let mut teacher = Teacher::new("big", "image", &*config, &case.spec(), precision, fold, Device::Cpu).unwrap();
+    teacher.load(weights).unwrap();
+    let want = Taps::all(teacher.signature());
+    let features = teacher.forward(&case.input(Kind::Float, Device::Cpu), &want).unwrap();
+    let taps = want.iter().map(|tap| (tap.to_string(), features.tap(tap).unwrap().shallow_clone()));
+    taps.chain([("logits".to_owned(), features.logits.shallow_clone())]).collect()
+}
+
 #[test]
 fn every_family_teaches_in_sixteen_bits() {
     tch::set_num_threads(1);
@@ -329,20 +346,10 @@ fn every_family_teaches_in_sixteen_bits() {
     let cases = limbeck_golden::models::cases().unwrap();
     for case in cases.iter().filter(|case| FAMILIES.contains(&case.model.as_str())) {
         weights::save(&path, &weights::variables(&case.network(Kind::Float, Device::Cpu).unwrap().0), None).unwrap();
-        let forward = |precision, fold| {
-            let config = case.config().unwrap();
-            let mut teacher =
-                Teacher::new("big", "image", &*config, &case.spec(), precision, fold, Device::Cpu).unwrap();
-            teacher.load(&path).unwrap();
-            let want = Taps::all(teacher.signature());
-            let features = teacher.forward(&case.input(Kind::Float, Device::Cpu), &want).unwrap();
-            let taps = want.iter().map(|tap| (tap.to_string(), features.tap(tap).unwrap().shallow_clone()));
-            taps.chain([("logits".to_owned(), features.logits.shallow_clone())]).collect::<Vec<_>>()
-        };
-        let reference = forward(Precision::Float32, false);
+        let reference = outputs_of(case, &path, Precision::Float32, false);
         for (precision, fold) in [(Precision::Mixed, false), (Precision::Bfloat16, false), (Precision::Bfloat16, true)]
         {
-            for ((name, value), (_, expected)) in forward(precision, fold).iter().zip(&reference) {
+            for ((name, value), (_, expected)) in outputs_of(case, &path, precision, fold).iter().zip(&reference) {
                 assert_eq!(value.kind(), Kind::Float);
                 let error = ((value - expected).norm() / expected.norm()).double_value(&[]);
                 // Bfloat16 has eight bits of mantissa: 4e-3 an operation, and tens of them.
@@ -385,53 +392,67 @@ fn every_family_learns_in_mixed_precision_from_a_folded_teacher() {
     }
 }
 
+/// The message about an experiment with this teacher.
+fn teacher_refusal(folder: &Path, recipe: &str) -> String {
+    let error = plan(folder, &experiment(recipe, &["kd"]), &[]).unwrap_err().to_string();
+    error.replace(&folder.display().to_string(), "FOLDER")
+}
+
+fn save_outputs(folder: &Path, tensors: &[(&str, Tensor)]) {
+    let tensors: Vec<(String, Tensor)> = tensors.iter().map(|(n, t)| ((*n).to_owned(), t.shallow_clone())).collect();
+    weights::save(&folder.join("outputs.safetensors"), &tensors, None).unwrap();
+}
+
 #[test]
 fn outputs_that_do_not_fit_are_refused() {
     let folder = TempDir::new().unwrap();
-    let refusal = |recipe: &str| {
-        let error = plan(folder.path(), &experiment(recipe, &["kd"]), &[]).unwrap_err().to_string();
-        error.replace(&folder.path().display().to_string(), "FOLDER")
-    };
-    assert_eq!(refusal(PRECOMPUTED), "teacher.big: precomputed: cannot read FOLDER/outputs.safetensors");
+    assert_eq!(
+        teacher_refusal(folder.path(), PRECOMPUTED),
+        "teacher.big: precomputed: cannot read FOLDER/outputs.safetensors"
+    );
     outputs(folder.path(), 160, &labels()[..160]);
     assert_eq!(
-        refusal(PRECOMPUTED),
+        teacher_refusal(folder.path(), PRECOMPUTED),
         "teacher.big: there are outputs of 160 samples, and the training part has 200: compute them for every row, in order"
     );
     outputs(folder.path(), 200, &labels());
     assert_eq!(
-        refusal(&PRECOMPUTED.replace("\"pooled\"", "\"stem\"")),
+        teacher_refusal(folder.path(), &PRECOMPUTED.replace("\"pooled\"", "\"stem\"")),
         "teacher.big: precomputed: FOLDER/outputs.safetensors: there is no `stem`; it has logits, pooled"
     );
-    let save = |tensors: &[(&str, Tensor)]| {
-        let tensors: Vec<(String, Tensor)> =
-            tensors.iter().map(|(n, t)| ((*n).to_owned(), t.shallow_clone())).collect();
-        weights::save(&folder.path().join("outputs.safetensors"), &tensors, None).unwrap();
-    };
-    save(&[("logits", fill(&[200, 10], 0.0, 1.0)), ("pooled", fill(&[200, 4], 0.0, 1.0))]);
-    assert_eq!(refusal(PRECOMPUTED), "teacher.big: the network tells 10 classes apart, the data have 20");
-    save(&[("logits", fill(&[200, 20], 0.0, 1.0)), ("pooled", fill(&[199, 4], 0.0, 1.0))]);
-    assert_eq!(refusal(PRECOMPUTED), "teacher.big: precomputed: there are logits of 200 samples, and `pooled` of 199");
-    save(&[("logits", fill(&[200, 20], 0.0, 1.0).to_kind(Kind::Int64)), ("pooled", fill(&[200, 4], 0.0, 1.0))]);
+    save_outputs(folder.path(), &[("logits", fill(&[200, 10], 0.0, 1.0)), ("pooled", fill(&[200, 4], 0.0, 1.0))]);
     assert_eq!(
-        refusal(PRECOMPUTED),
+        teacher_refusal(folder.path(), PRECOMPUTED),
+        "teacher.big: the network tells 10 classes apart, the data have 20"
+    );
+    save_outputs(folder.path(), &[("logits", fill(&[200, 20], 0.0, 1.0)), ("pooled", fill(&[199, 4], 0.0, 1.0))]);
+    assert_eq!(
+        teacher_refusal(folder.path(), PRECOMPUTED),
+        "teacher.big: precomputed: there are logits of 200 samples, and `pooled` of 199"
+    );
+    save_outputs(
+        folder.path(),
+        &[("logits", fill(&[200, 20], 0.0, 1.0).to_kind(Kind::Int64)), ("pooled", fill(&[200, 4], 0.0, 1.0))],
+    );
+    assert_eq!(
+        teacher_refusal(folder.path(), PRECOMPUTED),
         "teacher.big: precomputed: FOLDER/outputs.safetensors: `logits` is Int64, not floating"
     );
     let pooled = fill(&[200, 4], 0.0, 1.0);
     for (row, value) in [(199, f64::INFINITY), (17, f64::NAN)] {
         let _ = pooled.get(row).get(2).fill_(value);
-        save(&[("logits", fill(&[200, 20], 0.0, 1.0)), ("pooled", pooled.shallow_clone())]);
+        save_outputs(folder.path(), &[("logits", fill(&[200, 20], 0.0, 1.0)), ("pooled", pooled.shallow_clone())]);
         assert_eq!(
-            refusal(PRECOMPUTED),
+            teacher_refusal(folder.path(), PRECOMPUTED),
             format!(
                 "teacher.big: precomputed: FOLDER/outputs.safetensors: `pooled` is not finite in row {row}, counted from 0: \
                  compute it again"
             )
         );
     }
-    save(&[("logits", fill(&[200], 0.0, 1.0))]);
+    save_outputs(folder.path(), &[("logits", fill(&[200], 0.0, 1.0))]);
     assert_eq!(
-        refusal(PRECOMPUTED),
+        teacher_refusal(folder.path(), PRECOMPUTED),
         "teacher.big: precomputed: FOLDER/outputs.safetensors: `logits` has the shape [200]: it must be [samples, …]"
     );
 }

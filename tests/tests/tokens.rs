@@ -32,6 +32,10 @@ struct TinyVit {
     width: i64,
 }
 
+fn group(name: &str, parameters: &[&str], feature: bool) -> Group {
+    Group { name: name.to_owned(), parameters: parameters.iter().map(|name| (*name).to_owned()).collect(), feature }
+}
+
 #[typetag::serde(name = "tiny_vit")]
 impl ModelConfig for TinyVit {
     fn build(&self, path: &nn::Path<'_>, spec: &ModelSpec) -> Result<Box<dyn Model>> {
@@ -50,11 +54,6 @@ impl ModelConfig for TinyVit {
 
         let taps = ["stem", "stage1", "stage2"].map(|name| TapInfo::tokens(name, tokens, d));
         let taps = taps.into_iter().chain([TapInfo::vector("pooled", d)]).collect();
-        let group = |name: &str, parameters: &[&str], feature| Group {
-            name: name.to_owned(),
-            parameters: parameters.iter().map(|name| (*name).to_owned()).collect(),
-            feature,
-        };
         let groups = vec![
             group("stem", &["cls_token", "pos_embed", "patch_embed"], true),
             group("stage1", &["blocks.0"], true),
@@ -248,12 +247,14 @@ fn a_probe_averages_over_the_tokens() {
     execute(&plan, &mut ());
 }
 
+/// The message about a student of a teacher by a method.
+fn refused(teacher: &str, student: &str, method: &str) -> String {
+    let out = TempDir::new().unwrap();
+    plan(out.path(), &experiment(teacher, student, &[method], ""), &[]).unwrap_err().to_string()
+}
+
 #[test]
 fn methods_that_need_maps_refuse_tokens_in_words() {
-    let out = TempDir::new().unwrap();
-    let refused = |teacher: &str, student: &str, method: &str| {
-        plan(out.path(), &experiment(teacher, student, &[method], ""), &[]).unwrap_err().to_string()
-    };
     for method in ["at", "fitnet", "nst", "vid", "fsp", "kdsvd", "ickd", "ft"] {
         let message = refused(WIDE, NARROW, method);
         let expected = format!("{method} compares maps, but the student's tap `");

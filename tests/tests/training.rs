@@ -118,15 +118,15 @@ fn the_average_is_what_is_exported() {
     let (states, exported) = train(&experiment("", "average = { decay = 0.3 }", "vanilla"));
     assert_eq!(states.len(), 4);
     for (name, value) in &exported {
-        let at = |step: usize| &states[step][&format!("student.{name}")];
-        let mut average = at(0).copy();
-        for step in 1..4 {
+        let key = format!("student.{name}");
+        let mut average = states[0][&key].copy();
+        for (step, state) in states.iter().enumerate().skip(1) {
             let kept = ((1.0 + step as f64) / (10.0 + step as f64)).min(0.3);
-            average = average * kept + at(step) * (1.0 - kept);
+            average = average * kept + &state[&key] * (1.0 - kept);
         }
         let distance = (value - &average).abs().max().double_value(&[]);
         assert!(distance < 1e-5, "{name}: {distance}");
-        assert!(value != at(3) || name.ends_with("running_mean"), "{name} is not the last weights");
+        assert!(*value != states[3][&key] || name.ends_with("running_mean"), "{name} is not the last weights");
     }
 }
 

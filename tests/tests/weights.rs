@@ -365,13 +365,19 @@ fn what_is_no_file_of_weights_is_refused_by_what_it_looks_like() {
     }
 }
 
+/// Reads a pickle over one storage of four zeros in float32.
+fn over_four_zeros(pickle: &[u8]) -> Result<StateDict, String> {
+    parse(&legacy(pickle, &[("0", 4, &[0; 16])]), None)
+}
+
 #[test]
 fn tensors_lie_within_their_storages() {
-    let four = [0_u8; 16];
     let float = storage("FloatStorage", "0", 4);
-    let read = |pickle: &[u8]| parse(&legacy(pickle, &[("0", 4, &four)]), None);
-    assert_eq!(read(&tensor(&float, 1, &[3], &[1])).unwrap().tensors["w"].size(), [3]);
-    assert_eq!(read(&tensor(&float, 4, &[0, i64::MAX], &[1, 1])).unwrap().tensors["w"].size(), [0, i64::MAX]);
+    assert_eq!(over_four_zeros(&tensor(&float, 1, &[3], &[1])).unwrap().tensors["w"].size(), [3]);
+    assert_eq!(
+        over_four_zeros(&tensor(&float, 4, &[0, i64::MAX], &[1, 1])).unwrap().tensors["w"].size(),
+        [0, i64::MAX]
+    );
     let huge = i64::MAX;
     for (offset, size, stride) in [
         (2, vec![3], vec![1]),
@@ -383,18 +389,18 @@ fn tensors_lie_within_their_storages() {
         (0, vec![huge; 3], vec![huge; 3]),
         (huge, vec![2], vec![huge]),
     ] {
-        let said = read(&tensor(&float, offset, &size, &stride)).unwrap_err();
+        let said = over_four_zeros(&tensor(&float, offset, &size, &stride)).unwrap_err();
         let expected = format!(
             "a tensor of shape {size:?} with strides {stride:?} at {offset} does not lie in its storage of 4 elements"
         );
         assert!(said.ends_with(&expected), "{said}");
     }
-    let said = read(&tensor(&float, 0, &[1; 65], &[1; 65])).unwrap_err();
+    let said = over_four_zeros(&tensor(&float, 0, &[1; 65], &[1; 65])).unwrap_err();
     assert!(said.ends_with("a tensor's shape or strides are no integers, or more than 64"), "{said}");
     // One element, repeated beyond all memory: nothing is laid out before it is refused.
     for (size, bytes) in [(vec![1 << 40], "4398046511104"), (vec![huge, huge], "18446744073709551615")] {
         let stride = vec![0; size.len()];
-        let said = read(&tensor(&float, 0, &size, &stride)).unwrap_err();
+        let said = over_four_zeros(&tensor(&float, 0, &size, &stride)).unwrap_err();
         let expected = format!("w.pth: its tensors are {bytes} bytes in a file of ");
         assert!(
             said.starts_with(&expected) && said.ends_with("repeat the same elements; save them after `.clone()`"),
@@ -482,11 +488,10 @@ fn archives_that_contradict_themselves_are_refused() {
     let directory = whole.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
     let end = whole.len() - 22;
     // The directory's entry of a name begins 46 bytes before it.
-    let entry = |name: &[u8]| {
+    let [object, zeroth, first] = ["unchecked/data.pkl", "unchecked/data/0", "unchecked/data/1"].map(|name| {
+        let name = name.as_bytes();
         directory + whole[directory..].windows(name.len()).position(|window| window == name).unwrap() - 46
-    };
-    let (object, zeroth, first) =
-        (entry(b"unchecked/data.pkl"), entry(b"unchecked/data/0"), entry(b"unchecked/data/1"));
+    });
     type Lie<'a> = (usize, &'a [u8], &'a str);
     let cases: &[Lie<'_>] = &[
         (zeroth + 20, &[0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff, 0x7f], "the archive is cut off"),

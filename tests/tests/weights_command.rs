@@ -75,41 +75,43 @@ fn a_checkpoint_is_imported_shown_and_exported() {
     );
 }
 
+/// Imports weights for a network, which is named in the last arguments.
+fn import(path: &Path, model: &[&str]) -> Result<String, String> {
+    let fixed = ["weights", "import", path.to_str().unwrap(), "out.safetensors", "--model"];
+    limbeck(path.parent().unwrap(), &[&fixed[..], model].concat())
+}
+
 #[test]
 fn an_import_is_checked_against_a_network() {
     let folder = tempfile::tempdir().unwrap();
     let (_, store, path) = network(folder.path(), 10);
-    let import = |model: &[&str]| {
-        let all = [&["weights", "import", path.to_str().unwrap(), "out.safetensors", "--model"], model].concat();
-        limbeck(folder.path(), &all)
-    };
-    import(&["resnet8", "--classes", "10"]).unwrap();
+    import(&path, &["resnet8", "--classes", "10"]).unwrap();
     let read = StateDict::read(&folder.path().join("out.safetensors"), None).unwrap();
     for (name, variable) in weights::variables(&store) {
         assert_eq!(read.tensors[&name], variable, "{name}");
     }
-    let said = import(&["resnet8"]).unwrap_err();
+    let said = import(&path, &["resnet8"]).unwrap_err();
     assert!(said.ends_with("resnet8.pth: these are not the weights of this network: `fc.weight` has shape [10, 64], expected [100, 64]; `fc.bias` has shape [10], expected [100]")
         || said.ends_with("resnet8.pth: these are not the weights of this network: `fc.bias` has shape [10], expected [100]; `fc.weight` has shape [10, 64], expected [100, 64]"), "{said}");
-    let said = import(&["resnet14", "--classes", "10"]).unwrap_err();
+    let said = import(&path, &["resnet14", "--classes", "10"]).unwrap_err();
     assert!(
         said.contains(" missing: `layer1.1.bn1.bias`, ") || said.contains(" missing: `layer1.1.conv1.weight`, "),
         "{said}"
     );
-    let said = import(&["resnet7"]).unwrap_err();
+    let said = import(&path, &["resnet7"]).unwrap_err();
     assert!(said.contains("unknown model `resnet7`: did you mean `resnet"), "{said}");
-    let said = import(&["resnet8", "--input", "3x32"]).unwrap_err();
+    let said = import(&path, &["resnet8", "--input", "3x32"]).unwrap_err();
     assert!(said.contains("\"3x32\" is no input: give 3x32x32, for example"), "{said}");
 
     // As DataParallel names them.
     let mut wrapped = StateDict::read(&path, None).unwrap();
     wrapped.tensors = wrapped.tensors.into_iter().map(|(name, tensor)| (format!("module.{name}"), tensor)).collect();
     wrapped.write_torch(&path).unwrap();
-    let said = import(&["resnet8", "--classes", "10"]).unwrap_err();
+    let said = import(&path, &["resnet8", "--classes", "10"]).unwrap_err();
     let hint = "every name begins with `module.`: `limbeck weights import --strip module.` takes it off";
     assert!(said.ends_with(hint), "{said}");
     for prefix in ["module.", "module"] {
-        import(&["resnet8", "--classes", "10", "--strip", prefix]).unwrap();
+        import(&path, &["resnet8", "--classes", "10", "--strip", prefix]).unwrap();
     }
     let help = limbeck(folder.path(), &["weights", "import", "--help"]).unwrap();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -141,6 +143,13 @@ fn a_torchscript_program_computes_what_the_network_computes() {
     }
 }
 
+/// Evaluates a network on 40 and 70 drawn images, with more arguments.
+fn evaluate(folder: &Path, model: &str, more: &[&[&str]]) -> Result<String, String> {
+    let fixed = ["evaluate", "--model", model, "--dataset", "shapes", "--device", "cpu"];
+    let set = ["--set", "dataset.train=40", "--set", "dataset.test=70"];
+    limbeck(folder, &[&fixed[..], &set, &more.concat()[..]].concat())
+}
+
 #[test]
 fn an_evaluation_is_what_its_definitions_say() {
     let folder = tempfile::tempdir().unwrap();
@@ -170,13 +179,11 @@ fn an_evaluation_is_what_its_definitions_say() {
     }
     let calibration: f64 = bins.iter().map(|[right, confidence]| (right - confidence).abs()).sum();
 
-    let evaluate = |more: &[&str]| {
-        let file = path.to_str().unwrap();
-        let fixed = ["evaluate", "--model", "resnet8", "--weights", file, "--dataset", "shapes", "--device", "cpu"];
-        let set = ["--set", "dataset.train=40", "--set", "dataset.test=70"];
-        limbeck(folder.path(), &[&fixed[..], &set, more].concat())
-    };
-    let json: serde_json::Value = serde_json::from_str(&evaluate(&["--json", "--batch", "32"]).unwrap()).unwrap();
+    let weights = ["--weights", path.to_str().unwrap()];
+    let json: serde_json::Value = serde_json::from_str(
+        &evaluate(folder.path(), "resnet8", &[&weights[..], &["--json", "--batch", "32"]]).unwrap(),
+    )
+    .unwrap();
     for (key, expected) in [
         ("top1", 100.0 * first / 70.0),
         ("top5", 100.0 * five / 70.0),
@@ -194,24 +201,20 @@ fn an_evaluation_is_what_its_definitions_say() {
         (&json["split"], &json["precision"], &json["device"]),
         (&"test".into(), &"float32".into(), &"cpu".into())
     );
-    let text = evaluate(&["--split", "train"]).unwrap();
+    let text = evaluate(folder.path(), "resnet8", &[&weights[..], &["--split", "train"]]).unwrap();
     assert!(text.starts_with("resnet8 (78692 parameters) on Shapes, training part: 40 images\ntop-1  "), "{text}");
     assert!(text.contains("% (expected, 15 bins of equal width)"), "{text}");
 
     // The same network as a TorchScript program, which has its weights.
     let export = ["weights", "export", path.to_str().unwrap(), "student.pt", "--torchscript", "--model", "resnet8"];
     limbeck(folder.path(), &[&export[..], &["--classes", "20"]].concat()).unwrap();
-    let complete = |more: &[&str]| {
-        let model = "{ kind = 'torchscript', path = 'student.pt' }";
-        let fixed = ["evaluate", "--model", model, "--dataset", "shapes", "--device", "cpu", "--json"];
-        let set = ["--set", "dataset.train=40", "--set", "dataset.test=70"];
-        limbeck(folder.path(), &[&fixed[..], &set, more].concat())
-    };
-    let program: serde_json::Value = serde_json::from_str(&complete(&[]).unwrap()).unwrap();
+    let complete = "{ kind = 'torchscript', path = 'student.pt' }";
+    let program: serde_json::Value =
+        serde_json::from_str(&evaluate(folder.path(), complete, &[&["--json"]]).unwrap()).unwrap();
     assert_eq!((&program["top1"], &program["weights"]), (&json["top1"], &"student.pt".into()));
     assert!(program.get("format").is_none(), "{program}");
     for more in [["--weights", "resnet8.pth"], ["--strip", "module"], ["--precision", "mixed"]] {
-        let said = complete(&more).unwrap_err();
+        let said = evaluate(folder.path(), complete, &[&["--json"], &more]).unwrap_err();
         assert!(
             said.starts_with("error: the network is complete in student.pt, as it is: leave out `--weights`"),
             "{said}"
@@ -220,11 +223,11 @@ fn an_evaluation_is_what_its_definitions_say() {
     let said = limbeck(folder.path(), &["evaluate", "--model", "resnet8", "--dataset", "shapes"]).unwrap_err();
     assert_eq!(said, "error: resnet8 has no weights yet: give `--weights FILE`");
 
-    let said = evaluate(&["--set", "dataset.tset=3"]).unwrap_err();
+    let said = evaluate(folder.path(), "resnet8", &[&weights[..], &["--set", "dataset.tset=3"]]).unwrap_err();
     assert!(said.contains("unknown key `tset`: did you mean `test`?\n  --> --set dataset.tset=3"), "{said}");
-    let said = evaluate(&["--set", "model.kind=resnet14"]).unwrap_err();
+    let said = evaluate(folder.path(), "resnet8", &[&weights[..], &["--set", "model.kind=resnet14"]]).unwrap_err();
     assert!(said.contains("resnet8.pth: these are not the weights of this network: "), "{said}");
-    let said = evaluate(&["--precision", "float16"]).unwrap_err();
+    let said = evaluate(folder.path(), "resnet8", &[&weights[..], &["--precision", "float16"]]).unwrap_err();
     assert!(said.contains("\"float16\" is no precision: give float32, tf32, bfloat16 or mixed"), "{said}");
 }
 

@@ -84,25 +84,28 @@ mod tests {
 
     const SITE: CriticSite = CriticSite { embedding_width: 4, samples: 50 };
 
+    fn distance(a: &Tensor, b: &Tensor) -> f64 {
+        (a - b).abs().max().double_value(&[])
+    }
+
     #[test]
     fn the_form_is_one_for_both_sides_and_begins_as_the_cosine() {
         let mut store = nn::VarStore::new(Device::Cpu);
         let critic = Bilinear::default().build(&SITE, &store.root()).unwrap();
         store.double();
         let (v1, v2) = (wave(&[3, 4], 0.2), wave(&[5, 4], 1.1));
-        let score = |side, anchors, candidates| critic.score(side, anchors, candidates).unwrap();
-        let distance = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
-        assert!(distance(&score(Side::Student, &v1, &v2), &(v1.matmul(&v2.tr()) / 0.07)) < 1e-12);
+        let cosine = critic.score(Side::Student, &v1, &v2).unwrap();
+        assert!(distance(&cosine, &(v1.matmul(&v2.tr()) / 0.07)) < 1e-12);
 
         let weight = wave(&[4, 4], 0.7);
         limbeck::tch::no_grad(|| store.variables()["critic.weight"].shallow_clone().copy_(&weight));
         let expected = v1.matmul(&weight).matmul(&v2.tr()) / 0.07;
-        assert!(distance(&score(Side::Student, &v1, &v2), &expected) < 1e-12);
-        assert!(
-            distance(&score(Side::Teacher, &v2, &v1), &expected.tr()) < 1e-12,
-            "the same pairs from the other side"
-        );
+        let of_student = critic.score(Side::Student, &v1, &v2).unwrap();
+        assert!(distance(&of_student, &expected) < 1e-12);
+        let of_teacher = critic.score(Side::Teacher, &v2, &v1).unwrap();
+        assert!(distance(&of_teacher, &expected.tr()) < 1e-12, "the same pairs from the other side");
         let each = v2.unsqueeze(0).expand([3, 5, 4], false).contiguous();
-        assert!(distance(&score(Side::Student, &v1, &each), &expected) < 1e-12, "gathered candidates");
+        let gathered = critic.score(Side::Student, &v1, &each).unwrap();
+        assert!(distance(&gathered, &expected) < 1e-12, "gathered candidates");
     }
 }

@@ -94,18 +94,17 @@ mod tests {
         let critic = Mlp { hidden: 7, ..Mlp::default() }.build(&SITE, &store.root()).unwrap();
         store.double();
         let (v1, v2) = (wave(&[3, 4], 0.2), wave(&[5, 4], 1.1));
-        let named = |name: &str| store.variables()[&format!("critic.{name}")].shallow_clone();
-        let both = Tensor::cat(&[named("student.weight"), named("teacher.weight")], 1);
-        let score = |side, anchors, candidates| critic.score(side, anchors, candidates).unwrap();
-        let of_student = score(Side::Student, &v1, &v2);
-        let of_teacher = score(Side::Teacher, &v2, &v1);
+        let variables = store.variables();
+        let both = Tensor::cat(&[&variables["critic.student.weight"], &variables["critic.teacher.weight"]], 1);
+        let of_student = critic.score(Side::Student, &v1, &v2).unwrap();
+        let of_teacher = critic.score(Side::Teacher, &v2, &v1).unwrap();
         let each = v2.unsqueeze(0).expand([3, 5, 4], false).contiguous();
-        let gathered = score(Side::Student, &v1, &each);
+        let gathered = critic.score(Side::Student, &v1, &each).unwrap();
         assert_eq!((of_student.size(), of_teacher.size(), gathered.size()), (vec![3, 5], vec![5, 3], vec![3, 5]));
         for (i, j) in (0..3).flat_map(|i| (0..5).map(move |j| (i, j))) {
             let pair = Tensor::cat(&[v1.get(i), v2.get(j)], 0);
-            let hidden = (both.matmul(&pair) + named("teacher.bias")).clamp_min(0.0);
-            let expected = named("out.weight").get(0).dot(&hidden).double_value(&[]);
+            let hidden = (both.matmul(&pair) + &variables["critic.teacher.bias"]).clamp_min(0.0);
+            let expected = variables["critic.out.weight"].get(0).dot(&hidden).double_value(&[]);
             for found in
                 [of_student.double_value(&[i, j]), of_teacher.double_value(&[j, i]), gathered.double_value(&[i, j])]
             {

@@ -126,8 +126,12 @@ impl Noise {
 
 impl NoiseContrast {
     pub fn new(site: &CriticSite, params: &nn::Path<'_>) -> Self {
-        let unset = |name| params.zeros_no_train(name, &[]);
-        NoiseContrast { z_v1: unset("z_v1"), z_v2: unset("z_v2"), samples: site.samples as f64, noise: None }
+        NoiseContrast {
+            z_v1: params.zeros_no_train("z_v1", &[]),
+            z_v2: params.zeros_no_train("z_v2", &[]),
+            samples: site.samples as f64,
+            noise: None,
+        }
     }
 
     pub fn terms(&mut self, side: Side, scores: &Scores) -> Terms {
@@ -181,12 +185,14 @@ mod tests {
 
     const SITE: CriticSite = CriticSite { embedding_width: 4, samples: 50 };
 
+    /// Numbers between −3 and 3 without a pattern.
+    fn spread(shape: &[i64]) -> Tensor {
+        let count = shape.iter().product::<i64>();
+        (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 1.7).sin().view(shape) * 3.0
+    }
+
     fn scores(mask: Option<Tensor>) -> Scores {
-        let seed = |shape: &[i64]| {
-            let count = shape.iter().product::<i64>();
-            (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 1.7).sin().view(shape) * 3.0
-        };
-        Scores { positive: seed(&[3]) + 2.0, negative: seed(&[3, 5]), mask, fair: true }
+        Scores { positive: spread(&[3]) + 2.0, negative: spread(&[3, 5]), mask, fair: true }
     }
 
     fn build(store: &mut nn::VarStore) -> Box<dyn Critic> {
@@ -200,11 +206,14 @@ mod tests {
         let (b, k) = (scores.positive.size()[0], scores.negative.size()[1]);
         let mut sum = 0.0;
         for i in 0..b {
-            let chosen = |j: &i64| scores.mask.as_ref().is_none_or(|mask| mask.int64_value(&[i, *j]) == 1);
-            let noise = (0..k).filter(chosen).count() as f64 / 50.0;
+            let mut chosen: Vec<i64> = (0..k).collect();
+            if let Some(mask) = &scores.mask {
+                chosen.retain(|j| mask.int64_value(&[i, *j]) == 1);
+            }
+            let noise = chosen.len() as f64 / 50.0;
             let p = scores.positive.double_value(&[i]).exp() / z;
             sum += (p / (p + noise + 1e-7)).ln();
-            for j in (0..k).filter(chosen) {
+            for j in chosen {
                 let p = scores.negative.double_value(&[i, j]).exp() / z;
                 sum += (noise / (p + noise + 1e-7)).ln();
             }
@@ -226,13 +235,12 @@ mod tests {
                 .map_or(Tensor::ones([3, 5], (Kind::Double, Device::Cpu)), |mask| mask.to_kind(Kind::Double));
             let total = (first.positive.exp().sum(None) + (first.negative.exp() * &chosen).sum(None)).double_value(&[]);
             let z = total / (3.0 + chosen.sum(None).double_value(&[])) * 50.0;
-            let value = |terms: Terms| terms.losses()[0].1.double_value(&[]);
-            let loss = value(critic.loss(Side::Student, &first).unwrap());
+            let loss = critic.loss(Side::Student, &first).unwrap().losses()[0].1.double_value(&[]);
             assert!((store.variables()["z_v1"].double_value(&[]) - z).abs() < 1e-10 * z);
             assert_eq!(store.variables()["z_v2"].double_value(&[]), 0.0, "the other side's is its own");
             assert!((loss - by_hand(&first, z)).abs() < 1e-12, "{loss} {}", by_hand(&first, z));
             let second = Scores { positive: &first.positive * 0.5, negative: &first.negative * 1.5, ..first };
-            let loss = value(critic.loss(Side::Student, &second).unwrap());
+            let loss = critic.loss(Side::Student, &second).unwrap().losses()[0].1.double_value(&[]);
             assert!((loss - by_hand(&second, z)).abs() < 1e-12);
         }
     }
@@ -255,26 +263,28 @@ mod tests {
         }
     }
 
+    /// The loss with 16 384 negatives that the critic tells apart well.
+    fn loss_of_many(kind: Kind) -> f64 {
+        let (n, k) = (50_000, 16_384_i64);
+        let site = CriticSite { samples: n, ..SITE };
+        let store = nn::VarStore::new(Device::Cpu);
+        let mut critic = Nce::default().build(&site, &store.root()).unwrap();
+        store.root().set_kind(kind);
+        let negative = (Tensor::arange(k, (Kind::Double, Device::Cpu)) * 0.37).sin().view([1, k]) * 2.0 - 9.0;
+        let scores = Scores {
+            positive: Tensor::from_slice(&[14.0]).to_kind(kind),
+            negative: negative.to_kind(kind),
+            mask: None,
+            fair: true,
+        };
+        // A Z of a first batch whose scores were higher: now P is small.
+        let _ = store.variables().get_mut("z_v1").unwrap().fill_(1e6);
+        critic.loss(Side::Student, &scores).unwrap().losses()[0].1.double_value(&[])
+    }
+
     #[test]
     fn float32_keeps_the_terms_that_are_almost_zero() {
-        let (n, k) = (50_000, 16_384);
-        let site = CriticSite { samples: n, ..SITE };
-        let run = |kind: Kind| {
-            let store = nn::VarStore::new(Device::Cpu);
-            let mut critic = Nce::default().build(&site, &store.root()).unwrap();
-            store.root().set_kind(kind);
-            let negative = (Tensor::arange(k, (Kind::Double, Device::Cpu)) * 0.37).sin().view([1, k]) * 2.0 - 9.0;
-            let scores = Scores {
-                positive: Tensor::from_slice(&[14.0]).to_kind(kind),
-                negative: negative.to_kind(kind),
-                mask: None,
-                fair: true,
-            };
-            // A Z of a first batch whose scores were higher: now P is small.
-            let _ = store.variables().get_mut("z_v1").unwrap().fill_(1e6);
-            critic.loss(Side::Student, &scores).unwrap().losses()[0].1.double_value(&[])
-        };
-        let (single, double) = (run(Kind::Float), run(Kind::Double));
+        let (single, double) = (loss_of_many(Kind::Float), loss_of_many(Kind::Double));
         assert!((single - double).abs() < 1e-6 * double, "{single} {double}");
     }
 

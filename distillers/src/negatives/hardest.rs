@@ -37,12 +37,11 @@ impl NegativeSamplerConfig for Hardest {
     fn build(&self, site: &Site<'_>) -> Result<Box<dyn NegativeSampler>> {
         check_others("hardest", site)?;
         let samples = site.labels.len();
-        let (others, whose) = match self.other_class {
-            true => {
-                let (class, size) = Classes::new("hardest", site)?.largest();
-                (samples - size, format!("samples of class {class} have that many of other classes"))
-            }
-            false => (samples - 1, "every sample has that many others".to_owned()),
+        let (others, whose) = if self.other_class {
+            let (class, size) = Classes::new("hardest", site)?.largest();
+            (samples - size, format!("samples of class {class} have that many of other classes"))
+        } else {
+            (samples - 1, "every sample has that many others".to_owned())
         };
         if self.count > others {
             return Err(Error::plan(format!("hardest: count must be at most {others}, not {}: {whose}", self.count)));
@@ -89,7 +88,7 @@ mod tests {
         let rows = Rows::new(vec![0, 3], Device::Cpu);
         let labels = Tensor::from_slice(&[0_i64, 1]);
         let scores = Tensor::from_slice(&[9.0_f32, 1.0, 8.0, 2.0, 0.0, 3.0, 4.0, 5.0, 9.0, 6.0]).view([2, 5]);
-        let chosen = |other_class| {
+        for (other_class, expected) in [(true, [[1_i64, 3], [2, 4]]), (false, [[2, 3], [2, 4]])] {
             let mut sampler = Hardest { count: 2, other_class }.build(&fixture.site()).unwrap();
             let draw =
                 Draw { rows: &rows, labels: &labels, scores: Some(&scores), seed: Seed::new(0), device: Device::Cpu };
@@ -97,23 +96,24 @@ mod tests {
                 Negatives::Rows(rows) => {
                     let mut rows = Vec::<Vec<i64>>::try_from(rows).unwrap();
                     rows.iter_mut().for_each(|rows| rows.sort_unstable());
-                    rows
+                    assert_eq!(rows, expected);
                 }
                 other => panic!("rows expected, not {other:?}"),
             }
-        };
-        assert_eq!(chosen(true), [[1, 3], [2, 4]]);
-        assert_eq!(chosen(false), [[2, 3], [2, 4]]);
+        }
+    }
+
+    fn refusal(count: usize, other_class: bool) -> String {
+        let fixture = Fixture::new(&[0, 1, 0, 1, 0], 4, 4);
+        Hardest { count, other_class }.build(&fixture.site()).unwrap_err().to_string()
     }
 
     #[test]
     fn more_than_there_are_is_refused() {
-        let fixture = Fixture::new(&[0, 1, 0, 1, 0], 4, 4);
-        let error = |count, other_class| Hardest { count, other_class }.build(&fixture.site()).unwrap_err().to_string();
         assert_eq!(
-            error(3, true),
+            refusal(3, true),
             "hardest: count must be at most 2, not 3: samples of class 0 have that many of other classes"
         );
-        assert_eq!(error(5, false), "hardest: count must be at most 4, not 5: every sample has that many others");
+        assert_eq!(refusal(5, false), "hardest: count must be at most 4, not 5: every sample has that many others");
     }
 }

@@ -128,6 +128,12 @@ fn check_others(kind: &str, site: &Site<'_>) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// Of `draws` draws, which would come equally often.
+    fn chi2(counts: &[u32], draws: f64) -> f64 {
+        let expected = draws / counts.len() as f64;
+        counts.iter().map(|c| (f64::from(*c) - expected).powi(2) / expected).sum()
+    }
+
     #[test]
     fn draws_are_uniform_with_and_without_replacement() {
         for (population, count) in [(40_u32, 10), (40, 20), (40, 30), (40, 40), (40, 60)] {
@@ -146,10 +152,6 @@ mod tests {
                 firsts[out[0] as usize] += 1;
                 out.iter().for_each(|position| counts[*position as usize] += 1);
             }
-            let chi2 = |counts: &[u32], draws: f64| {
-                let expected = draws / f64::from(population);
-                counts.iter().map(|c| (f64::from(*c) - expected).powi(2) / expected).sum::<f64>()
-            };
             // 39 degrees of freedom: 72.1 is the 99.9 % quantile. Without replacement the sum is smaller still.
             assert!(chi2(&counts, rounds as f64 * count as f64) < 72.1);
             assert!(chi2(&firsts, rounds as f64) < 72.1);

@@ -61,17 +61,15 @@ impl NegativeSampler for LiveOtherClass {
 
     fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
         let by_class = self.classes.rows();
-        let candidates = |row: usize| {
+        let rows = draw_rows(draw, self.count, |row: usize| {
             let own = self.classes.of(row);
             let others = by_class.len() - own.len();
             // Positions count all rows but those of the anchor's class: step over its interval.
-            let place = move |position| {
+            (others, move |position: usize| {
                 let skipped = if position < own.start { 0 } else { own.len() };
                 i64::from(by_class[position + skipped])
-            };
-            (others, place)
-        };
-        let rows = draw_rows(draw, self.count, candidates);
+            })
+        });
         Ok(Negatives::Rows(rows))
     }
 }
@@ -130,15 +128,15 @@ mod tests {
         assert!(chi2 < 51.2, "24 degrees of freedom, 99.9 % quantile 51.2: {chi2}");
     }
 
+    fn refusal(labels: &[i64], count: usize) -> String {
+        OtherClass { count }.build(&Fixture::new(labels, 4, 4).site()).unwrap_err().to_string()
+    }
+
     #[test]
     fn impossible_settings_are_refused() {
-        let build = |labels: &[i64], count| {
-            let fixture = Fixture::new(labels, 4, 4);
-            OtherClass { count }.build(&fixture.site()).unwrap_err().to_string()
-        };
-        assert_eq!(build(&[0, 2], 4), "other_class: a label is 2, but there are 2 classes");
+        assert_eq!(refusal(&[0, 2], 4), "other_class: a label is 2, but there are 2 classes");
         assert_eq!(
-            build(&[1, 1, 1], 4),
+            refusal(&[1, 1, 1], 4),
             "other_class: all 3 training samples are of class 1, so none has a negative; use negatives = { kind = \"other_instance\" }"
         );
     }

@@ -49,8 +49,9 @@ impl std::fmt::Debug for LiveOtherInstance {
 impl NegativeSampler for LiveOtherInstance {
     fn draw(&mut self, draw: &Draw<'_>) -> Result<Negatives> {
         let others = self.samples - 1;
-        let candidates = |row| (others, move |position| (position + usize::from(position >= row)) as i64);
-        let rows = draw_rows(draw, self.count, candidates);
+        let rows = draw_rows(draw, self.count, |row: usize| {
+            (others, move |position: usize| (position + usize::from(position >= row)) as i64)
+        });
         Ok(Negatives::Rows(rows))
     }
 }

@@ -590,11 +590,16 @@ mod tests {
         assert_eq!(ticks([f64::NAN, 7.0]).len(), ticks([7.0, 7.0]).len());
     }
 
+    fn shares(values: &[&str]) -> Vec<i64> {
+        places(values).iter().map(|place| (100.0 * (place - LEFT) / WIDTH).round() as i64).collect()
+    }
+
+    fn axis(values: &[&str]) -> String {
+        named_axis(values, &places(values), "t").0
+    }
+
     #[test]
     fn values_of_a_setting_stand_by_their_size() {
-        let shares = |values: &[&str]| -> Vec<i64> {
-            places(values).iter().map(|place| (100.0 * (place - LEFT) / WIDTH).round() as i64).collect()
-        };
         assert_eq!(shares(&["0.0", "0.5", "1.0"]), [5, 50, 95]);
         // More than a factor of ten: logarithms. Ten itself is none.
         assert_eq!(shares(&["16", "256", "4096"]), [5, 50, 95]);
@@ -602,7 +607,6 @@ mod tests {
         assert_eq!(shares(&["0", "50", "100"]), [5, 50, 95]);
         assert_eq!(shares(&["nce", "0.5", "mlp", "x"]), [13, 38, 63, 88]);
         assert_eq!(shares(&["7"]), [50]);
-        let axis = |values: &[&str]| named_axis(values, &places(values), "t").0;
         let crowded = axis(&["0.02", "0.05", "0.07", "0.1", "0.11", "0.3"]);
         assert!(crowded.contains(">0.1<") && !crowded.contains(">0.11<"), "{crowded}");
         assert!(axis(&["a short one", "other"]).matches("rotate").count() == 0);

@@ -251,9 +251,12 @@ pub fn relative(path: &Path, folder: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
+    fn seen(path: &str, folder: &str) -> PathBuf {
+        relative(Path::new(path), Path::new(folder))
+    }
+
     #[test]
     fn paths_are_seen_from_a_folder() {
-        let seen = |path: &str, folder: &str| relative(Path::new(path), Path::new(folder));
         assert_eq!(seen("runs/a/cells/kd", "runs/a"), Path::new("cells/kd"));
         assert_eq!(seen("runs/a/cells/kd", "runs/a/points/x"), Path::new("../../cells/kd"));
         assert_eq!(seen("/r/a/cells/kd", "/r/a/points/x"), Path::new("../../cells/kd"));

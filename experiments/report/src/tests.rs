@@ -266,21 +266,24 @@ fn what_students_took_from_teachers() {
     assert_eq!(rows(dir.path(), "similarity.csv")[1], "shapes-demo,plain,2,big,62,0.75,6,2.5,0.25");
 }
 
+/// Writes the report of a folder; its files by name, sorted.
+fn report_files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let report = write(&[dir.to_owned()], &Options { tensorboard: true, ..Options::default() }).unwrap();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(report.folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            files.push((path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
 #[test]
 fn a_report_made_twice_is_the_same() {
     let dir = complete();
-    let read = || {
-        let report = write(&[dir.path().to_owned()], &Options { tensorboard: true, ..Options::default() }).unwrap();
-        let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(report.folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.is_file())
-            .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
-            .collect();
-        files.sort();
-        files
-    };
-    let first = read();
+    let first = report_files(dir.path());
     assert_eq!(
         first.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
         [
@@ -300,7 +303,7 @@ fn a_report_made_twice_is_the_same() {
         ]
     );
     fs::remove_dir_all(dir.path().join("report")).unwrap();
-    assert_eq!(read(), first);
+    assert_eq!(report_files(dir.path()), first);
 }
 
 /// The published pair ResNet-56 → ResNet-20 with CIFAR-100's name, and another pair. The methods have published names, but
@@ -310,34 +313,35 @@ fn two_pairs() -> [tempfile::TempDir; 2] {
 }
 
 fn two_pairs_of(view: &str) -> [tempfile::TempDir; 2] {
+    [
+        pair(view, "first", ["resnet56", "resnet20"], [[69.0, 69.1, 69.2], [70.6, 70.7, 70.8], [71.15, 71.25, 71.32]]),
+        pair(view, "second", ["resnet14", "resnet8"], [[60.0, 60.1, 60.2], [60.4, 60.6, 60.5], [62.4, 61.5, 62.7]]),
+    ]
+}
+
+/// The runs of a pair of networks, teacher and student: three methods with three seeds each.
+fn pair(view: &str, name: &str, [teacher, student]: [&str; 2], top1: [[f64; 3]; 3]) -> tempfile::TempDir {
+    let mut summaries = Vec::new();
+    for (method, values) in ["none", "kd", "crd"].into_iter().zip(top1) {
+        for (seed, value) in (0..).zip(values) {
+            let mut summary = summary(method, seed, value);
+            summary.dataset = "CIFAR-100".to_owned();
+            summary.view = view.to_owned();
+            summary.student = student.to_owned();
+            summary.teachers[0].model = teacher.to_owned();
+            summaries.push(summary);
+        }
+    }
     let experiment = EXPERIMENT
         .replace(
             "[method.plain]\n[method.soft]\ncross_entropy = 0.5\n[method.contrast]",
             "[method.none]\n[method.crd]\nterms = [{ weight = 1.0, distiller = { kind = \"kd\" } }]",
         )
-        .replace("[\"plain\", \"soft\", \"contrast\"]", "[\"none\", \"kd\", \"crd\"]");
-    let pair = |name: &str, teacher: &str, student: &str, top1: [[f64; 3]; 3]| {
-        let summaries: Vec<Summary> = ["none", "kd", "crd"]
-            .into_iter()
-            .zip(top1)
-            .flat_map(|(method, values)| (0..).zip(values).map(move |(seed, value)| summary(method, seed, value)))
-            .map(|mut summary| {
-                summary.dataset = "CIFAR-100".to_owned();
-                summary.view = view.to_owned();
-                summary.student = student.to_owned();
-                summary.teachers[0].model = teacher.to_owned();
-                summary
-            })
-            .collect();
-        let networks = experiment
-            .replace("\"resnet56\"", &format!("\"{teacher}\""))
-            .replace("\"resnet8\"", &format!("\"{student}\""));
-        folder(&networks.replace("shapes-demo", name), &["none", "kd", "crd"], &[0, 1, 2], &summaries)
-    };
-    [
-        pair("first", "resnet56", "resnet20", [[69.0, 69.1, 69.2], [70.6, 70.7, 70.8], [71.15, 71.25, 71.32]]),
-        pair("second", "resnet14", "resnet8", [[60.0, 60.1, 60.2], [60.4, 60.6, 60.5], [62.4, 61.5, 62.7]]),
-    ]
+        .replace("[\"plain\", \"soft\", \"contrast\"]", "[\"none\", \"kd\", \"crd\"]")
+        .replace("\"resnet56\"", &format!("\"{teacher}\""))
+        .replace("\"resnet8\"", &format!("\"{student}\""))
+        .replace("shapes-demo", name);
+    folder(&experiment, &["none", "kd", "crd"], &[0, 1, 2], &summaries)
 }
 
 #[test]
@@ -345,15 +349,12 @@ fn pairs_side_by_side() {
     let dirs = two_pairs();
     let out = tempfile::tempdir().unwrap();
     let folders: Vec<PathBuf> = dirs.iter().map(|dir| dir.path().to_owned()).collect();
-    let options = |out: Option<&Path>| Options {
-        baseline: Some("kd".to_owned()),
-        out: out.map(Path::to_owned),
-        ..Options::default()
-    };
-    let error = write(&folders, &options(None)).unwrap_err();
+    let options = Options { baseline: Some("kd".to_owned()), ..Options::default() };
+    let error = write(&folders, &options).unwrap_err();
     assert!(error.is_usage());
     assert_eq!(error.to_string(), "a report of several experiments needs a folder: name one with --out");
-    let report = write(&folders, &options(Some(out.path()))).unwrap();
+    let options = Options { out: Some(out.path().to_owned()), ..options };
+    let report = write(&folders, &options).unwrap();
     assert_eq!(report.path, out.path().join("report.html"));
     pinned("pairs.md", &fs::read_to_string(out.path().join("report.md")).unwrap());
     pinned("pairs.tex", &fs::read_to_string(out.path().join("report.tex")).unwrap());
@@ -380,13 +381,11 @@ fn what_was_published_is_of_its_views() {
 fn a_pair_that_stands_twice_is_no_second_pair() {
     let (one, again) = (two_pairs(), two_pairs());
     let out = tempfile::tempdir().unwrap();
-    let report = |folders: &[&tempfile::TempDir]| {
-        let folders: Vec<PathBuf> = folders.iter().map(|dir| dir.path().to_owned()).collect();
-        write(&folders, &Options { out: Some(out.path().to_owned()), ..Options::default() })
-    };
-    let error = report(&[&one[0], &one[1], &one[0]]).unwrap_err();
+    let options = Options { out: Some(out.path().to_owned()), ..Options::default() };
+    let twice = [&one[0], &one[1], &one[0]].map(|dir| dir.path().to_owned());
+    let error = write(&twice, &options).unwrap_err();
     assert_eq!(error.to_string(), format!("{} is given twice", one[0].path().display()));
-    report(&[&one[0], &one[1], &again[0]]).unwrap();
+    write(&[&one[0], &one[1], &again[0]].map(|dir| dir.path().to_owned()), &options).unwrap();
     let text = fs::read_to_string(out.path().join("report.md")).unwrap();
     let ranks = text.split("### Ranks over pairs\n").nth(1).unwrap().split("\n#").next().unwrap();
     assert_eq!(
@@ -462,11 +461,11 @@ fn a_setting_is_drawn_with_the_others_held() {
     assert_eq!(pictures.len(), 5);
     let by_count = pictures[3];
     assert!(by_count.contains("<title>settings: top-1 by count, critic = nce</title>"), "{by_count}");
-    let place = |name: &str| -> f64 {
+    let [low, middle, high] = ["16", "256", "4096"].map(|name| -> f64 {
         let before = by_count.split(&format!(" text-anchor=\"middle\">{name}<")).next().unwrap();
         before.rsplit("x=\"").next().unwrap().split('"').next().unwrap().parse().unwrap()
-    };
-    assert!(place("16") < place("256") && (place("256") - (place("16") + place("4096")) / 2.0).abs() < 0.1);
+    });
+    assert!(low < middle && (middle - (low + high) / 2.0).abs() < 0.1);
     assert_eq!((by_count.matches("<circle").count(), by_count.matches("class=\"band").count()), (6, 1));
     assert!(by_count.contains("soft, 4096: 64.000 ± 1.414"), "{by_count}");
     // One pair of networks has no ranks or relative improvements over pairs, and its points are not called pairs.
@@ -660,19 +659,15 @@ fn options_override_the_experiment() {
     assert!(text.contains(" |      to soft | common | to teacher big |"), "{text}");
     assert!(text.contains("| plain    |     3 |   _61.50 ± 1.00_ | 81.50 ± 1.00 | -1.00 ± 0.50 |      3 |"), "{text}");
 
-    let wrong = |baseline: &str| {
+    for (baseline, hint) in [("sofd", "did you mean `soft`?"), ("something", "it compares plain, soft, contrast")] {
         let options = Options { baseline: Some(baseline.to_owned()), ..Options::default() };
-        write(&[dir.path().to_owned()], &options).unwrap_err()
-    };
-    assert!(wrong("sofd").is_usage());
-    assert_eq!(
-        wrong("sofd").to_string(),
-        "the baseline `sofd` is not among the methods of this experiment: did you mean `soft`?"
-    );
-    assert_eq!(
-        wrong("something").to_string(),
-        "the baseline `something` is not among the methods of this experiment: it compares plain, soft, contrast"
-    );
+        let error = write(&[dir.path().to_owned()], &options).unwrap_err();
+        assert!(error.is_usage());
+        assert_eq!(
+            error.to_string(),
+            format!("the baseline `{baseline}` is not among the methods of this experiment: {hint}")
+        );
+    }
 }
 
 #[test]

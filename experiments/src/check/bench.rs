@@ -13,8 +13,7 @@ pub(super) struct Bench<'a> {
 
 /// ‖a − b‖ / ‖b‖ in float64, on the CPU; infinite if either is not finite.
 pub(super) fn relative(a: &Tensor, b: &Tensor) -> f64 {
-    let double = |t: &Tensor| t.detach().to_device(Device::Cpu).to_kind(tch::Kind::Double);
-    let (a, b) = (double(a), double(b));
+    let [a, b] = [a, b].map(|tensor| tensor.detach().to_device(Device::Cpu).to_kind(tch::Kind::Double));
     let distance = (a - &b).norm().double_value(&[]);
     match distance / b.norm().double_value(&[]) {
         _ if distance == 0.0 => 0.0,

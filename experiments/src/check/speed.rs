@@ -66,6 +66,13 @@ struct Times {
     single: f64,
 }
 
+impl Times {
+    /// Seconds since the watch was started, 0 if it never was.
+    fn elapsed(&self) -> f64 {
+        self.since.map_or(0.0, |since| since.elapsed().as_secs_f64())
+    }
+}
+
 /// A data set that holds a watch.
 #[derive(Debug)]
 struct Watched {
@@ -99,14 +106,13 @@ impl Watched {
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let step = times.begun;
         times.begun += 1;
-        let elapsed = |times: &Times| times.since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         let end_of_row = self.load.warm_up + self.load.row;
         if step == end_of_row {
             forbid_synchronisation(false);
             synchronize(self.device);
-            times.row = elapsed(&times);
+            times.row = times.elapsed();
         } else if step > end_of_row && step <= end_of_row + self.load.single {
-            times.single += elapsed(&times);
+            times.single += times.elapsed();
         }
         if step == self.load.warm_up || step >= end_of_row {
             synchronize(self.device);

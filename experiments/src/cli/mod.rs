@@ -154,12 +154,12 @@ fn diagnose(json: bool) -> Result<ExitCode, Failure> {
 
 fn check_device(device: DeviceSpec, json: bool) -> Result<ExitCode, Failure> {
     // A reader that has seen enough does not end the check.
-    let mut tell = |finding: &check::Finding| {
+    let report = check::run(device, &mut |finding| {
         if !json {
             _ = print(&finding.to_string())
         }
-    };
-    let report = match check::run(device, &mut tell) {
+    });
+    let report = match report {
         Err(Error::Device(error @ DeviceError::NoCuda { .. })) => {
             let error = Error::run(format!("there is no GPU to check: {error}"));
             return Err(Failure { error, code: 1 });

@@ -12,6 +12,7 @@ use limbeck::precision::Precision;
 use limbeck::record::{Ensemble, TeacherRecord};
 use limbeck::task::Metrics;
 use limbeck_report::store;
+use tch::Tensor;
 use tracing::warn;
 
 use crate::plan::Plan;
@@ -38,10 +39,18 @@ pub(super) fn load_teacher(plan: &Plan, planned: &PlannedTeacher, stop: &Stop) -
     let key =
         store::digest(&(&file, &config.model, &network.view, arithmetic(config), &plan.data.dataset.info().identity))?;
     let cache = format!("{}-{}", network.kind, store::short(&key));
-    let classify = |batch: &Batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
-    let test = match teacher.model().outputs() {
-        Some(_) => None,
-        None => Some(measured(plan, name, &cache, &[&teacher], &classify, stop)?),
+    let test = if teacher.model().outputs().is_some() {
+        None
+    } else {
+        let test = measured(
+            plan,
+            name,
+            &cache,
+            &[&teacher],
+            &|batch| Ok(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits),
+            stop,
+        )?;
+        Some(test)
     };
     let record = TeacherRecord {
         name: name.clone(),
@@ -134,15 +143,18 @@ fn measure_together(
         return Ok(None);
     }
     let networks: Vec<&Teacher> = members.iter().map(|member| &member.teacher).collect();
-    let classify = |batch: &Batch| {
-        let mut logits = Vec::new();
-        for teacher in &networks {
-            logits.push(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
-        }
-        Ok(combination.logits(&logits.iter().collect::<Vec<_>>()))
-    };
     let cache = format!("{}-{}", combination.kind.name(), store::short(&together(plan, combination, members)?));
-    measured(plan, name, &cache, &networks, &classify, stop).map(Some)
+    let test = measured(plan, name, &cache, &networks, &|batch| combined_logits(combination, &networks, batch), stop)?;
+    Ok(Some(test))
+}
+
+/// What networks say of a batch together.
+fn combined_logits(combination: &Combination, networks: &[&Teacher], batch: &Batch) -> Result<Tensor> {
+    let mut logits = Vec::new();
+    for teacher in networks {
+        logits.push(teacher.forward(batch.view(&teacher.view)?, &Taps::none())?.logits);
+    }
+    Ok(combination.logits(&logits.iter().collect::<Vec<_>>()))
 }
 
 /// The accuracy of a teacher on the test split, measured once for each `cache`, the name of a file.

@@ -40,16 +40,15 @@ impl DatasetConfig for MyDataset {
     fn build(&self, device: Device) -> Result<Box<dyn Dataset>> {
         // Mirrored, a rising grating would be a falling one.
         let augmentation = Augmentation { crop_pad: 4, flip: false };
-        let part = |name: &str, count: usize| {
+        let parts = [("train", self.train), ("test", self.test)].map(|(name, count)| {
             let mut images = Images::black(count, [3, SIDE as i64, SIDE as i64], augmentation.crop_pad, device);
             let labels: Vec<i64> = (0..count).map(|row| (row % CLASSES.len()) as i64).collect();
             for (row, label) in labels.iter().enumerate() {
                 images.write(row, &draw(*label, Seed::new(0).stream(name).at(row as u64)));
             }
             Part { pixels: Box::new(Resident::new(vec![images], augmentation)), labels }
-        };
+        });
         let names = CLASSES.map(str::to_owned).to_vec();
-        let parts = [part("train", self.train), part("test", self.test)];
         let shape = [3, SIDE as i64, SIDE as i64];
         let image = Modality { name: IMAGE.to_owned(), shape, mean: MEAN.to_vec(), std: STD.to_vec() };
         // No views of the file's own: give the recipe a field `views` to take them.
@@ -62,11 +61,11 @@ fn draw(class: i64, seed: Seed) -> Vec<u8> {
     let mut rng = seed.rng();
     let (sin, cos) = (class as f64 * std::f64::consts::FRAC_PI_4).sin_cos();
     let (length, phase) = (rng.range(5.0, 12.0), rng.range(0.0, std::f64::consts::TAU));
-    let mut pixel = |place: usize| {
+    let mut plane = Vec::with_capacity(SIDE * SIDE);
+    for place in 0..SIDE * SIDE {
         let (x, y) = ((place % SIDE) as f64, (place / SIDE) as f64);
         let wave = ((x * sin + y * cos) / length * std::f64::consts::TAU + phase).sin();
-        (255.0 * (0.5 + 0.3 * wave + rng.range(-0.2, 0.2))) as u8
-    };
-    let plane: Vec<u8> = (0..SIDE * SIDE).map(&mut pixel).collect();
+        plane.push((255.0 * (0.5 + 0.3 * wave + rng.range(-0.2, 0.2))) as u8);
+    }
     plane.repeat(3)
 }

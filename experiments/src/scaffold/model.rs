@@ -34,25 +34,16 @@ impl ModelConfig for MyModel {
                 spec.classes
             )));
         }
-        let layer = |name: &'static str, from: i64, to: i64, stride: i64| Layer {
-            name,
-            conv: {
-                let config = nn::ConvConfig { stride, padding: 1, bias: false, ..Default::default() };
-                nn::conv(&(path / name) / "conv", from, to, 3, config)
-            },
-            norm: nn::batch_norm(&(path / name) / "bn", to),
-        };
         let wide = 2 * self.width;
         let map = |name: &str, channels: i64, stride: i64| {
             let shape = [channels, (height + stride - 1) / stride, (width + stride - 1) / stride];
             TapInfo::map(name, shape).behind(BatchNormInfo::new(&(path / name / "bn")))
         };
-        let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
         Ok(Box::new(Live {
             layers: [
-                layer("stem", channels, self.width, 1),
-                layer("stage1", self.width, self.width, 1),
-                layer("stage2", self.width, wide, 2),
+                Layer::new(path, "stem", channels, self.width, 1),
+                Layer::new(path, "stage1", self.width, self.width, 1),
+                Layer::new(path, "stage2", self.width, wide, 2),
             ],
             fc: nn::linear(path / "fc", wide, spec.classes),
             signature: Signature::new(
@@ -70,6 +61,11 @@ impl ModelConfig for MyModel {
     }
 }
 
+/// The group of all parameters below `name`.
+fn group(name: &str, feature: bool) -> Group {
+    Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature }
+}
+
 /// The network at work.
 #[derive(Debug)]
 struct Live {
@@ -84,6 +80,17 @@ struct Layer {
     name: &'static str,
     conv: nn::Conv2D,
     norm: nn::BatchNorm,
+}
+
+impl Layer {
+    fn new(path: &nn::Path<'_>, name: &'static str, from: i64, to: i64, stride: i64) -> Self {
+        let config = nn::ConvConfig { stride, padding: 1, bias: false, ..Default::default() };
+        Layer {
+            name,
+            conv: nn::conv(&(path / name) / "conv", from, to, 3, config),
+            norm: nn::batch_norm(&(path / name) / "bn", to),
+        }
+    }
 }
 
 impl Model for Live {

@@ -12,9 +12,12 @@ use crate::settings::read;
 use crate::tensors::{is_finite, same};
 use crate::trial::{Trial, ensure};
 
+fn build(table: &toml::Table) -> Result<Box<dyn Dataset>> {
+    read::<Box<dyn DatasetConfig>>(table)?.build(Device::Cpu)
+}
+
 pub fn check(trial: &mut Trial, table: &toml::Table) {
-    let build = || read::<Box<dyn DatasetConfig>>(table)?.build(Device::Cpu);
-    let Some(dataset) = trial.value("it can be built", build) else { return };
+    let Some(dataset) = trial.value("it can be built", || build(table)) else { return };
     let subject = DatasetTrial { dataset };
     if !trial.check("classes, labels and views are in order", || subject.information()) {
         return;
@@ -27,7 +30,7 @@ pub fn check(trial: &mut Trial, table: &toml::Table) {
     trial.check("what does not exist is an error", || subject.refuses());
     trial.check("memory does not grow", || subject.keeps_nothing());
     trial.check("building twice gives the same", || {
-        let again = DatasetTrial { dataset: build()? };
+        let again = DatasetTrial { dataset: build(table)? };
         let (a, b) = (subject.dataset.info(), again.dataset.info());
         ensure(a.identity == b.identity && !a.identity.is_empty(), || {
             format!("its identity is `{}` and then `{}`: runs are told apart by it", a.identity, b.identity)

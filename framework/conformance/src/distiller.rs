@@ -128,11 +128,12 @@ impl Input<'_> {
             Some(tap) => (tap.to_string(), -1.5, 1.5),
             None => ("logits".to_owned(), -4.0, 4.0),
         };
-        let sample = |row: &i64| {
+        let mut samples = Vec::with_capacity(self.rows.len());
+        for row in self.rows {
             let row = if self.values == Values::OneSample { 0 } else { *row };
-            noise(&format!("{side} {name} {row} {replaced}"), &shape[1..], low, high)
-        };
-        let usual = Tensor::stack(&self.rows.iter().map(sample).collect::<Vec<_>>(), 0);
+            samples.push(noise(&format!("{side} {name} {row} {replaced}"), &shape[1..], low, high));
+        }
+        let usual = Tensor::stack(&samples, 0);
         let usual = if low == -0.5 { usual.clamp_min(0.0) } else { usual };
         match self.values {
             Values::Constant(value) => usual.full_like(value),
@@ -141,18 +142,20 @@ impl Input<'_> {
         }
     }
 
+    /// As [`value`](Self::value), in the step's kind and on its device; the student's take gradients.
+    fn leaf(&self, side: &str, tap: Option<&TapRef>, shape: &[i64]) -> Tensor {
+        let value = self.value(side, tap, shape).to_kind(self.kind).to_device(self.device);
+        value.set_requires_grad(side == "student")
+    }
+
     /// The features of one side, with what its network lends.
     fn features(&self, side: &str, signature: &Signature, taps: &BTreeSet<TapRef>) -> Result<Given> {
         let batch = self.rows.len() as i64;
-        let leaf = |tap: Option<&TapRef>, shape: &[i64]| {
-            let value = self.value(side, tap, shape).to_kind(self.kind).to_device(self.device);
-            value.set_requires_grad(side == "student")
-        };
-        let logits = leaf(None, &[batch, CLASSES]);
+        let logits = self.leaf(side, None, &[batch, CLASSES]);
         let mut leaves = vec![("the logits".to_owned(), logits.shallow_clone())];
         let mut recorded = HashMap::new();
         for tap in taps {
-            let value = leaf(Some(tap), &tap_shape(signature, tap, batch)?);
+            let value = self.leaf(side, Some(tap), &tap_shape(signature, tap, batch)?);
             leaves.push((format!("tap `{tap}`"), value.shallow_clone()));
             recorded.insert(tap.clone(), value);
         }

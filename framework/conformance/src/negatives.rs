@@ -94,13 +94,14 @@ impl SamplerTrial {
         Ok(Drawn { negatives, mask })
     }
 
+    fn ensure_mask(mask: &Tensor, shape: [i64; 2]) -> Result<()> {
+        ensure(mask.size() == shape && mask.kind() == Kind::Bool, || {
+            format!("a mask of {:?} {:?} was given where {shape:?} Bool is wanted", mask.size(), mask.kind())
+        })
+    }
+
     fn mask(&self, negatives: &Negatives, anchors: &[i64]) -> Result<Tensor> {
         let (batch, samples) = (anchors.len() as i64, self.samples());
-        let shaped = |mask: &Tensor, shape: [i64; 2]| {
-            ensure(mask.size() == shape && mask.kind() == Kind::Bool, || {
-                format!("a mask of {:?} {:?} was given where {shape:?} Bool is wanted", mask.size(), mask.kind())
-            })
-        };
         let none = Tensor::zeros([batch, samples], (Kind::Bool, Device::Cpu));
         match negatives {
             Negatives::Rows(rows) => {
@@ -114,9 +115,9 @@ impl SamplerTrial {
                 })?;
                 Ok(none.scatter_value(1, rows, 1))
             }
-            Negatives::Mask(mask) => shaped(mask, [batch, samples]).map(|()| mask.shallow_clone()),
+            Negatives::Mask(mask) => Self::ensure_mask(mask, [batch, samples]).map(|()| mask.shallow_clone()),
             Negatives::Others => Ok(none.logical_not().scatter_value(1, &column(anchors), 0)),
-            Negatives::Batch(mask) => shaped(mask, [batch, batch]).map(|()| mask.shallow_clone()),
+            Negatives::Batch(mask) => Self::ensure_mask(mask, [batch, batch]).map(|()| mask.shallow_clone()),
         }
     }
 

@@ -34,13 +34,16 @@ impl ModelConfig for SmallNetwork {
             from = to;
         }
         taps.push(TapInfo::vector("pooled", from));
-        let group = |name: &str, feature| Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature };
         let groups = layers.map(|name| group(name, true)).into_iter().chain([group("fc", false)]).collect();
         let classifier = ClassifierInfo::new(&(path / "fc"), "pooled");
         let signature = Signature::new(spec, taps, groups).with_classifier(classifier);
         let fc = tch::nn::linear(path / "fc", from, spec.classes, Default::default());
         Ok(Box::new(LiveSmallNetwork { signature, layers: live, fc }))
     }
+}
+
+fn group(name: &str, feature: bool) -> Group {
+    Group { name: name.to_owned(), parameters: vec![name.to_owned()], feature }
 }
 
 #[derive(Debug)]

@@ -18,11 +18,11 @@ const SAMPLES: i64 = 24;
 const CLASSES: i64 = 7;
 
 pub fn check(trial: &mut Trial, plugin: &Plugin) {
-    let find = || {
+    let found = trial.value("it is known by its name and by the key of its score", || {
         plugin.check()?;
         <dyn Task>::find(plugin.name).ok_or_else(|| Error::run(format!("no task calls itself `{}`", plugin.name)))
-    };
-    let Some(task) = trial.value("it is known by its name and by the key of its score", find) else { return };
+    });
+    let Some(task) = found else { return };
     let subject = TaskTrial { task };
     if !trial.check("its metrics have names, and keys of their own", || subject.names()) {
         return;
@@ -30,11 +30,14 @@ pub fn check(trial: &mut Trial, plugin: &Plugin) {
     if !trial.check("it knows its targets", || subject.targets()) {
         return;
     }
+    // Before the loss is looked at: of logits that it changes, two losses differ.
+    if !trial.check("logits and targets are left as they are", || subject.changes_nothing()) {
+        return;
+    }
     let losses = "its loss is a finite scalar of the logits' kind, and learns from every sample";
     if !trial.check(losses, || subject.loss()) {
         return;
     }
-    trial.check("logits and targets are left as they are", || subject.changes_nothing());
     trial.check("samples without a label have no part in the loss", || subject.unlabelled());
     if !trial.check("its meter gives every metric", || subject.meter()) {
         return;
@@ -231,21 +234,23 @@ impl TaskTrial {
         })
     }
 
+    /// The metrics after 50 steps along the gradient of the loss: down for a `sign` of 1, up for −1.
+    fn after_steps(&self, example: &Example, sign: f64) -> Result<Metrics> {
+        let truth = Truth::new(&example.labels, example.targets.as_ref());
+        let mut logits = example.logits.detach().to_kind(Kind::Double);
+        for _ in 0..50 {
+            let moving = logits.detach().set_requires_grad(true);
+            self.task.loss(&moving, truth)?.backward();
+            let gradient = moving.grad();
+            logits = &logits - &gradient * (sign / gradient.abs().max().clamp_min(1e-12) * 0.2);
+        }
+        self.measure(&logits.to_kind(Kind::Float), example, &in_order(), SAMPLES as usize)
+    }
+
     /// Logits that follow the gradient of the loss end with a better score than those that flee from it.
     fn direction(&self) -> Result<()> {
         let example = self.example();
-        let truth = Truth::new(&example.labels, example.targets.as_ref());
-        let step = |sign: f64| -> Result<Metrics> {
-            let mut logits = example.logits.detach().to_kind(Kind::Double);
-            for _ in 0..50 {
-                let moving = logits.detach().set_requires_grad(true);
-                self.task.loss(&moving, truth)?.backward();
-                let gradient = moving.grad();
-                logits = &logits - &gradient * (sign / gradient.abs().max().clamp_min(1e-12) * 0.2);
-            }
-            self.measure(&logits.to_kind(Kind::Float), &example, &in_order(), SAMPLES as usize)
-        };
-        let (learned, fled) = (step(1.0)?, step(-1.0)?);
+        let (learned, fled) = (self.after_steps(&example, 1.0)?, self.after_steps(&example, -1.0)?);
         ensure(learned.is_better_than(&fled), || {
             let score = self.task.score();
             format!(

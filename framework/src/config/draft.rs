@@ -26,9 +26,8 @@ impl<'a> Draft<'a> {
         let mut draft = Draft { source, table: source.table.clone(), origins: HashMap::new() };
         for text in overrides {
             let origin = Origin::Override(text.clone());
-            let fault = |message| Box::new(Diagnostic { message, key: String::new(), origin: origin.clone() });
-            let (key, value) = assignment(text).map_err(fault)?;
-            draft.set(key, value, origin.clone()).map_err(fault)?;
+            let set = assignment(text).and_then(|(key, value)| draft.set(key, value, origin.clone()));
+            set.map_err(|message| Box::new(Diagnostic { message, key: String::new(), origin }))?;
         }
         Ok(draft)
     }

@@ -226,11 +226,10 @@ pub(super) fn read(mut draft: Draft<'_>, only: &Filter) -> Result<Grid> {
     }
     check_rules(&draft, &rules)?;
     if grid.points.is_empty() {
-        return Err(match grid.only.0.is_empty() {
-            true => draft.fault("grid.exclude", "the rules leave nothing of the grid"),
-            false => {
-                Error::plan("nothing meets all conditions of --only: see `limbeck plan` for the cells that there are")
-            }
+        return Err(if grid.only.0.is_empty() {
+            draft.fault("grid.exclude", "the rules leave nothing of the grid")
+        } else {
+            Error::plan("nothing meets all conditions of --only: see `limbeck plan` for the cells that there are")
         });
     }
     grid.check_only()?;
@@ -257,6 +256,11 @@ fn labels(axis: &Axis) -> Vec<String> {
     axis.choices.iter().map(|choice| choice.label.clone()).collect()
 }
 
+/// Whether an axis can be called by its short name: no other can.
+fn is_clear(name: &str, shorts: &[Option<String>]) -> bool {
+    ![METHOD, SEED].contains(&name) && shorts.iter().filter(|short| short.as_deref() == Some(name)).count() == 1
+}
+
 fn read_axes(draft: &Draft<'_>, grid: &toml::Table) -> Result<Vec<Axis>> {
     let mut lists = Vec::new();
     leaves(grid, "", false, &mut lists);
@@ -271,10 +275,7 @@ fn read_axes(draft: &Draft<'_>, grid: &toml::Table) -> Result<Vec<Axis>> {
         if items.is_empty() {
             return Err(draft.fault(&place, "the axis has no values"));
         }
-        let clear = |name: &str| {
-            ![METHOD, SEED].contains(&name) && shorts.iter().filter(|short| short.as_deref() == Some(name)).count() == 1
-        };
-        let name = shorts[i].clone().filter(|name| clear(name)).unwrap_or_else(|| key.clone());
+        let name = shorts[i].clone().filter(|name| is_clear(name, &shorts)).unwrap_or_else(|| key.clone());
         if [METHOD, SEED].contains(&name.as_str()) {
             return Err(draft.fault(&place, format!("no axis can be called `{name}`")));
         }
@@ -321,12 +322,11 @@ fn plain(name: &str, key: &str, value: &Value, place: String) -> Choice {
 
 /// A value that has a name and sets several keys.
 fn named(draft: &Draft<'_>, item: &Value, place: &str) -> Result<Choice> {
-    let fault =
-        || draft.fault(place, "a named value is a table with `name`, a string, and `set`, a table of keys and values");
     let (Some(Value::String(name)), Some(Value::Table(set)), Some(2)) =
         (item.get("name"), item.get("set"), item.as_table().map(toml::Table::len))
     else {
-        return Err(fault());
+        let message = "a named value is a table with `name`, a string, and `set`, a table of keys and values";
+        return Err(draft.fault(place, message));
     };
     let mut found = Vec::new();
     leaves(set, "", true, &mut found);

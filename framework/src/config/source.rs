@@ -24,15 +24,16 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn new(text: &'a str, path: &'a Path) -> Result<Self> {
         let mut source = Source { text, path, table: toml::Table::new(), spans: HashMap::new() };
-        let not_toml = |source: &Self, e: toml::de::Error| {
-            let span = e.span().unwrap_or(0..0);
-            let message = format!("this is not TOML: {}", e.message().trim());
-            Box::new(Diagnostic { message, key: String::new(), origin: source.origin(span) })
-        };
-        let spanned = DeTable::parse(text).map_err(|e| not_toml(&source, e))?;
+        let spanned = DeTable::parse(text).map_err(|e| source.not_toml(e))?;
         collect_spans(spanned.get_ref(), "", &mut source.spans);
-        source.table = text.parse().map_err(|e| not_toml(&source, e))?;
+        source.table = text.parse().map_err(|e| source.not_toml(e))?;
         Ok(source)
+    }
+
+    fn not_toml(&self, e: toml::de::Error) -> Box<Diagnostic> {
+        let span = e.span().unwrap_or(0..0);
+        let message = format!("this is not TOML: {}", e.message().trim());
+        Box::new(Diagnostic { message, key: String::new(), origin: self.origin(span) })
     }
 
     pub(super) fn origin(&self, span: Range<usize>) -> Origin {

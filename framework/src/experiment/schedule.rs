@@ -38,15 +38,19 @@ impl Default for TermSchedule {
 }
 
 impl TermSchedule {
+    /// The share of a ramp that is done, at most 1.
+    fn ramp(done: u64, of: u64) -> f64 {
+        (done as f64 / of.max(1) as f64).min(1.0)
+    }
+
     /// What the weight is multiplied by in `epoch` of `epochs`, both from 1; `None` after the last epoch of the term.
     pub fn factor(&self, epoch: u64, epochs: u64) -> Option<f64> {
         let to = self.to.unwrap_or(epochs);
         if epoch > to {
             return None;
         }
-        let share = |done: u64, of: u64| (done as f64 / of.max(1) as f64).min(1.0);
         let begun = (epoch + 1).saturating_sub(self.from);
-        Some(share(begun, self.warmup_epochs).min(share(to - epoch + 1, self.cooldown_epochs)))
+        Some(Self::ramp(begun, self.warmup_epochs).min(Self::ramp(to - epoch + 1, self.cooldown_epochs)))
     }
 
     /// Checks the epochs against the length of training; `key` is the table that this is.

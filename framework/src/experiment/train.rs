@@ -167,11 +167,10 @@ impl TrainConfig {
 
     /// The factor on the learning rate of a parameter of the student, or of what a method trains beside it (`None`).
     pub(crate) fn rate_of(&self, student: &Signature, parameter: Option<&str>) -> f64 {
-        let factor = |name: &str| self.rates.get(name).copied();
-        let Some(parameter) = parameter else { return factor(HEADS).unwrap_or(1.0) };
+        let Some(parameter) = parameter else { return self.rates.get(HEADS).copied().unwrap_or(1.0) };
         let group = student.group_of(parameter);
-        let features = group.filter(|group| group.feature).and_then(|_| factor(FEATURES));
-        group.and_then(|group| factor(&group.name)).or(features).unwrap_or(1.0)
+        let features = group.filter(|group| group.feature).and_then(|_| self.rates.get(FEATURES));
+        group.and_then(|group| self.rates.get(group.name.as_str())).or(features).copied().unwrap_or(1.0)
     }
 }
 

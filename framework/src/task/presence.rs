@@ -215,8 +215,11 @@ mod tests {
 
     #[test]
     fn the_binary_cross_entropy_is_the_mean_over_samples_and_classes() {
+        fn one(z: f64, t: f64) -> f64 {
+            (1.0 + (-z).exp()).ln() + (1.0 - t) * z
+        }
+
         let (logits, targets) = ([[2.0_f64, -1.0, 0.5], [0.0, 3.0, -40.0]], [[1.0_f64, 0.0, 1.0], [0.0, 0.0, 1.0]]);
-        let one = |z: f64, t: f64| (1.0 + (-z).exp()).ln() + (1.0 - t) * z;
         let pairs = logits.iter().flatten().zip(targets.iter().flatten());
         let by_hand = pairs.map(|(z, t)| one(*z, *t)).sum::<f64>() / 6.0;
         let loss = binary_cross_entropy(&Tensor::from_slice2(&logits), &Tensor::from_slice2(&targets));
@@ -228,10 +231,11 @@ mod tests {
 
     #[test]
     fn average_precision_is_the_mean_precision_at_what_is_present() {
-        let of = |scores: &[f64], present: &[u8]| {
+        fn of(scores: &[f64], present: &[u8]) -> Option<f64> {
             let present: Vec<bool> = present.iter().map(|p| *p == 1).collect();
             average_precision(scores, &present)
-        };
+        }
+
         // Present at ranks 1, 3 and 4: (1/1 + 2/3 + 3/4) / 3.
         let ranked = of(&[0.9, 0.8, 0.7, 0.6, 0.5], &[1, 0, 1, 1, 0]).unwrap();
         approx::assert_relative_eq!(ranked, (1.0 + 2.0 / 3.0 + 0.75) / 3.0, max_relative = 1e-15);

@@ -69,18 +69,20 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_in_one_line() {
-        let caught = |work: fn()| {
+        fn caught(work: fn()) -> String {
             catch(|| {
                 work();
                 Ok(())
             })
             .unwrap_err()
             .to_string()
-        };
-        let product = || {
+        }
+
+        fn product() {
             let a = Tensor::from_slice(&[1.0, 2.0]).view([1, 2]);
             _ = a.matmul(&a);
-        };
+        }
+
         assert_eq!(caught(product), "libtorch: mat1 and mat2 shapes cannot be multiplied (1x2 and 1x2)");
         let own: fn() = || panic!("three heads\nand a second line");
         let place = format!("panic: three heads (at {}:{}:", file!(), line!() - 1);

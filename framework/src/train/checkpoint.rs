@@ -51,17 +51,18 @@ fn digest<'a>(state: &str, tensors: impl IntoIterator<Item = (&'a String, &'a Te
     let mut tensors: Vec<_> = tensors.into_iter().collect();
     tensors.sort_by_key(|(name, _)| *name);
     let mut hasher = blake3::Hasher::new();
-    let mut part = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    part(state.as_bytes());
+    digest_part(&mut hasher, state.as_bytes());
     for (name, tensor) in tensors {
-        part(name.as_bytes());
-        part(format!("{:?} {:?}", tensor.kind(), tensor.size()).as_bytes());
-        part(&weights::bytes_of(tensor));
+        digest_part(&mut hasher, name.as_bytes());
+        digest_part(&mut hasher, format!("{:?} {:?}", tensor.kind(), tensor.size()).as_bytes());
+        digest_part(&mut hasher, &weights::bytes_of(tensor));
     }
     hasher.finalize().to_hex().to_string()
+}
+
+fn digest_part(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
 }
 
 /// Writes a checkpoint into a run folder; the newest becomes the previous one. Returns its path.

@@ -186,8 +186,7 @@ mod tests {
         // ⅖ ln 5 + ⅗ ln 5/3, the other ln 3.
         let sure = 0.4 * 5f64.ln() + 0.6 * (5.0f64 / 3.0).ln();
         let share = (-sure).exp() / ((-sure).exp() + 1.0 / 3.0);
-        let mixed = |a: f64, b: f64| share * a + (1.0 - share) * b;
-        let second = [mixed(0.2, 1.0 / 3.0), mixed(0.6, 1.0 / 3.0), mixed(0.2, 1.0 / 3.0)];
+        let second = [0.2_f64, 0.6, 0.2].map(|p| share * p + (1.0 - share) * (1.0 / 3.0));
         let expected = [3.0 / 8.0, 1.0 / 4.0, 3.0 / 8.0, second[0], second[1], second[2]];
         assert!(share > 0.5);
         assert_gives(&combination(Combining::Confidence, None), expected);

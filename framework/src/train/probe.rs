@@ -501,7 +501,10 @@ mod tests {
 
     #[test]
     fn a_feature_that_does_not_vary_is_0_whatever_its_mean_is_rounded_to() {
-        let constant = |rows: i64, value: f64| Tensor::full([rows, 1], value, (Kind::Float, Device::Cpu));
+        fn constant(rows: i64, value: f64) -> Tensor {
+            Tensor::full([rows, 1], value, (Kind::Float, Device::Cpu))
+        }
+
         for value in [0.1, -0.3, 1e-20, 0.0, 1e20] {
             let [train, test] = standardize([constant(1000, value), constant(3, 0.7)]);
             assert_eq!(train.abs().max().double_value(&[]), 0.0, "{value}");
@@ -515,18 +518,21 @@ mod tests {
 
     #[test]
     fn a_file_of_features_is_read_only_if_it_is_whole_and_what_is_wanted() {
+        fn refused(path: &Path, key: &str) -> String {
+            read(path, key).unwrap_err().to_string()
+        }
+
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("features.safetensors");
         let tensors = vec![("train".to_owned(), Tensor::from_slice(&[1.0_f32, 2.0]).view([2, 1]))];
         assert!(read(&path, "key").unwrap().is_none());
         weights::save(&path, &tensors, Some(&note("key", &tensors))).unwrap();
         assert_eq!(read(&path, "key").unwrap().unwrap()["train"], tensors[0].1);
-        let refused = |key: &str| read(&path, key).unwrap_err().to_string();
-        assert!(refused("other").ends_with("its content is not what was written there"));
+        assert!(refused(&path, "other").ends_with("its content is not what was written there"));
         let mut bytes = fs::read(&path).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert!(refused("key").ends_with("its content is not what was written there"));
+        assert!(refused(&path, "key").ends_with("its content is not what was written there"));
     }
 }

@@ -15,18 +15,20 @@ pub enum Limit {
     Time(Duration),
 }
 
+/// The number before a unit, which may lack its last letter.
+fn number_of(unit: &str, text: &str) -> Option<u64> {
+    let number = text.strip_suffix(unit).or_else(|| text.strip_suffix(&unit[..unit.len() - 1]))?;
+    number.trim().parse::<u64>().ok()
+}
+
 impl FromStr for Limit {
     type Err = String;
 
     /// Reads `500steps`, `3epochs`, or a time as in `90s`, `1h 30m`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |unit: &str| {
-            let number = text.strip_suffix(unit).or_else(|| text.strip_suffix(&unit[..unit.len() - 1]))?;
-            number.trim().parse::<u64>().ok()
-        };
-        let limit = number("steps")
+        let limit = number_of("steps", text)
             .map(Limit::Steps)
-            .or_else(|| number("epochs").map(Limit::Epochs))
+            .or_else(|| number_of("epochs", text).map(Limit::Epochs))
             .or_else(|| humantime::parse_duration(text).ok().map(Limit::Time));
         match limit {
             Some(Limit::Steps(0) | Limit::Epochs(0)) | None => {

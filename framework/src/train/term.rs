@@ -58,14 +58,11 @@ pub struct TermSite<'a> {
 /// If a term does not fit its student and teacher: the message names the term and the teacher.
 pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'_>) -> Result<Vec<Term>> {
     // Labels name state and metrics: they depend on the method alone, not on teachers that others ask.
-    let asked = |config: &TermConfig, name: &str| {
-        let usual = !site.combined.contains_key(name);
-        config.teachers.as_ref().map_or(usual, |chosen| chosen.iter().any(|chosen| chosen == name))
-    };
-    let several = site.teachers.keys().filter(|name| method.terms.iter().any(|config| asked(config, name))).count() > 1;
+    let asked = site.teachers.keys().filter(|name| method.terms.iter().any(|config| asks(config, name, site)));
+    let several = asked.count() > 1;
     let mut terms: Vec<Term> = Vec::new();
     for (index, config) in method.terms.iter().enumerate() {
-        for (name, signature) in site.teachers.iter().filter(|(name, _)| asked(config, name)) {
+        for (name, signature) in site.teachers.iter().filter(|(name, _)| asks(config, name, site)) {
             let kind = config.distiller.typetag_name();
             let label = if several { format!("{kind}.{name}") } else { kind.to_owned() };
             let earlier = terms.iter().filter(|term| term.label.split('#').next() == Some(label.as_str())).count();
@@ -88,6 +85,12 @@ pub fn build_terms(method: &MethodConfig, student: &Signature, site: &TermSite<'
         }
     }
     Ok(terms)
+}
+
+/// Whether a term asks this teacher; those that are combined, only if it names them.
+fn asks(config: &TermConfig, name: &str, site: &TermSite<'_>) -> bool {
+    let usual = !site.combined.contains_key(name);
+    config.teachers.as_ref().map_or(usual, |chosen| chosen.iter().any(|chosen| chosen == name))
 }
 
 fn build_term(

@@ -1,7 +1,6 @@
 //! Files of tensors in the safetensors format: the same tensors give the same bytes.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -88,7 +87,8 @@ pub fn to_bytes(tensors: &[(String, Tensor)], note: Option<&str>) -> Result<Vec<
         let shape = tensor.size().iter().map(|n| *n as usize).collect();
         infos.push((name.clone(), TensorInfo { dtype, shape, data_offsets: (start, data.len()) }));
     }
-    let note = note.map(|note| HashMap::from([(NOTE.to_owned(), note.to_owned())]));
+    // Collected: without the crate's own functions for files, which need a crate for temporary ones, its map is another.
+    let note = note.map(|note| [(NOTE.to_owned(), note.to_owned())].into_iter().collect());
     let metadata = Metadata::new(note, infos).map_err(|e| Error::run(format!("safetensors: {e}")))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|e| Error::run(format!("safetensors: {e}")))?;
     header.resize(header.len().next_multiple_of(8), b' ');

@@ -120,7 +120,15 @@ fn pytorchs_counters_are_passed_over_and_a_name_taken_twice_is_an_error() {
 
 #[test]
 fn a_file_that_is_not_safetensors_or_not_all_of_one_is_named() {
-    let error = |bytes: &[u8]| from_bytes(bytes, Path::new("w.safetensors")).unwrap_err().to_string();
+    fn error(bytes: &[u8]) -> String {
+        from_bytes(bytes, Path::new("w.safetensors")).unwrap_err().to_string()
+    }
+
+    fn made(dtype: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+        let header = format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{}]}}}}"#, data.len());
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+    }
+
     assert_eq!(error(b"hello, world"), "w.safetensors: not a safetensors file: header too large");
     let short = "cut short: 5 bytes are there, fewer than a safetensors file begins with";
     assert_eq!(error(b"hello"), format!("w.safetensors: {short}"));
@@ -130,10 +138,6 @@ fn a_file_that_is_not_safetensors_or_not_all_of_one_is_named() {
     let header = 8 + u64::from_le_bytes(*whole.first_chunk().unwrap());
     let short = format!("cut short: 100 bytes are there, its header alone has {header}");
     assert_eq!(error(&whole[..100]), format!("w.safetensors: {short}"));
-    let made = |dtype: &str, shape: &str, data: &[u8]| {
-        let header = format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{}]}}}}"#, data.len());
-        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
-    };
     let huge = "w.safetensors: `t`: its shape [9223372036854775808, 0] is beyond all memory";
     assert_eq!(error(&made("F32", "[9223372036854775808, 0]", b"")), huge);
     assert_eq!(error(&made("BOOL", "[3]", &[0, 1, 2])), "w.safetensors: `t`: a truth value is neither 0 nor 1");

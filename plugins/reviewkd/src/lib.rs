@@ -41,14 +41,18 @@ pub struct ReviewKd {
     pub width: i64,
 }
 
+/// The stages in this form, and the pooled vector.
+fn stages_and_pooled(network: &Signature, form: Form) -> Vec<TapRef> {
+    let stages = network.stages().iter().map(|tap| TapRef { name: tap.name.clone(), form });
+    stages.chain(network.pooled().map(|pooled| TapRef::output(&pooled.name))).collect()
+}
+
 #[typetag::serde(name = "reviewkd")]
 impl DistillerConfig for ReviewKd {
     fn taps(&self, site: &Site<'_>) -> Result<TapPairs> {
-        let taps = |network: &Signature, form: Form| -> Vec<TapRef> {
-            let stages = network.stages().iter().map(|tap| TapRef { name: tap.name.clone(), form });
-            stages.chain(network.pooled().map(|pooled| TapRef::output(&pooled.name))).collect()
-        };
-        let pairs = site.pair_taps(&taps(site.student, Form::Output), &taps(site.teacher, Form::PreActivation))?;
+        let student = stages_and_pooled(site.student, Form::Output);
+        let teacher = stages_and_pooled(site.teacher, Form::PreActivation);
+        let pairs = site.pair_taps(&student, &teacher)?;
         for pair in &pairs.pairs {
             let sides =
                 [("student", &pair.student, pair.student_shape), ("teacher", &pair.teacher, pair.teacher_shape)];
@@ -68,11 +72,12 @@ impl DistillerConfig for ReviewKd {
         let pairs = self.taps(site)?.pairs;
         let deepest = pairs.len() - 1;
         let width = self.width.min(pairs[deepest].student_shape.channels());
-        let fusion = |(i, pair): (usize, &TapPair)| {
-            let path = &(params / "abfs") / i;
-            Fusion::new(&path, pair.student_shape.channels(), width, pair.teacher_shape.channels(), i < deepest)
-        };
-        Ok(Box::new(Live { fusions: pairs.iter().enumerate().map(fusion).collect() }))
+        let mut fusions = Vec::with_capacity(pairs.len());
+        for (i, pair) in pairs.iter().enumerate() {
+            let (path, from, to) = (params / "abfs" / i, pair.student_shape.channels(), pair.teacher_shape.channels());
+            fusions.push(Fusion::new(&path, from, width, to, i < deepest));
+        }
+        Ok(Box::new(Live { fusions }))
     }
 }
 
@@ -151,10 +156,7 @@ impl Fusion {
 
 /// To another height and width, by nearest neighbours.
 fn enlarge(map: &Tensor, size: &[i64]) -> Tensor {
-    match &map.size()[2..] == size {
-        true => map.shallow_clone(),
-        false => map.upsample_nearest2d(size, None, None),
-    }
+    if &map.size()[2..] == size { map.shallow_clone() } else { map.upsample_nearest2d(size, None, None) }
 }
 
 /// A convolution without bias that keeps the size, and a BatchNorm; initialised as the authors do, uniform with variance

@@ -47,6 +47,11 @@ fn signature(channels: &[i64], setting: &Setting) -> Signature {
     Signature::new(&ModelSpec { input: [3, 32, 32], classes: setting.classes }, taps, Vec::new())
 }
 
+/// The name of a variable in the method's own store.
+fn own<'n>(tag: &str, name: &'n str) -> &'n str {
+    name.strip_prefix(&format!("{tag}.reviewkd.")).unwrap()
+}
+
 fn check(setting: &Setting, case: &Case, kind: Kind, tol: f64) {
     let Setting { tag, batch, classes, .. } = setting;
     let (student, teacher) =
@@ -70,10 +75,9 @@ fn check(setting: &Setting, case: &Case, kind: Kind, tol: f64) {
         store.double();
     }
     let variables = store.variables();
-    let own = |name: &str| name.strip_prefix(&format!("{tag}.reviewkd.")).unwrap().to_owned();
     assert_eq!(variables.values().filter(|t| t.requires_grad()).count(), case.params.len());
     for (name, shape) in &case.params {
-        let variable = &variables[&own(name)];
+        let variable = &variables[own(tag, name)];
         assert_eq!(&variable.size(), shape, "{name}");
         limbeck::tch::no_grad(|| variable.shallow_clone().copy_(&fill_parameter(name, shape, false)));
     }
@@ -115,7 +119,7 @@ fn check(setting: &Setting, case: &Case, kind: Kind, tol: f64) {
     }
     assert_eq!(case.param_grads.len(), case.params.len());
     for (name, digest) in &case.param_grads {
-        assert_digest(name, &variables[&own(name)].grad(), digest, largest, tol);
+        assert_digest(name, &variables[own(tag, name)].grad(), digest, largest, tol);
     }
 }
 

@@ -194,19 +194,18 @@ pub fn deviations(
     let found = digest(name, tensor);
     let n = tensor.numel() as f64;
     let vanishes = reference.l2 < 1e-9 * largest_l2;
-    let of = |part: &str, value: f64, reference: f64, scale: f64| Deviation {
-        what: format!("{what}, {part}"),
-        value,
-        reference,
-        scale: if vanishes { largest_l2 } else { scale },
-    };
-    let mut all = vec![
-        of("l2", found.l2, reference.l2, reference.l2),
-        of("sum", found.sum, reference.sum, reference.l2 * n.sqrt()),
-        of("probe", found.probe, reference.probe, reference.l2 * (n / 3.0).sqrt()),
+    let mut parts = vec![
+        ("l2".to_owned(), found.l2, reference.l2, reference.l2),
+        ("sum".to_owned(), found.sum, reference.sum, reference.l2 * n.sqrt()),
+        ("probe".to_owned(), found.probe, reference.probe, reference.l2 * (n / 3.0).sqrt()),
     ];
     for (k, (value, expected)) in found.first.iter().flatten().zip(reference.first.iter().flatten()).enumerate() {
-        all.push(of(&format!("element {k}"), *value, *expected, reference.l2));
+        parts.push((format!("element {k}"), *value, *expected, reference.l2));
+    }
+    let mut all = Vec::with_capacity(parts.len());
+    for (part, value, reference, scale) in parts {
+        let scale = if vanishes { largest_l2 } else { scale };
+        all.push(Deviation { what: format!("{what}, {part}"), value, reference, scale });
     }
     Ok(all)
 }
@@ -231,8 +230,8 @@ mod tests {
         assert_eq!((d.shape.as_slice(), d.l2, d.sum), ([2, 3].as_slice(), 13.0, 11.0));
         assert_eq!(d.first, Some(vec![3.0, -4.0, 0.0, 0.0]));
         let direction = fill("probe:t", &[6], -1.0, 1.0);
-        let at = |k| direction.double_value(&[k]);
-        assert!((d.probe - (3.0 * at(0) - 4.0 * at(1) + 12.0 * at(4))).abs() < 1e-12);
+        let [x, y, z] = [0, 1, 4].map(|k| direction.double_value(&[k]));
+        assert!((d.probe - (3.0 * x - 4.0 * y + 12.0 * z)).abs() < 1e-12);
         assert_digest("t", &t, &d, 0.0, 1e-12);
         assert!(!close(f64::NAN, 0.0, 1.0, 1.0));
     }
@@ -253,19 +252,21 @@ mod tests {
         assert_eq!(loss_scale(-0.5, 100.0), 0.5);
     }
 
+    /// The least and the largest value of a parameter.
+    fn range(name: &str, shape: &[i64], bn: bool) -> (f64, f64) {
+        let t = fill_parameter(name, shape, bn);
+        (t.min().double_value(&[]), t.max().double_value(&[]))
+    }
+
     #[test]
     fn parameters_are_filled_by_what_they_are() {
-        let bound = |name, shape: &[i64], bn| {
-            let t = fill_parameter(name, shape, bn);
-            (t.min().double_value(&[]), t.max().double_value(&[]))
-        };
-        let (lo, hi) = bound("conv1.weight", &[64, 3, 3, 3], false);
+        let (lo, hi) = range("conv1.weight", &[64, 3, 3, 3], false);
         assert!((lo + (1.0_f64 / 9.0).sqrt()).abs() < 1e-3 && (hi - (1.0_f64 / 9.0).sqrt()).abs() < 1e-3, "{lo} {hi}");
         for (name, low, high) in [("bn.weight", 0.5, 1.5), ("bn.running_var", 0.5, 1.5), ("bn.bias", -0.1, 0.1)] {
-            let (lo, hi) = bound(name, &[4000], true);
+            let (lo, hi) = range(name, &[4000], true);
             assert!(lo >= low && hi < high && hi - lo > 0.99 * (high - low), "{name}: {lo} {hi}");
         }
-        assert!(bound("fc.bias", &[100], false).1 < 0.1);
+        assert!(range("fc.bias", &[100], false).1 < 0.1);
         assert_eq!(Vec::<i64>::try_from(labels(4, 10)).unwrap(), [1, 4, 7, 0]);
     }
 }

@@ -92,14 +92,11 @@ impl LossSetting {
     /// If a method refuses its settings or its step.
     pub fn logits(&self, kind: Kind, device: Device) -> Result<BTreeMap<String, Vec<Deviation>>> {
         let LossSetting { tag, batch, classes, cases } = self;
-        let logits = |side| {
-            fill(&format!("{tag}.logits_{side}"), &[*batch, *classes], -4.0, 4.0).to_kind(kind).to_device(device)
-        };
         let labels = labels(*batch, *classes).to_device(device);
         let mut compared = BTreeMap::new();
         for case in cases {
-            let student = Features::new(logits("s").set_requires_grad(true), HashMap::new());
-            let teacher = Features::new(logits("t"), HashMap::new());
+            let student = Features::new(self.logits_of("s", kind, device).set_requires_grad(true), HashMap::new());
+            let teacher = Features::new(self.logits_of("t", kind, device), HashMap::new());
             let loss = match case.method.as_str() {
                 "cross_entropy" => metric::cross_entropy(&student.logits, &labels),
                 "kd" => soft_targets(case, &student, &teacher, &labels, device)?,
@@ -113,6 +110,11 @@ impl LossSetting {
             compared.insert(case.method.clone(), all);
         }
         Ok(compared)
+    }
+
+    fn logits_of(&self, side: &str, kind: Kind, device: Device) -> Tensor {
+        let name = format!("{}.logits_{side}", self.tag);
+        fill(&name, &[self.batch, self.classes], -4.0, 4.0).to_kind(kind).to_device(device)
     }
 }
 
@@ -267,19 +269,15 @@ impl CrdSequence {
         variables: &HashMap<String, Tensor>,
         (kind, device): (Kind, Device),
     ) -> Result<Vec<Deviation>> {
-        let at = |side, width| {
+        let [student, teacher] = [("s", self.s_dim), ("t", self.t_dim)].map(|(side, width)| {
             let name = format!("{}.step{}.{side}", self.tag, golden.step);
             fill(&name, &[self.batch, width], -1.0, 1.0).to_kind(kind).to_device(device)
-        };
-        let input = at("s", self.s_dim).set_requires_grad(true);
-        let features = |tap: &Tensor| {
-            let logits = Tensor::zeros([self.batch, 10], (kind, device));
-            Features::new(logits, HashMap::from([(TapRef::output("pooled"), tap.shallow_clone())]))
-        };
+        });
+        let input = student.set_requires_grad(true);
         let rows = (0..self.batch).map(|i| (7 * i + 13 * golden.step + 2) % self.n_data).collect();
         let step = Step {
-            student: &features(&input),
-            teacher: &features(&at("t", self.t_dim)),
+            student: &pooled_alone(&input),
+            teacher: &pooled_alone(&teacher),
             taps,
             labels: &labels(self.batch, 10).to_device(device),
             rows: &Rows::new(rows, device),
@@ -306,6 +304,12 @@ impl CrdSequence {
         }
         Ok(all)
     }
+}
+
+/// Features with a pooled vector `[B, D]`, beside logits that nobody looks at.
+fn pooled_alone(vector: &Tensor) -> Features {
+    let logits = Tensor::zeros([vector.size()[0], 10], (vector.kind(), vector.device()));
+    Features::new(logits, HashMap::from([(TapRef::output("pooled"), vector.shallow_clone())]))
 }
 
 pub(super) fn variable<'v>(variables: &'v HashMap<String, Tensor>, name: &str) -> Result<&'v Tensor> {

@@ -96,6 +96,11 @@ fn without_tests(items: &mut Vec<syn::Item>) {
 }
 
 impl Package {
+    /// The path of a file by its number, as a message shows it.
+    pub fn shown(&self, file: usize) -> std::path::Display<'_> {
+        self.files[file].path.display()
+    }
+
     /// Reads the library of the package in `folder`, a folder of the workspace at `root`, and the modules below it.
     pub fn read(root: &Path, folder: &str) -> Package {
         let manifest: toml::Table = fs::read_to_string(root.join(folder).join("Cargo.toml")).unwrap().parse().unwrap();
@@ -281,6 +286,11 @@ impl Package {
     }
 }
 
+/// A path with one more segment.
+fn below(path: &[String], ident: &syn::Ident) -> Vec<String> {
+    [path, &[ident.to_string()]].concat()
+}
+
 /// The leaves of `use` declarations: a path and the name that it gets, none for a glob.
 #[derive(Default)]
 struct Declarations {
@@ -289,15 +299,14 @@ struct Declarations {
 
 impl Declarations {
     fn add(&mut self, before: &[String], tree: &syn::UseTree) {
-        let below = |ident: &syn::Ident| [before, &[ident.to_string()]].concat();
         match tree {
-            syn::UseTree::Path(path) => self.add(&below(&path.ident), &path.tree),
+            syn::UseTree::Path(path) => self.add(&below(before, &path.ident), &path.tree),
             // `use a::b::{self}`
             syn::UseTree::Name(name) if name.ident == "self" => {
                 self.leaves.push((before.to_vec(), before.last().cloned()));
             }
-            syn::UseTree::Name(name) => self.leaves.push((below(&name.ident), Some(name.ident.to_string()))),
-            syn::UseTree::Rename(name) => self.leaves.push((below(&name.ident), Some(name.rename.to_string()))),
+            syn::UseTree::Name(name) => self.leaves.push((below(before, &name.ident), Some(name.ident.to_string()))),
+            syn::UseTree::Rename(name) => self.leaves.push((below(before, &name.ident), Some(name.rename.to_string()))),
             syn::UseTree::Glob(_) => self.leaves.push((before.to_vec(), None)),
             syn::UseTree::Group(group) => {
                 for tree in &group.items {

@@ -20,6 +20,14 @@ pub struct Lent {
     batch_norms: Vec<(String, Tensor, Tensor)>,
 }
 
+/// The parameter of this name.
+fn find(named: &HashMap<&str, &Tensor>, name: &str) -> Result<Tensor> {
+    let found = named.get(name).map(|tensor| tensor.shallow_clone());
+    found.ok_or_else(|| {
+        Error::plan(format!("the network lends `{name}`, and has no parameter of that name: see its signature"))
+    })
+}
+
 impl Lent {
     /// What the signature names among these variables of a network, which computes in `precision`.
     ///
@@ -27,20 +35,15 @@ impl Lent {
     /// If a name is no variable's.
     pub fn of(signature: &Signature, variables: &[(String, Tensor)], precision: Precision) -> Result<Self> {
         let named: HashMap<&str, &Tensor> = variables.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let find = |name: &String| {
-            let found = named.get(name.as_str()).map(|tensor| tensor.shallow_clone());
-            found.ok_or_else(|| {
-                Error::plan(format!("the network lends `{name}`, and has no parameter of that name: see its signature"))
-            })
-        };
         let mut lent = Lent { precision, ..Lent::default() };
         if let Some(classifier) = &signature.classifier {
-            let bias = classifier.bias.as_ref().map(find).transpose()?;
-            lent.classifier = Some((find(&classifier.weight)?, bias));
+            let bias = classifier.bias.as_ref().map(|bias| find(&named, bias)).transpose()?;
+            lent.classifier = Some((find(&named, &classifier.weight)?, bias));
         }
         for tap in &signature.taps {
             if let Some(batch_norm) = &tap.batch_norm {
-                lent.batch_norms.push((tap.name.clone(), find(&batch_norm.weight)?, find(&batch_norm.bias)?));
+                let (weight, bias) = (find(&named, &batch_norm.weight)?, find(&named, &batch_norm.bias)?);
+                lent.batch_norms.push((tap.name.clone(), weight, bias));
             }
         }
         Ok(lent)

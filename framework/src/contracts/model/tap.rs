@@ -280,9 +280,12 @@ mod tests {
 
     #[test]
     fn what_is_pooled_has_the_channels_left() {
+        fn read(pooled: Tensor) -> Vec<f64> {
+            Vec::<f64>::try_from(pooled.flatten(0, -1)).unwrap()
+        }
+
         // [1, 2, 2]: as a vector of two tokens of width 2, (0, 1) and (2, 3).
         let values = Tensor::arange(4, (Kind::Double, Device::Cpu));
-        let read = |pooled: Tensor| Vec::<f64>::try_from(pooled.flatten(0, -1)).unwrap();
         assert_eq!(read(TapShape::Tokens { n: 2, d: 2 }.pooled(&values.view([1, 2, 2]))), [1.0, 2.0]);
         assert_eq!(read(TapShape::Map { c: 2, h: 1, w: 2 }.pooled(&values.view([1, 2, 1, 2]))), [0.5, 2.5]);
         assert_eq!(read(TapShape::Vector { d: 4 }.pooled(&values.view([1, 4]))), [0.0, 1.0, 2.0, 3.0]);

@@ -145,7 +145,10 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused() {
-        let refuse = |adamw: AdamW| adamw.check_ranges().unwrap_err().to_string();
+        fn refuse(adamw: AdamW) -> String {
+            adamw.check_ranges().unwrap_err().to_string()
+        }
+
         assert_eq!(refuse(AdamW { beta2: 1.0, ..AdamW::default() }), "beta2 must be in 0..1, not 1");
         assert_eq!(refuse(AdamW { epsilon: 0.0, ..AdamW::default() }), "epsilon must be positive, not 0");
         assert_eq!(

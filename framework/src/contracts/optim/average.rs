@@ -25,10 +25,10 @@ impl AverageConfig {
     /// # Errors
     /// If the decay is out of range.
     pub fn check(&self) -> Result<()> {
-        match self.decay > 0.0 && self.decay < 1.0 {
-            true => Ok(()),
-            false => Err(Error::plan(format!("decay must be between 0 and 1, not {}", self.decay))),
+        if self.decay > 0.0 && self.decay < 1.0 {
+            return Ok(());
         }
+        Err(Error::plan(format!("decay must be between 0 and 1, not {}", self.decay)))
     }
 }
 

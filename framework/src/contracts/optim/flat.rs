@@ -138,16 +138,16 @@ mod tests {
 
     #[test]
     fn variables_become_views_and_gradients_are_autograds() {
+        fn loss(input: &Tensor, conv: &nn::Conv2D, linear: &nn::Linear) -> Tensor {
+            input.apply(conv).mean_dim([2, 3].as_slice(), false, Kind::Float).apply(linear).square().sum(Kind::Float)
+        }
+
         tch::manual_seed(3);
         let vs = nn::VarStore::new(Device::Cpu);
         let conv = nn::conv2d(vs.root() / "conv", 3, 4, 3, Default::default());
         let linear = nn::linear(vs.root() / "fc", 4, 2, Default::default());
         let input = Tensor::randn([2, 3, 5, 5], (Kind::Float, Device::Cpu));
-        let loss = || {
-            input.apply(&conv).mean_dim([2, 3].as_slice(), false, Kind::Float).apply(&linear).square().sum(Kind::Float)
-        };
-
-        loss().backward();
+        loss(&input, &conv, &linear).backward();
         let named = vs.variables();
         let names = ["conv.weight", "conv.bias", "fc.weight", "fc.bias"];
         let reference: Vec<Tensor> = names.iter().map(|name| named[*name].grad().copy()).collect();
@@ -159,7 +159,7 @@ mod tests {
         for (name, value) in names.iter().zip(&before) {
             assert!(named[*name].equal(value), "{name} keeps its value");
         }
-        let gradient = flat.gradient(&loss(), false).unwrap();
+        let gradient = flat.gradient(&loss(&input, &conv, &linear), false).unwrap();
         let expected = Tensor::cat(&reference.iter().map(flatten).collect::<Vec<_>>(), 0);
         assert!((&gradient - &expected).abs().max().double_value(&[]) < 1e-6);
 
@@ -171,21 +171,25 @@ mod tests {
 
     #[test]
     fn an_unreached_variable_is_named_and_left_alone() {
+        fn variable(name: &str, tensor: &Tensor) -> Variable {
+            Variable { name: name.to_owned(), tensor: tensor.shallow_clone() }
+        }
+
+        fn loss(used: &Tensor) -> Tensor {
+            (used + 1.0).square().sum(Kind::Float)
+        }
+
         let vs = nn::VarStore::new(Device::Cpu);
         let used = vs.root().zeros("used", &[2]);
         let unused = vs.root().zeros("unused", &[2]);
-        let variables = || {
-            let variable = |name: &str, t: &Tensor| Variable { name: name.to_owned(), tensor: t.shallow_clone() };
-            vec![variable("used", &used), variable("unused", &unused)]
-        };
-        let loss = || (&used + 1.0).square().sum(Kind::Float);
-        let (flat, gradient, unreached) = FlatParameters::first(&loss(), variables()).unwrap();
+        let both = vec![variable("used", &used), variable("unused", &unused)];
+        let (flat, gradient, unreached) = FlatParameters::first(&loss(&used), both).unwrap();
         assert_eq!(unreached, ["unused"]);
         assert_eq!(Vec::<f32>::try_from(gradient).unwrap(), [2.0, 2.0]);
-        assert_eq!(Vec::<f32>::try_from(flat.gradient(&loss(), false).unwrap()).unwrap(), [2.0, 2.0]);
-        assert!(FlatParameters::first(&loss(), variables().split_off(1)).is_none());
-        let both = FlatParameters::new(variables());
-        assert_eq!(both.gradient(&loss(), false).unwrap_err(), ["unused"]);
-        assert_eq!(Vec::<f32>::try_from(both.gradient(&loss(), true).unwrap()).unwrap(), [2.0, 2.0, 0.0, 0.0]);
+        assert_eq!(Vec::<f32>::try_from(flat.gradient(&loss(&used), false).unwrap()).unwrap(), [2.0, 2.0]);
+        assert!(FlatParameters::first(&loss(&used), vec![variable("unused", &unused)]).is_none());
+        let both = FlatParameters::new(vec![variable("used", &used), variable("unused", &unused)]);
+        assert_eq!(both.gradient(&loss(&used), false).unwrap_err(), ["unused"]);
+        assert_eq!(Vec::<f32>::try_from(both.gradient(&loss(&used), true).unwrap()).unwrap(), [2.0, 2.0, 0.0, 0.0]);
     }
 }

@@ -42,9 +42,12 @@ pub struct MultiStep {
 impl ScheduleConfig for MultiStep {
     fn factor(&self, progress: &Progress) -> f64 {
         let done = (progress.epoch - 1) as f64;
-        let after = |milestone: f64| if milestone < 1.0 { milestone * progress.epochs as f64 } else { milestone };
-        let passed = self.milestones.iter().filter(|milestone| done >= after(**milestone)).count();
-        self.factor.powi(passed as i32)
+        let mut passed = 0;
+        for milestone in self.milestones.iter().copied() {
+            let after = if milestone < 1.0 { milestone * progress.epochs as f64 } else { milestone };
+            passed += i32::from(done >= after);
+        }
+        self.factor.powi(passed)
     }
 
     fn check(&self, epochs: u64) -> Result<()> {

@@ -128,7 +128,10 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused() {
-        let refuse = |sgd: Sgd| sgd.check_ranges().unwrap_err().to_string();
+        fn refuse(sgd: Sgd) -> String {
+            sgd.check_ranges().unwrap_err().to_string()
+        }
+
         assert_eq!(refuse(Sgd { momentum: 1.0, ..Sgd::default() }), "momentum must be in 0..1, not 1");
         assert_eq!(refuse(Sgd { weight_decay: -1.0, ..Sgd::default() }), "weight_decay must not be negative, not -1");
         let theta = Tensor::zeros([1], (Kind::Float, Device::Cpu));

@@ -81,21 +81,22 @@ mod tests {
 
     #[test]
     fn the_first_number_that_is_not_finite_is_named_with_its_step() {
-        let mut health = Health::new(Device::Cpu);
-        health.verdict().unwrap();
-        let mut check = |[a, b, c]: [f32; 3]| {
+        fn check(health: &mut Health, [a, b, c]: [f32; 3]) -> (bool, Option<String>) {
             health.expect([("a", 2), ("b", 3), ("c", 0)].into_iter(), 7);
             // The second is judged by nobody.
             let scalars = Tensor::from_slice(&[c, f32::NAN, a, b]);
             let bad = health.check(&scalars).int64_value(&[]) != 0;
             health.count();
             (bad, health.verdict().err().map(|error| error.to_string()))
-        };
-        assert_eq!(check([1.0, -2.0, f32::MAX]), (false, None));
+        }
+
+        let mut health = Health::new(Device::Cpu);
+        health.verdict().unwrap();
+        assert_eq!(check(&mut health, [1.0, -2.0, f32::MAX]), (false, None));
         let found = Some("`b` became non-finite at step 8".to_owned());
-        assert_eq!(check([1.0, f32::NEG_INFINITY, f32::NAN]), (true, found.clone()));
+        assert_eq!(check(&mut health, [1.0, f32::NEG_INFINITY, f32::NAN]), (true, found.clone()));
         // What comes later is a consequence, and nothing is sound again.
-        assert_eq!(check([f32::NAN, 0.0, 0.0]), (true, found.clone()));
-        assert_eq!(check([0.0, 0.0, 0.0]), (true, found));
+        assert_eq!(check(&mut health, [f32::NAN, 0.0, 0.0]), (true, found.clone()));
+        assert_eq!(check(&mut health, [0.0, 0.0, 0.0]), (true, found));
     }
 }

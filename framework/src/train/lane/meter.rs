@@ -92,13 +92,11 @@ mod tests {
     #[test]
     fn a_meter_weighs_batches_by_their_samples() {
         let mut meter = Meter::new(Device::Cpu);
-        let mut add = |loss: f64, right: f64, samples: usize| {
+        for (values, samples) in [([1.0_f64, 3.0], 4), ([4.0, 0.0], 2)] {
             meter.expect(["loss"].into_iter()).unwrap();
-            meter.add(&Tensor::from_slice(&[loss, right]), samples);
+            meter.add(&Tensor::from_slice(&values), samples);
             meter.count(samples);
-        };
-        add(1.0, 3.0, 4);
-        add(4.0, 0.0, 2);
+        }
         let (means, top1) = meter.read().unwrap();
         assert_eq!((means["loss"], top1), (2.0, 50.0));
         let (names, sums) = meter.state();
