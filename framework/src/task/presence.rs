@@ -288,10 +288,7 @@ mod tests {
         let written = found.iter().map(|class| serde_json::to_string(class).unwrap()).collect::<Vec<_>>();
         assert_eq!(
             written,
-            [
-                r#"{"name":"chair","samples":2,"average_precision":58.33333333333333}"#,
-                r#"{"name":"lamp","samples":0}"#
-            ]
+            [r#"{"name":"chair","samples":2,"average_precision":58.33333333333333}"#, r#"{"name":"lamp","samples":0}"#]
         );
         assert_eq!(serde_json::from_str::<ClassScore>(&written[0]).unwrap(), found[0]);
         assert_eq!((found[0].score(), found[1].score()), (Some(58.33333333333333), None));
