@@ -3,8 +3,8 @@
 //! libtorch computes in parallel loops of OpenMP. At the end of each, a thread that is done first waits for the others, and
 //! libgomp lets it spin for about 300 000 rounds before it sleeps. Alone on a machine that is fastest. Beside another
 //! program that uses the same cores, threads spin on the cores that the others need. So the threads of a command that
-//! trains spin [`ROUNDS`] times, which is nearly as fast alone and lets others work; who sets `OMP_WAIT_POLICY` or
-//! `GOMP_SPINCOUNT` decides.
+//! trains spin [`ROUNDS`] times and then sleep, which lets others work. Whoever sets `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT`
+//! decides.
 //!
 //! libgomp reads these variables when it is loaded, before `main`: the program starts itself once again with them.
 
@@ -15,7 +15,8 @@ use std::ffi::OsString;
 const SPIN_COUNT: &str = "GOMP_SPINCOUNT";
 /// OpenMP's variable: whether waiting threads spin (`active`) or sleep (`passive`).
 const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
-/// How many rounds a thread spins where the environment does not say; measured in experiments/results/benchmarks.md.
+/// How many rounds a thread spins where the environment does not say: as many as libgomp itself lets it where it knows that
+/// there are more threads than cores.
 const ROUNDS: &str = "1000";
 
 /// Starts this program again, in the same process, with [`ROUNDS`] in its environment, unless that says how threads wait.
