@@ -76,8 +76,11 @@ fn settings_out_of_range_are_refused_at_their_key() {
 /// Stages of (channels, height).
 type Stages = &'static [(i64, i64)];
 
-/// Settings, student, teacher, pairs of output taps in place of the method's own, and why that is refused.
-const REFUSED: [(&str, Stages, Stages, &[(&str, &str)], &str); 32] = [
+/// Pairs of output taps, the student's and the teacher's.
+type Pairs = &'static [(&'static str, &'static str)];
+
+/// Settings, student, teacher, pairs in place of the method's own, and why that is refused.
+const REFUSED: [(&str, Stages, Stages, Pairs, &str); 32] = [
     (
         "kind = 'ab'",
         &NARROW,

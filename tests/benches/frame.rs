@@ -246,8 +246,14 @@ fn crd_scores(rounds: usize) -> Result<Section> {
 
     let pairs = Pairs::time(
         rounds,
-        || Ok(drop(contrast.with_gradient(contrast.ours()?, &above))),
-        || Ok(drop(contrast.with_gradient(contrast.gathered(), &above))),
+        || {
+            drop(contrast.with_gradient(contrast.ours()?, &above));
+            Ok(())
+        },
+        || {
+            drop(contrast.with_gradient(contrast.gathered(), &above));
+            Ok(())
+        },
     )?;
     Ok(Section {
         title: "Scores of CRD",

@@ -1,5 +1,6 @@
 //! Circles in a graph, and a shortest one of each.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// For every set of nodes that reach each other: the set, and a shortest circle within it.
@@ -50,8 +51,8 @@ fn shortest_from(start: usize, arrows: &BTreeSet<(usize, usize)>) -> Option<Vec<
                 way.reverse();
                 return Some(way);
             }
-            if !before.contains_key(&next) {
-                before.insert(next, node);
+            if let Entry::Vacant(unseen) = before.entry(next) {
+                unseen.insert(node);
                 open.push_back(next);
             }
         }

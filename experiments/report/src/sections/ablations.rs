@@ -106,9 +106,12 @@ fn value<'a>(study: &'a Study, axis: &str) -> &'a str {
     study.point.as_ref().and_then(|point| point.at.get(axis)).map_or("", String::as_str)
 }
 
+/// Axes and where a study is along them.
+type Held<'a> = Vec<(&'a str, &'a str)>;
+
 /// The points by what they have in common beside one axis.
 fn panels<'a>(points: &[&'a Study], axis: &str, varying: &[&'a str]) -> Vec<Panel<'a>> {
-    let mut panels: IndexMap<Vec<(&str, &str)>, Vec<(&str, &Study)>> = IndexMap::new();
+    let mut panels: IndexMap<Held<'_>, Vec<(&str, &Study)>> = IndexMap::new();
     for study in points {
         let others = varying.iter().filter(|other| **other != axis);
         let held = others.map(|other| (*other, value(study, other))).collect();

@@ -57,12 +57,15 @@ pub fn blocks(survey: &Survey) -> Vec<Block> {
     blocks
 }
 
+/// Takes a number from an epoch, if it has that number.
+type Value<'a> = Box<dyn Fn(&EpochRecord) -> Option<f64> + 'a>;
+
 /// A number of an epoch that is drawn.
 struct Curve<'a> {
     title: String,
     unit: String,
     stage: &'a str,
-    value: Box<dyn Fn(&EpochRecord) -> Option<f64> + 'a>,
+    value: Value<'a>,
 }
 
 impl Curve<'_> {

@@ -50,7 +50,7 @@ impl Health {
     pub fn check(&mut self, scalars: &Tensor) -> Tensor {
         let judged = scalars.index_select(0, &self.places);
         // x − x is 0 where x is finite and NaN elsewhere.
-        let change: Tensor = &judged - &judged;
+        let change = judged.g_sub(&judged);
         let _ = self.traces.g_add_(&change);
         let bad = self.traces.isnan();
         let _ = self.bad_checks.g_add_(&bad);
