@@ -5,12 +5,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`network`], [`teacher`], [`combination`], [`method`], [`cell`], [`probe`] | the parts of a [`Plan`] |
-//! | [`identity`] | what identifies a run |
+//! | `identity` | what identifies a run |
 //! | [`data`] | data sets that several experiments share |
 //! | [`runs`] | single runs with the plan that they are of |
 //! | [`cohorts`] | who is trained side by side |
 //! | [`sweep`] | all experiments of a file with a grid |
-//! | [`text`], [`outline`] | what `limbeck plan` says, for people and for programs |
+//! | `text`, [`outline`] | what `limbeck plan` says, for people and for programs |
 
 pub mod cell;
 pub mod cohorts;
